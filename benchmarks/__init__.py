@@ -1,0 +1,1 @@
+"""Speed of policysmith beside its peers: `python -m benchmarks [names...]`; numbers in RESULTS.md."""

@@ -1,0 +1,1 @@
+"""What policysmith is measured against."""

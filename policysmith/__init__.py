@@ -1,0 +1,1 @@
+"""policysmith builds reinforcement-learning policies from data."""

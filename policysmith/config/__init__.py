@@ -1,0 +1,1 @@
+"""Text becomes checked data: loading, options, the experiment file, its schema and its formats; no torch here."""

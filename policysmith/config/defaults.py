@@ -1,0 +1,125 @@
+"""Files become one tree: a file is read, what its `defaults` name is read first, and the file itself wins.
+
+In: a path, or a tree with the directory its `defaults` are relative to. Out: the merged tree, without `defaults`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
+from pathlib import Path as FilePath
+
+from policysmith.config.json_text import read_json
+from policysmith.config.nodes import Findings, Node, Path, Place, Refused, describe, mapping, merge
+from policysmith.config.yaml_text import read_yaml
+from policysmith.errors import did_you_mean
+
+__all__ = ["read_file", "with_defaults", "without"]
+
+
+def read_file(path: FilePath, findings: Findings) -> Node | None:
+    """The mapping a `.json` or YAML file holds; None, and problems, where there is none.
+
+    Raises:
+        Refused: the file cannot be opened.
+    """
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # a ValueError is a path with a null character
+        raise Refused(_cannot_open(path, error)) from None
+
+    def place_at(line: int, column: int) -> Place:
+        return Place(str(path), line, column)
+
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        place = place_at(before.count(b"\n") + 1, error.start - before.rfind(b"\n"))
+        findings.add(place, (), f"not UTF-8: byte 0x{content[error.start]:02x}; save the file as UTF-8")
+        return None
+    read = read_json if path.suffix.lower() == ".json" else read_yaml
+    root = read(text, place_at, findings)
+    if root and not isinstance(root.value, dict):
+        findings.add(root.place, (), f"the top level must be a mapping, found {describe(root)}")
+        return None
+    return root
+
+
+def _cannot_open(path: FilePath, error: Exception) -> str:
+    absolute = path.absolute()
+    if not isinstance(error, FileNotFoundError):
+        return f"cannot read {absolute}: {getattr(error, 'strerror', None) or error}"
+    if not absolute.parent.is_dir():
+        return f"{absolute} does not exist: there is no directory {absolute.parent}"
+    siblings = (sibling.name for sibling in absolute.parent.iterdir())
+    return f"{absolute} does not exist{did_you_mean(absolute.name, siblings)}"
+
+
+def with_defaults(root: Node, directory: FilePath, findings: Findings, file: FilePath | None = None) -> Node:
+    """`root` laid on the files its `defaults` name; `file` is the one that holds it."""
+    return _Composer(findings).compose(root, directory, (file,) if file else ())
+
+
+class _Composer:
+    def __init__(self, findings: Findings) -> None:
+        self._findings = findings
+        self._done: dict[FilePath, Node | None] = {}
+
+    def compose(self, root: Node, directory: FilePath, chain: tuple[FilePath, ...]) -> Node:
+        bases = [self._load(directory / name, chain, path, place) for name, path, place in self._names(root)]
+        return reduce(merge, [*filter(None, bases), without(root, "defaults")])
+
+    def _names(self, root: Node) -> list[tuple[str, Path, Place | None]]:
+        """What `defaults` lists, each with its path and place."""
+        node = root.value.get("defaults") if isinstance(root.value, dict) else None
+        if node is None:
+            return []
+        items: Sequence[tuple[Path, Node]] = [(("defaults",), node)]
+        if isinstance(node.value, list):
+            items = [(("defaults", index), item) for index, item in enumerate(node.value)]
+        for path, item in items:
+            if not isinstance(item.value, str):
+                message = f"defaults takes a file name or a list of file names, found {describe(item)}"
+                self._findings.add(item.place, path, message)
+        return [(item.value, path, item.place) for path, item in items if isinstance(item.value, str)]
+
+    def _load(self, file: FilePath, chain: tuple[FilePath, ...], path: Path, place: Place | None) -> Node | None:
+        """A file with its own defaults, read once however many name it."""
+        identity = _identity(file)
+        known = [_identity(link) for link in chain]
+        if identity in known:
+            cycle = chain[known.index(identity) :]
+            self._findings.add(place, path, f"defaults form a cycle: {' → '.join(map(str, (*cycle, cycle[0])))}")
+            return None
+        if identity not in self._done:
+            self._done[identity] = self._read(file, chain, path, place)
+        return self._done[identity]
+
+    def _read(self, file: FilePath, chain: tuple[FilePath, ...], path: Path, place: Place | None) -> Node | None:
+        try:
+            root = read_file(file, self._findings)
+        except Refused as refused:
+            self._findings.add(place, path, str(refused))
+            root = None
+        if root is None:
+            self._findings.incomplete = True
+            return None
+        return self.compose(root, file.parent, (*chain, file))
+
+
+def _identity(file: FilePath) -> FilePath:
+    try:
+        return file.resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a null character: reading it will say so
+        return file.absolute()
+
+
+def without(root: Node, key: str) -> Node:
+    """A mapping without one of its keys."""
+    assert isinstance(root.value, dict)
+    if key not in root.value:
+        return root
+    entries = {name: node for name, node in root.value.items() if name != key}
+    return replace(mapping(entries, root.key_places, root.place), edits=root.edits)

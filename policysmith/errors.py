@@ -1,0 +1,93 @@
+"""The one error family: every error says the place, the value found, the reason and the remedy.
+
+Flows in: facts about what went wrong. Flows out: exceptions whose text a newcomer can act on.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "MissingExtraError",
+    "PolicysmithError",
+    "Problem",
+    "RegistryError",
+    "ShapeError",
+    "SkillError",
+    "WiringError",
+    "did_you_mean",
+    "missing_extra",
+]
+
+
+class PolicysmithError(Exception):
+    """Base of every error that policysmith raises on purpose."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong in a configuration.
+
+    `path` is the dotted path of the value (`model.components.trunk.hidden.0`), `message` says what was
+    found and what is allowed, `place` is `file:line:column` where known.
+    """
+
+    path: str
+    message: str
+    place: str | None = None
+
+    def __str__(self) -> str:
+        head = f"{self.place}  " if self.place else ""
+        return f"{head}{self.path}: {self.message}" if self.path else f"{head}{self.message}"
+
+
+class ConfigError(PolicysmithError, ValueError):
+    """A configuration is wrong; `problems` holds everything found, in the order of the text."""
+
+    def __init__(self, problems: Sequence[Problem] | str) -> None:
+        if isinstance(problems, str):
+            problems = [Problem("", problems)]
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+
+class WiringError(PolicysmithError, ValueError):
+    """Components do not fit together: a missing or doubled producer, a cycle, an illegal name."""
+
+
+class ShapeError(PolicysmithError, ValueError):
+    """A tensor does not have the shape or the dtype that was promised."""
+
+
+class SkillError(PolicysmithError, ValueError):
+    """A skill module or the remapping of its experts is wrong."""
+
+
+class RegistryError(PolicysmithError, ValueError):
+    """A type is unknown, or its name is taken."""
+
+
+class CheckpointError(PolicysmithError):
+    """A stored policy cannot be read or written; the text names the file and the reason."""
+
+
+class MissingExtraError(PolicysmithError, ImportError):
+    """An optional dependency is not installed."""
+
+
+def did_you_mean(name: object, allowed: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` for the nearest allowed name, or an empty string."""
+    near = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.6)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def missing_extra(package: str, extra: str) -> MissingExtraError:
+    """The error for an absent optional package, with the command that installs it."""
+    return MissingExtraError(f"{package} is not installed; run: pip install 'policysmith[{extra}]'")

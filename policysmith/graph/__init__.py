@@ -1,0 +1,19 @@
+"""Components and their wiring: from checked specs to a plan, modules, and the code that runs them."""
+
+from policysmith.graph.component import Component, TensorComponent
+from policysmith.graph.container import ComponentContainer
+from policysmith.graph.model import GraphModel, build_model
+from policysmith.graph.plan import Plan, TensorSpec
+from policysmith.graph.spec import ComponentSpec, GraphSpec
+
+__all__ = [
+    "Component",
+    "ComponentContainer",
+    "ComponentSpec",
+    "GraphModel",
+    "GraphSpec",
+    "Plan",
+    "TensorComponent",
+    "TensorSpec",
+    "build_model",
+]

@@ -1,0 +1,53 @@
+"""From a plan to modules: allocate, initialise by role, freeze; each component from a random stream of its own."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import nn
+
+from policysmith.graph.plan import NodePlan, Plan
+from policysmith.ops.init import initialize
+
+__all__ = ["build_modules", "component_seed"]
+
+
+def component_seed(seed: int, name: str) -> int:
+    """The seed of one component's stream: a hash of (seed, name), the same in every process."""
+    digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+def build_modules(plan: Plan, seed: int | None) -> dict[str, nn.Module]:
+    """One initialised module a component, in the order they run; `use` gives the shared module again.
+
+    `seed=None` takes a base from torch's global generator; that generator is otherwise left as it was.
+    """
+    base = int(torch.randint(2**62, ()).item()) if seed is None else seed
+    generator = torch.default_generator
+    state = generator.get_state()
+    modules: dict[str, nn.Module] = {}
+    try:
+        for node in plan.nodes:
+            if node.spec.use is None:
+                generator.manual_seed(component_seed(base, node.name))
+                modules[node.name] = _build(node)
+        for node in plan.nodes:
+            if node.spec.use is not None:
+                modules[node.name] = modules[node.spec.use]
+    finally:
+        generator.set_state(state)
+    return {node.name: modules[node.name] for node in plan.nodes}
+
+
+def _build(node: NodePlan) -> nn.Module:
+    module: nn.Module = node.part.build(**node.context)
+    init = node.spec.init
+    if init is None:
+        initialize(module)
+    elif (initializer := init.build()) is not None:
+        initialize(module, initializer)
+    if node.spec.freeze:
+        module.requires_grad_(False)
+    return module

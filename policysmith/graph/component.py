@@ -1,0 +1,108 @@
+"""Components: pure computation with named inputs and outputs.
+
+In: a plain mapping or a TensorDict. Out: the same one, with the outputs written. Inside a plan only tensors flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from policysmith.errors import WiringError
+from policysmith.graph.view import ViewMixin, share_state
+from policysmith.ops.features import join_features
+
+__all__ = ["Component", "Key", "TensorComponent", "as_key", "read_key", "write_key"]
+
+Key = str | tuple[str, ...]
+
+
+def as_key(name: Key) -> Key:
+    """The mapping key of an edge's name: `observation.image` lies at `("observation", "image")`."""
+    return tuple(name.split(".")) if isinstance(name, str) and "." in name else name
+
+
+def read_key(mapping: Any, key: Key) -> Tensor:
+    """The tensor at a (nested) key of a plain mapping or a TensorDict; KeyError names what is there."""
+    try:
+        if isinstance(key, str) or isinstance(mapping, TensorDictBase):
+            return mapping[key]
+        for name in key:
+            mapping = mapping[name]
+        return mapping
+    except KeyError:
+        raise KeyError(f"missing input key {key!r}; there are: {', '.join(map(str, mapping.keys()))}") from None
+
+
+def write_key(mapping: Any, key: Key, value: Tensor) -> None:
+    """Write a tensor at a (nested) key."""
+    if isinstance(key, str) or isinstance(mapping, TensorDictBase):
+        mapping[key] = value
+        return
+    for name in key[:-1]:
+        mapping = mapping.setdefault(name, {})
+    mapping[key[-1]] = value
+
+
+class Component(TensorDictModuleBase):
+    """A module that reads `in_keys` and writes `out_keys`; subclasses write only `compute`.
+
+    Keys come from the constructor or from class attributes. `compute(*tensors)` is pure: it returns one tensor, or a
+    tuple in the order of `out_keys`. A subclass may override `forward(mapping)` itself; it is then opaque to the plan.
+    """
+
+    def __init__(self, in_keys: Sequence[Key] | None = None, out_keys: Sequence[Key] | None = None) -> None:
+        super().__init__()
+        if in_keys is not None:
+            self.in_keys = [as_key(key) for key in in_keys]
+        if out_keys is not None:
+            self.out_keys = [as_key(key) for key in out_keys]
+
+    def compute(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Tensors of `in_keys` in order → the tensor, or tuple of tensors, of `out_keys`."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither compute nor forward")
+
+    def forward(self, mapping: Any) -> Any:
+        """Read, compute, write; returns the mapping it was given. Any leading batch dimensions pass."""
+        if not isinstance(mapping, Mapping | TensorDictBase | MutableMapping):
+            raise TypeError(f"{type(self).__name__} takes a mapping or a TensorDict, found {type(mapping).__name__}")
+        result = self.compute(*[read_key(mapping, key) for key in self.in_keys])
+        results = (result,) if isinstance(result, Tensor) else result
+        if len(results) != len(self.out_keys):
+            raise WiringError(f"{type(self).__name__} gave {len(results)} outputs for out_keys {list(self.out_keys)}")
+        for key, value in zip(self.out_keys, results, strict=True):
+            write_key(mapping, key, value)
+        return mapping
+
+
+class TensorComponent(ViewMixin, Component):
+    """Any module of tensors as a component; `state_dict` is the module's own, with no prefix added.
+
+    `arguments` names the module's forward argument for each in_key (positional where None). `event_ndims`, where
+    given, has each input flattened over that many trailing dimensions and all joined into one (*, F) tensor.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        in_keys: Sequence[Key],
+        out_keys: Sequence[Key],
+        arguments: Sequence[str] | None = None,
+        event_ndims: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(in_keys, out_keys)
+        share_state(self, module)
+        self.arguments = tuple(arguments) if arguments else None
+        self.event_ndims = tuple(event_ndims) if event_ndims else None
+
+    def compute(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Join if asked, then call the module."""
+        if self.event_ndims is not None:
+            tensors = (join_features(tensors, self.event_ndims),)
+        if self.arguments is not None:
+            return self.module(**dict(zip(self.arguments, tensors, strict=True)))
+        return self.module(*tensors)

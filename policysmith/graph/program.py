@@ -1,0 +1,141 @@
+"""A program: one function of tensors over live components, as a slow twin and as emitted code.
+
+`body(*tensors)` is plain Python over the modules; it *is* the reference. What runs is its trace, emitted flat, and
+rebuilt when a guard finds that hooks, a swap, a wrapper or another training mode have made the code stale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from policysmith.graph.component import Component, TensorComponent, as_key, write_key
+from policysmith.graph.emit import Emitted, Watch, emit
+from policysmith.graph.trace import GLOBAL_HOOKS, has_hooks, trace
+from policysmith.ops.features import join_features
+
+__all__ = ["Program", "Step", "run_steps", "steps_for"]
+
+
+class Step:
+    """One component in a program: where its tensors come from and where they go.
+
+    The component is looked up in `store` each time, so a swapped one takes its predecessor's place.
+    """
+
+    def __init__(self, store: Mapping[str, nn.Module], name: str, sources: Sequence[str], outputs: Sequence[str]) -> None:
+        self.store, self.name = store, name
+        self.sources, self.outputs = tuple(sources), tuple(outputs)
+
+    @property
+    def component(self) -> Any:
+        """The live component."""
+        return self.store[self.name]
+
+    @property
+    def opaque(self) -> bool:
+        """Whether only `component(mapping)` says what it does: it overrides forward, or someone hooked into it."""
+        component = self.component
+        own_forward = not isinstance(component, Component) or type(component).forward is not Component.forward
+        return own_forward or has_hooks(component)
+
+    def __call__(self, values: dict[str, Tensor]) -> None:
+        """Read from and write to the values by edge name."""
+        component = self.component
+        if self.opaque:
+            mapping: dict[Any, Any] = {}
+            for name in self.sources:
+                write_key(mapping, as_key(name), values[name])
+            written = component(mapping)
+            values.update((name, written[as_key(name)]) for name in self.outputs)
+            return
+        result = _compute(component, [values[name] for name in self.sources])
+        if len(self.outputs) == 1:
+            values[self.outputs[0]] = result
+        else:
+            values.update(zip(self.outputs, result, strict=True))
+
+
+def _compute(component: Any, tensors: list[Tensor]) -> Any:
+    if not isinstance(component, TensorComponent):
+        return component.compute(*tensors)
+    if component.event_ndims is not None:
+        tensors = [join_features(tensors, component.event_ndims)]
+    if component.arguments is not None:
+        return component.module(**dict(zip(component.arguments, tensors, strict=True)))
+    return component.module(*tensors)
+
+
+def steps_for(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:
+    """The steps that the wanted edges depend on, in order."""
+    needed, chosen = set(wanted), []
+    for step in reversed(steps):
+        if needed.intersection(step.outputs):
+            needed.update(step.sources)
+            chosen.append(step)
+    return chosen[::-1]
+
+
+def run_steps(steps: Sequence[Step], values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Run steps in order; `values` gains every edge."""
+    for step in steps:
+        step(values)
+    return values
+
+
+class Program:
+    """A compiled function of `arity` tensors.
+
+    `run(*tensors)` is the emitted code, `body(*tensors)` the slow twin, `code` and `graph` what was emitted.
+    `modules` are further modules whose tensors `body` reads. `inline=False` keeps every module a call (the bound form).
+    """
+
+    run: Callable[..., Any]
+
+    def __init__(
+        self,
+        body: Callable[..., Any],
+        arity: int,
+        steps: Sequence[Step],
+        modules: Sequence[nn.Module] = (),
+        *,
+        inline: bool = True,
+    ) -> None:
+        self.body, self.arity, self.inline = body, arity, inline
+        self._steps, self._modules = list(steps), list(modules)
+        self.build()
+
+    def build(self) -> None:
+        """Trace and emit anew; where a component is opaque the slow twin itself runs."""
+        self.graph: fx.Graph | None = None
+        self._emitted = self._opaque() if any(step.opaque for step in self._steps) else self._emit()
+        self.run = self._emitted.function
+
+    @property
+    def code(self) -> str:
+        """The source of what runs."""
+        return self._emitted.source
+
+    def _emit(self) -> Emitted:
+        modules = [*(step.component for step in self._steps), *self._modules]
+        traced = trace(self.body, self.arity, modules, inline=self.inline)
+        self.graph = traced.graph
+        watches = [Watch(step.store._modules, step.name, step.component) for step in self._steps]  # type: ignore[attr-defined]
+        hooks = [h for step in self._steps for h in (step.component._forward_hooks, step.component._forward_pre_hooks)]
+        return emit(traced, self.arity, watches, [*hooks, *GLOBAL_HOOKS], self._stale)
+
+    def _opaque(self) -> Emitted:
+        components = [step.component for step in self._steps]
+
+        def run(*tensors: Tensor) -> Any:
+            if [step.component for step in self._steps] != components or not any(step.opaque for step in self._steps):
+                return self._stale(*tensors)
+            return self.body(*tensors)
+
+        return Emitted(run, "# a component is opaque: they run one by one\n")
+
+    def _stale(self, *tensors: Tensor) -> Any:
+        self.build()
+        return self.run(*tensors)

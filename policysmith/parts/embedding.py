@@ -1,0 +1,38 @@
+"""Learned vectors for categories: Discrete and MultiDiscrete observations without one-hot detours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from policysmith.parts.mlp import Width
+from policysmith.registry import Infer, register
+
+__all__ = ["Embedding"]
+
+
+@register("embedding", indices=True)
+class Embedding(nn.Module):
+    """One table for all variables: (*,) → (*, dim) for one variable, (*, K) → (*, K·dim) for K of them.
+
+    `categories` holds each variable's number of values; indices start at 0.
+    """
+
+    def __init__(self, categories: Annotated[tuple[int, ...], Infer("categories")], dim: Width = 64) -> None:
+        super().__init__()
+        self.single = len(categories) == 1
+        self.table = nn.Embedding(sum(categories), dim)
+        self.register_buffer("offsets", _offsets(categories), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*,) or (*, K) int64 → (*, dim) or (*, K·dim)."""
+        if self.single:
+            return self.table(x)
+        return self.table(x + self.offsets).flatten(-2)
+
+
+def _offsets(categories: Sequence[int]) -> Tensor:
+    return torch.tensor([sum(categories[:i]) for i in range(len(categories))])

@@ -1,0 +1,68 @@
+"""Turning raw observations into float features: images, categories, other numbers.
+
+The policy places these between an observation's leaf and whatever reads it; they hold no parameters.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Gt
+from torch import Tensor, nn
+
+from policysmith.registry import Infer, register
+
+__all__ = ["ImageEncoder", "OneHot", "ToFloat"]
+
+
+@register("encode_image")
+class ImageEncoder(nn.Module):
+    """Pixels as floats, channels first: (*, H, W, C), (*, C, H, W) or (*, H, W) of any type → (*, C, H, W) / scale."""
+
+    def __init__(self, layout: Literal["hwc", "chw", "hw"] = "hwc", scale: Annotated[float, Gt(0)] = 255.0) -> None:
+        super().__init__()
+        self.layout, self.scale = layout, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*, H, W, C) → (*, C, H, W) float."""
+        if self.layout == "hwc":
+            x = x.movedim(-1, -3)
+        elif self.layout == "hw":
+            x = x.unsqueeze(-3)
+        return x * (1.0 / self.scale)
+
+
+@register("one_hot", indices=True)
+class OneHot(nn.Module):
+    """Category indices as indicator vectors: (*,) → (*, N) for one variable, (*, K) → (*, ΣN_k) for K.
+
+    An index outside its range gives zeros.
+    """
+
+    def __init__(self, categories: Annotated[tuple[int, ...], Infer("categories")]) -> None:
+        super().__init__()
+        self.single = len(categories) == 1
+        values = [v for n in categories for v in range(n)]
+        variables = [k for k, n in enumerate(categories) for _ in range(n)]
+        self.register_buffer("values", torch.tensor(values), persistent=False)
+        self.register_buffer("variables", torch.tensor(variables), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*,) or (*, K) integers → (*, ΣN) float32."""
+        x = x.unsqueeze(-1) if self.single else x.index_select(-1, self.variables)
+        return (x == self.values).float()
+
+
+@register("to_float")
+class ToFloat(nn.Module):
+    """Numbers of any type as float32, divided by `scale`: (*, *event) → (*, *event)."""
+
+    def __init__(self, scale: Annotated[float, Gt(0)] = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*, *event) → x / scale, float32."""
+        x = x.float()
+        return x if self.scale == 1.0 else x * (1.0 / self.scale)

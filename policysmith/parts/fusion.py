@@ -1,0 +1,71 @@
+"""Joining streams: concatenate, add, or let one modulate another."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from policysmith.ops.features import join_features
+from policysmith.registry import Infer, register
+
+__all__ = ["Concat", "FiLM", "Sum"]
+
+Shapes = Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")]
+
+
+@register("concat")
+class Concat(nn.Module):
+    """All inputs side by side: events are flattened and joined, (*, *event_i) → (*, Σ features_i)."""
+
+    def __init__(self, event_shapes: Shapes) -> None:
+        super().__init__()
+        self.event_ndims = tuple(len(shape) for shape in event_shapes)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs (*, *event_i) → (*, F)."""
+        return join_features(inputs, self.event_ndims)
+
+
+@register("sum")
+class Sum(nn.Module):
+    """The sum of inputs of one shape."""
+
+    def __init__(self, event_shapes: Shapes) -> None:
+        super().__init__()
+        if len(set(event_shapes)) > 1:
+            shapes = ", ".join(str(shape) for shape in event_shapes)
+            raise ValueError(f"sum needs inputs of one shape, found {shapes}")
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs (*, *event), all alike → their sum."""
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total + x
+        return total
+
+
+@register("film")
+class FiLM(nn.Module):
+    """Feature-wise linear modulation (arXiv 1709.07871): x · (1 + γ(c)) + β(c), γ and β affine in the condition c.
+
+    x (B, F) or (B, C, H, W), condition (B, K); the identity at initialisation is 1 + γ, not γ.
+    """
+
+    def __init__(self, event_shapes: Shapes) -> None:
+        super().__init__()
+        if len(event_shapes) != 2 or len(event_shapes[1]) != 1:
+            found = ", ".join(str(shape) for shape in event_shapes)
+            raise ValueError(f"film takes x and a condition vector, found shapes {found}")
+        x_shape, (width,) = event_shapes
+        self.spatial = len(x_shape) - 1
+        self.scale = nn.Linear(width, x_shape[0])
+        self.shift = nn.Linear(width, x_shape[0])
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (*, C, …), condition (*, K) → (*, C, …)."""
+        scale, shift = self.scale(condition), self.shift(condition)
+        for _ in range(self.spatial):
+            scale, shift = scale.unsqueeze(-1), shift.unsqueeze(-1)
+        return torch.addcmul(x + shift, x, scale)

@@ -1,0 +1,51 @@
+"""Multi-layer perceptron: the trunk of most policies.
+
+In: (*, F). The graph flattens and joins whatever flows in (vectors, images, one-hot categories) to F features.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Lt
+from torch import nn
+
+from policysmith.parts.activations import Activation
+from policysmith.parts.norms import Norm
+from policysmith.registry import Infer, part, register
+
+__all__ = ["MLP", "Width"]
+
+Width = Annotated[int, Gt(0)]
+
+
+@register("mlp")
+class MLP(nn.Sequential):
+    """Linear → norm? → activation → dropout? for each width in `hidden`, then a plain Linear to `out_features` if given.
+
+    (*, in_features) → (*, out_features or hidden[-1]). Every layer has an activation of its own.
+    """
+
+    def __init__(
+        self,
+        in_features: Annotated[int, Infer("flat_features")],
+        hidden: list[Width] = [64, 64],  # noqa: B006 - read only
+        activation: Activation = "tanh",
+        norm: Norm | None = None,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        out_features: Width | None = None,
+    ) -> None:
+        layers: list[nn.Module] = []
+        width = in_features
+        for size in hidden:
+            layers.append(nn.Linear(width, size))
+            if norm is not None:
+                layers.append(part("norm", norm).build(features=size))
+            layers.append(part("activation", activation).build())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            width = size
+        if out_features is not None:
+            layers.append(nn.Linear(width, out_features))
+        super().__init__(*layers)
+

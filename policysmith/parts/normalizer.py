@@ -1,0 +1,60 @@
+"""Observation normalisation by running statistics.
+
+The trainer calls `update` between rollouts; a forward only reads, so acting and learning see the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Gt
+from torch import Tensor, nn
+
+from policysmith.registry import Infer, register
+
+__all__ = ["RunningNormalizer"]
+
+
+@register("normalizer")
+class RunningNormalizer(nn.Module):
+    """(x - mean) / √(variance + eps), clipped to ±clip; statistics are buffers, stored with the policy.
+
+    (*, *event) → (*, *event). Before the first update it is the identity but for the clip.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        event_shape: Annotated[tuple[int, ...], Infer("event_shape")],
+        clip: Annotated[float, Gt(0)] = 10.0,
+        eps: Annotated[float, Gt(0)] = 1e-8,
+    ) -> None:
+        super().__init__()
+        self.clip, self.eps, self.event_ndim = clip, eps, len(event_shape)
+        self.register_buffer("mean", torch.zeros(event_shape))
+        self.register_buffer("variance", torch.ones(event_shape))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*, *event) → normalised x."""
+        return ((x - self.mean) * (self.variance + self.eps).rsqrt()).clamp(-self.clip, self.clip)
+
+    @torch.no_grad()
+    def update(self, x: Tensor) -> None:
+        """Take rows x (*, *event) into the statistics (parallel variance: Chan, Golub & LeVeque 1979, eq. 2.1)."""
+        rows = x.reshape(-1, *x.shape[x.dim() - self.event_ndim :]).double()
+        fresh = rows.shape[0]
+        if fresh == 0:
+            return
+        mean, variance = rows.mean(0), rows.var(0, correction=0)
+        total = self.count + fresh
+        delta = mean - self.mean.double()
+        moments = self.variance.double() * self.count + variance * fresh + delta.square() * self.count * fresh / total
+        self.mean.copy_(self.mean.double() + delta * fresh / total)
+        self.variance.copy_(moments / total)
+        self.count.copy_(total)
+

@@ -1,0 +1,276 @@
+"""ActorCritic: a graph of components with two heads, spoken to through the protocol. B is the batch.
+
+Every call runs a program compiled from the graph and the sampler together; the same program's body, run over the
+modules one by one, is its slow twin. Given a TensorDict a call reads and writes TorchRL's standard keys instead.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor, nn
+
+from policysmith.graph.container import ComponentContainer
+from policysmith.graph.plan import Plan
+from policysmith.graph.program import Program, Step, run_steps, steps_for
+from policysmith.policy.actions import ActionDistribution
+from policysmith.policy.distributions import DistributionView, named_parameters
+from policysmith.policy.masks import legal_mask as read_mask
+from policysmith.policy.observations import MASK, ROOT, Observations
+from policysmith.policy.spaces import pick
+
+__all__ = ["ActorCritic"]
+
+Acting = Callable[..., tuple[Any, Tensor, Tensor]]
+
+
+class ActorCritic(TensorDictModuleBase):
+    """An actor-critic policy; parameters are named `components.<name>.…`. Made by `policysmith.build`.
+
+    `plan` knows every shape, `components` holds the live modules, `observations` and `actions` the two spaces, and
+    `config` the resolved description it was built from.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        components: ComponentContainer,
+        observations: Observations,
+        actions: ActionDistribution,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.plan, self.observations, self.config = plan, observations, dict(config or {})
+        self.components = components
+        self.actions = actions
+        self.in_keys = [ROOT]
+        self.out_keys = [*_parameter_keys(actions), "state_value"]
+        self._policy_edge = _edge(plan, "policy")
+        self._value_edge = _edge(plan, "value")
+        self._steps = [Step(components, n.name, n.sources, n.spec.out_keys) for n in plan.nodes]
+        self._programs: dict[tuple[Any, ...], Program] = {}
+
+
+
+    def forward(self, obs: Any) -> Any:
+        """Observation → (policy output (B, P), value (B,)); a TensorDict gains the distribution's parameters and value."""
+        if isinstance(obs, TensorDictBase):
+            return self._write_forward(obs)
+        return self._run(("forward",), self.observations.read(obs))
+
+    def get_action_and_value(self, obs: Any, legal_mask: Any = None, deterministic: bool = False) -> Any:
+        """Observation → (action in the environment's units, log_prob (B,), value (B,)).
+
+        `legal_mask` has the shape DESIGN gives for the space: (B, A), or (A,) for all rows; by default the
+        observation's own `action_mask`. A row without a legal action gives action 0, log-prob 0. A TensorDict gains
+        `action`, `action_log_prob` and `state_value`.
+        """
+        if isinstance(obs, TensorDictBase):
+            action, log_prob, value = self.get_action_and_value(_observation(obs), _mask(obs, legal_mask), deterministic)
+            return obs.update({"action": action, "action_log_prob": log_prob, "state_value": value})
+        tensors = self.observations.read(obs)
+        masks = self._masks(obs, legal_mask)
+        actions, log_prob, value = self._run(("act", len(masks), deterministic), [*tensors, *masks])
+        return self.actions.structure(actions), log_prob, value
+
+    def evaluate_actions(self, obs: Any, actions: Any, legal_mask: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Observation and actions → (log_prob (B,), entropy (B,), value (B,)), differentiable."""
+        if isinstance(obs, TensorDictBase):
+            obs, legal_mask = _observation(obs), _mask(obs, legal_mask)
+        tensors = self.observations.read(obs)
+        masks = self._masks(obs, legal_mask)
+        return self._run(("evaluate", len(masks)), [*tensors, *self.actions.leaves_of(actions), *masks])
+
+    def get_value(self, obs: Any) -> Tensor:
+        """Observation → value (B,); only the components that the value needs run."""
+        if isinstance(obs, TensorDictBase):
+            return obs.set("state_value", self.get_value(_observation(obs)))
+        return self._run(("value",), self.observations.read(obs))
+
+
+
+    def acting(self, deterministic: bool = False) -> Acting:
+        """One function for rollouts: (obs, legal_mask=None) → (action, log_prob, value), in inference mode.
+
+        Its results are inference tensors: copy them into storage (or clone) before autograd sees them. It stays live:
+        training steps, loads, swaps and hooks take effect at the next call.
+        """
+        if len(self.observations.leaves) > 1 or self.observations.mask_path or self.actions.composite:
+            return torch.inference_mode()(lambda obs, legal_mask=None: self.get_action_and_value(obs, legal_mask, deterministic))
+        program, masked_call, inference = self._program(("act", 0, deterministic)), self.get_action_and_value, torch.inference_mode
+
+        def act(obs: Tensor, legal_mask: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+            with inference():
+                if legal_mask is not None:
+                    return masked_call(obs, legal_mask, deterministic)
+                (action,), log_prob, value = program.run(obs)
+                return action, log_prob, value
+
+        return act
+
+    def prepare(self, observation: Any) -> Any:
+        """What an environment gives (NumPy; one observation or a batch) → tensors with a batch axis, on our device."""
+        return self.observations.prepare(observation, self.device)
+
+    @torch.no_grad()
+    def predict(self, observation: Any, state: Any = None, deterministic: bool = True) -> tuple[Any, Any]:
+        """NumPy in, NumPy out: (action for `env.step`, state). One observation gives one action, a batch a batch.
+
+        `state` is handed back as it came: this policy has no memory.
+        """
+        leaf = self.observations.leaves[0]
+        single = getattr(pick(observation, leaf.path), "ndim", 0) == leaf.ndim
+        action, _, _ = self.get_action_and_value(self.prepare(observation), deterministic=deterministic)
+        numpy = self.actions.to_environment(action)
+        if single:
+            numpy = self.actions.structure([a[0] for a in self.actions.leaves_of(numpy)])
+        return numpy, state
+
+
+
+    def distribution(self, obs: Any, legal_mask: Any = None) -> DistributionView:
+        """The distribution over actions; agrees with `get_action_and_value` and `evaluate_actions`."""
+        if isinstance(obs, TensorDictBase):
+            obs, legal_mask = _observation(obs), _mask(obs, legal_mask)
+        params, _ = self._run(("forward",), self.observations.read(obs))
+        return self.actions.view(params, self._masks(obs, legal_mask))
+
+    get_dist = distribution
+
+    @property
+    def critic(self) -> Critic:
+        """The value alone as a TensorDict module: reads `observation`, writes `state_value`."""
+        return Critic(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        first = next(self.parameters(), None)
+        return first.device if first is not None else torch.device("cpu")
+
+
+
+    @torch.no_grad()
+    def update_statistics(self, obs: Any) -> None:
+        """Feed a batch to every running normaliser, in order; trainers call it between rollouts, forward never does."""
+        learners = [s for s in self._steps if hasattr(getattr(s.component, "module", None), "update")]
+        if not learners:
+            return
+        values = dict(zip(self.plan.inputs, self.observations.read(obs), strict=True))
+        for step in steps_for(self._steps, [name for s in learners for name in s.outputs]):
+            if step in learners:
+                step.component.module.update(values[step.sources[0]])
+            step(values)
+
+    @property
+    def has_statistics(self) -> bool:
+        """Whether `update_statistics` does anything."""
+        return any(hasattr(getattr(s.component, "module", None), "update") for s in self._steps)
+
+    @property
+    def code(self) -> str:
+        """The source of the program behind `forward`."""
+        return self._program(("forward",)).code
+
+    def slow(self, kind: str, *tensors: Tensor, masks: int = 0, deterministic: bool = False) -> Any:
+        """The slow twin of a program, module by module: `forward`, `act`, `evaluate` or `value` (for tests)."""
+        keys = {"act": ("act", masks, deterministic), "evaluate": ("evaluate", masks)}
+        return self._body(keys.get(kind, (kind,)))[0](*tensors)
+
+
+
+    def _run(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> Any:
+        if torch.compiler.is_compiling():
+            return self._body(key)[0](*tensors)
+        return self._program(key).run(*tensors)
+
+    def _program(self, key: tuple[Any, ...]) -> Program:
+        full = (*key, self.training)
+        program = self._programs.get(full)
+        if program is None:
+            body, arity, steps = self._body(key)
+            program = self._programs[full] = Program(body, arity, steps, [self.actions])
+        return program
+
+    def _body(self, key: tuple[Any, ...]) -> tuple[Callable[..., Any], int, list[Step]]:
+        """The function behind a key, the number of its tensors, and the steps it runs."""
+        kind, inputs = key[0], list(self.plan.inputs)
+        edges = {"value": [self._value_edge]}.get(kind, [self._policy_edge, self._value_edge])
+        steps = steps_for(self._steps, edges)
+        count, masks = len(inputs), key[1] if len(key) > 1 else 0
+        actions = len(self.actions.leaves) if kind == "evaluate" else 0
+
+        def body(*tensors: Tensor) -> Any:
+            values = run_steps(steps, dict(zip(inputs, tensors[:count], strict=True)))
+            chosen, legal = tensors[count : count + actions], tensors[count + actions :]
+            value = values[self._value_edge]
+            if kind == "value":
+                return value
+            params = values[self._policy_edge]
+            if kind == "forward":
+                return params, value
+            if kind == "act":
+                return (*self.actions.choose(params, legal, key[2]), value)
+            return (*self.actions.evaluate(params, chosen, legal), value)
+
+        return body, count + actions + masks, steps
+
+    def _masks(self, obs: Any, mask: Any) -> list[Tensor]:
+        if mask is None and self.observations.mask_path is not None and not isinstance(obs, Tensor):
+            mask = pick(obs, self.observations.mask_path)
+        if mask is None:
+            return []
+        actions, device = self.actions, self.device
+        return [read_mask(mask, actions.paths[i], actions.leaves[i].mask_width, device) for i in actions.discrete]  # type: ignore[arg-type]
+
+    def _write_forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        params, value = self.forward(_observation(tensordict))
+        parts = named_parameters(self.actions, params)
+        named: dict[str, Any] = parts[0] if not self.actions.composite else {"params": self.actions.structure(parts)}
+        return tensordict.update({**named, "state_value": value})
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_programs": {}}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ActorCritic:
+        fresh = type(self).__new__(type(self))
+        memo[id(self)] = fresh
+        fresh.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return fresh
+
+
+class Critic(TensorDictModuleBase):
+    """A policy's value as a TensorDict module; shares the policy's parameters."""
+
+    def __init__(self, policy: ActorCritic) -> None:
+        super().__init__()
+        self.policy = policy
+        self.in_keys, self.out_keys = [ROOT], ["state_value"]
+
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Reads `observation`, writes `state_value` (B, 1), as TorchRL's losses want it."""
+        return tensordict.set("state_value", self.policy.get_value(_observation(tensordict)).unsqueeze(-1))
+
+
+def _edge(plan: Plan, role: str) -> str:
+    return next(node.spec.out_keys[0] for node in plan.nodes if node.role == role)
+
+
+def _parameter_keys(actions: ActionDistribution) -> list[str]:
+    if actions.composite:
+        return ["params"]
+    return ["logits"] if actions.discrete else ["loc", "scale"]
+
+
+def _observation(tensordict: TensorDictBase) -> Any:
+    """The observation in a TensorDict: under `observation`, or (TorchRL's way with Dict spaces) its leaves at the top."""
+    return tensordict[ROOT] if ROOT in tensordict.keys() else tensordict  # noqa: SIM118 - not a dict
+
+
+def _mask(tensordict: TensorDictBase, given: Any) -> Any:
+    return tensordict.get(MASK, None) if given is None else given

@@ -1,0 +1,148 @@
+"""From a checked model and two spaces to a live ActorCritic.
+
+load → decode → wire → plan → build; every problem of a stage is reported before anything is allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from gymnasium import spaces
+from pydantic import ValidationError
+
+from policysmith.config.options import failures
+from policysmith.errors import ConfigError, Problem
+from policysmith.graph.assemble import build_modules
+from policysmith.graph.component import TensorComponent
+from policysmith.graph.container import ComponentContainer
+from policysmith.graph.plan import Plan, make_plan
+from policysmith.graph.program import Step, steps_for
+from policysmith.graph.spec import ComponentSpec, decode_components
+from policysmith.policy.actions import ActionDistribution
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.observations import Observations
+from policysmith.registry import PartSpec, Registry
+
+__all__ = ["Blueprint", "build_policy", "make_blueprint"]
+
+Report = Callable[[Sequence[str | int], str], None]
+ROLES = {"policy": "action_head", "value": "value_head"}
+
+
+class Blueprint:
+    """A planned policy: everything known, nothing allocated."""
+
+    def __init__(self, plan: Plan, observations: Observations, actions: ActionDistribution) -> None:
+        self.plan, self.observations, self.actions = plan, observations, actions
+
+    def build(self, seed: int | None, config: Mapping[str, Any] | None = None) -> ActorCritic:
+        """Allocate and initialise; `seed=None` draws from torch's global generator."""
+        modules = build_modules(self.plan, seed)
+        components = ComponentContainer()
+        for node in self.plan.nodes:
+            view = TensorComponent(
+                modules[node.name], node.sources, node.spec.out_keys, node.spec.arguments, node.event_ndims
+            )
+            components.register_component(node.name, view)
+        return ActorCritic(self.plan, components, self.observations, self.actions, config)
+
+
+def make_blueprint(
+    model: PartSpec,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    report: Report,
+    registry: Registry,
+    observation: Mapping[str, Any] | None = None,
+) -> Blueprint | None:
+    """Plan a model for two spaces; problems go to `report(path, message)` and make the result None.
+
+    `observation` holds the options of the section of that name: `exclude`, `scale`, `normalize`.
+    """
+    observations = _attempt(("observation",), report, lambda: Observations(observation_space, **(observation or {})))
+    components = _components(model, registry, report)
+    if components is None:
+        return None
+    heads = _heads(components, report)
+    head = heads.get("policy")
+    options = head.part.options if head and head.part else {}
+    actions = _attempt(
+        ("model",),
+        report,
+        lambda: ActionDistribution(action_space, options.get("squash", False), options.get("std") == "dependent"),
+    )
+    if observations is None or actions is None or len(heads) < len(ROLES):
+        return None
+    encoded = observations.encode(components, registry)
+    context = {"action_layout": actions.layout}
+    prefix = ("model", "components") if model.type == "graph" else ("model",)
+    plan = make_plan(encoded, observations.inputs, lambda path, text: report((*prefix, *path), text), context=context)
+    if plan is None or not _all_used(plan, components, lambda path, text: report((*prefix, *path), text)):
+        return None
+    return Blueprint(plan, observations, actions)
+
+
+def build_policy(
+    model: PartSpec,
+    observation_space: spaces.Space[Any],
+    action_space: spaces.Space[Any],
+    registry: Registry,
+    *,
+    seed: int | None = None,
+    observation: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> ActorCritic:
+    """Plan and build in one go; raises `ConfigError` with every problem."""
+    problems: list[Problem] = []
+
+    def report(path: Sequence[str | int], message: str) -> None:
+        problems.append(Problem(".".join(map(str, path)), message))
+
+    blueprint = make_blueprint(model, observation_space, action_space, report, registry, observation)
+    if blueprint is None:
+        raise ConfigError(problems)
+    return blueprint.build(seed, config)
+
+
+def _components(model: PartSpec, registry: Registry, report: Report) -> Mapping[str, ComponentSpec] | None:
+    try:
+        return decode_components(model.build(), registry).components
+    except ValidationError as error:
+        for place, message in failures(error):
+            report(("model", *place), message)
+        return None
+
+
+def _heads(components: Mapping[str, ComponentSpec], report: Report) -> dict[str, ComponentSpec]:
+    heads: dict[str, ComponentSpec] = {}
+    for role, usual in ROLES.items():
+        found = [s for s in components.values() if s.part is not None and s.part.entry.traits.get("role") == role]
+        if len(found) == 1:
+            heads[role] = found[0]
+        elif not found:
+            report(("model", "components"), f"no component has the role {role}: add one of type {usual!r}")
+        else:
+            names = ", ".join(repr(s.name) for s in found)
+            report(("model", "components"), f"{names} all have the role {role}; there must be exactly one {usual!r}")
+    return heads
+
+
+def _all_used(plan: Plan, stated: Mapping[str, ComponentSpec], report: Report) -> bool:
+    steps = [Step({}, n.name, n.sources, n.spec.out_keys) for n in plan.nodes]
+    ends = [n.spec.out_keys[0] for n in plan.nodes if n.role]
+    used = {step.name for step in steps_for(steps, ends)}
+    used |= {stated[name].use for name in used if name in stated and stated[name].use}  # type: ignore[misc]
+    unused = [name for name in stated if name not in used]
+    for name in unused:
+        report((name,), f"no head depends on {name!r}: connect it or remove it")
+    return not unused
+
+
+def _attempt(path: Sequence[str], report: Report, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except ConfigError as error:
+        for problem in error.problems:
+            report(path, problem.message)
+        return None

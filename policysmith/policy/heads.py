@@ -1,0 +1,83 @@
+"""The two heads of an actor-critic: action parameters and state value.
+
+In: features (*, F), joined by the graph. Out: (*, P) and (*,).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Gt
+from torch import Tensor, nn
+
+from policysmith.ops.init import with_role
+from policysmith.parts.activations import Activation
+from policysmith.parts.mlp import MLP, Width
+from policysmith.registry import Infer, register
+
+__all__ = ["ActionHead", "ValueHead"]
+
+@register("action_head", role="policy")
+class ActionHead(nn.Module):
+    """Features (*, F) → distribution parameters (*, P) for the action space.
+
+    `std` of a Box: `independent` of the state (one free log-deviation a dimension, starting at `initial_std`) or
+    `dependent` on it. `squash` bounds Box actions by tanh.
+    """
+
+    def __init__(
+        self,
+        in_features: Annotated[int, Infer("flat_features")],
+        layout: Annotated[tuple[tuple[int, int], ...], Infer("action_layout")],
+        hidden: list[Width] = [],  # noqa: B006 - read only
+        activation: Activation = "tanh",
+        std: Literal["independent", "dependent"] = "independent",
+        initial_std: Annotated[float, Gt(0)] = 1.0,
+        squash: bool = False,
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.body = MLP(in_features, hidden, activation) if hidden else nn.Identity()
+        self.out = with_role(nn.Linear(hidden[-1] if hidden else in_features, sum(n for n, _ in layout)), "policy_out")
+        free = sum(extra for _, extra in layout)
+        self.log_std = nn.Parameter(torch.full((free,), float(initial_std)).log()) if free else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*, F) → (*, P)."""
+        y = self.out(self.body(x))
+        if self.log_std is None:
+            return y
+        if len(self.layout) == 1:
+            return torch.cat([y, self.log_std.expand_as(y)], -1)
+        return self._interleave(y, self.log_std)
+
+    def _interleave(self, y: Tensor, log_std: Tensor) -> Tensor:
+        pieces: list[Tensor] = []
+        start = free = 0
+        for size, extra in self.layout:
+            piece = y.narrow(-1, start, size)
+            pieces.append(piece)
+            if extra:
+                pieces.append(log_std.narrow(0, free, extra).expand_as(piece))
+            start, free = start + size, free + extra
+        return torch.cat(pieces, -1)
+
+
+@register("value_head", role="value")
+class ValueHead(nn.Module):
+    """Features (*, F) → state value (*,), in units of (discounted) return."""
+
+    def __init__(
+        self,
+        in_features: Annotated[int, Infer("flat_features")],
+        hidden: list[Width] = [],  # noqa: B006 - read only
+        activation: Activation = "tanh",
+    ) -> None:
+        super().__init__()
+        self.body = MLP(in_features, hidden, activation) if hidden else nn.Identity()
+        self.out = with_role(nn.Linear(hidden[-1] if hidden else in_features, 1), "value_out")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*, F) → (*,)."""
+        return self.out(self.body(x)).squeeze(-1)

@@ -1,0 +1,16 @@
+"""The general model: components wired by their keys."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from policysmith.graph.spec import Components, GraphSpec
+from policysmith.registry import register
+
+__all__ = ["graph"]
+
+
+@register("graph", slot="model")
+def graph(components: Annotated[GraphSpec, Components()]) -> GraphSpec:
+    """Any network of components with one `action_head` and one `value_head`."""
+    return components

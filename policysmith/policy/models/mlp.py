@@ -1,0 +1,43 @@
+"""The model most tasks start with: an actor and a critic of a few dense layers."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+from policysmith.parts.activations import Activation
+from policysmith.parts.mlp import Width
+from policysmith.parts.norms import Norm
+from policysmith.registry import register
+
+__all__ = ["mlp"]
+
+
+@register("mlp", slot="model")
+def mlp(
+    hidden: list[Width] = [64, 64],  # noqa: B006 - read only
+    activation: Activation = "tanh",
+    norm: Norm | None = None,
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+    shared: bool = False,
+    std: Literal["independent", "dependent"] = "independent",
+    initial_std: Annotated[float, Gt(0)] = 1.0,
+    squash: bool = False,
+) -> dict[str, Any]:
+    """Dense actor and critic over any observation space; separate trunks unless `shared`."""
+    trunk = {"type": "mlp", "in_keys": "observation", "hidden": hidden, "activation": activation, "norm": norm}
+    trunk["dropout"] = dropout
+    head = {"type": "action_head", "std": std, "initial_std": initial_std, "squash": squash}
+    if shared:
+        return {
+            "trunk": trunk,
+            "policy": {**head, "in_keys": "trunk"},
+            "state_value": {"type": "value_head", "in_keys": "trunk"},
+        }
+    return {
+        "actor": trunk,
+        "critic": trunk,
+        "policy": {**head, "in_keys": "actor"},
+        "state_value": {"type": "value_head", "in_keys": "critic"},
+    }

@@ -1,0 +1,227 @@
+"""Observations: from a gymnasium space to the graph's inputs, and from NumPy to tensors.
+
+The graph's inputs are the environment's own arrays; encoders (images, categories) are components like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from policysmith.errors import ConfigError, ShapeError, did_you_mean
+from policysmith.graph.plan import TensorSpec
+from policysmith.graph.spec import ComponentSpec
+from policysmith.graph.wiring import expand_key
+from policysmith.policy.spaces import SpacePath, leaf_spaces, pick
+from policysmith.registry import PartSpec, Registry
+
+__all__ = ["Leaf", "Observations"]
+
+ROOT = "observation"
+MASK = "action_mask"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One array of the observation: its edge name, where it lies, its space, and its tensor as the graph sees it."""
+
+    name: str
+    path: SpacePath
+    space: Any
+    spec: TensorSpec
+
+    @property
+    def ndim(self) -> int:
+        """Dimensions of one observation, without a batch axis."""
+        return len(self.spec.shape)
+
+
+class Observations:
+    """The leaves of an observation space. `exclude` names leaves left out, `scale` the divisor of a leaf's numbers.
+
+    In a Dict space the leaf `action_mask` holds legal actions: it is no input of the network, `mask_path` says so.
+    """
+
+    def __init__(
+        self,
+        space: spaces.Space[Any],
+        exclude: Sequence[str] = (),
+        scale: Mapping[str, float] | None = None,
+        normalize: bool | Sequence[str] = False,
+    ) -> None:
+        self.space = space
+        self.scale = dict(scale or {})
+        self.normalize = normalize
+        self.mask_path: SpacePath | None = None
+        self.leaves: list[Leaf] = []
+        for path, leaf in leaf_spaces(space, ROOT, exclude):
+            if path and path[-1] == MASK:
+                self.mask_path = path
+            else:
+                name = ".".join(map(str, (ROOT, *path)))
+                self.leaves.append(Leaf(name, path, leaf, _spec(leaf)))
+        if not self.leaves:
+            raise ConfigError("the observation space has no leaf left to read")
+        self._check_names(exclude)
+
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """The graph's inputs."""
+        return {leaf.name: leaf.spec for leaf in self.leaves}
+
+    def encode(self, components: Mapping[str, ComponentSpec], registry: Registry) -> dict[str, ComponentSpec]:
+        """The components with encoders put between raw leaves and those that read them."""
+        names = [leaf.name for leaf in self.leaves]
+        added: dict[str, ComponentSpec] = {}
+        changed = {}
+        for name, spec in components.items():
+            part = components[spec.use].part if spec.use in components else spec.part
+            if part is not None and part.entry.traits.get("indices"):
+                changed[name] = spec
+                continue
+            keys, arguments = [], []
+            for index, key in enumerate(spec.in_keys):
+                found = expand_key(key, names) if key not in components else []
+                for leaf in found or [key]:
+                    keys.append(self._encoded(leaf, added, registry) if found else leaf)
+                    arguments += [spec.arguments[index]] if spec.arguments else []
+            changed[name] = replace(spec, in_keys=tuple(keys), arguments=tuple(arguments) or None)
+        return {**added, **changed}
+
+    def _encoded(self, name: str, added: dict[str, ComponentSpec], registry: Registry) -> str:
+        leaf = next(leaf for leaf in self.leaves if leaf.name == name)
+        stem = name.replace(".", "_")
+        key = name
+        for suffix, options in (("encoder", self._encoder(leaf)), ("normalizer", self._normalizer(leaf))):
+            if options is not None:
+                component = f"{stem}_{suffix}"
+                part: PartSpec = registry.decode("component", options)
+                added.setdefault(component, ComponentSpec(component, part, (key,), (component,)))
+                key = component
+        return key
+
+    def _encoder(self, leaf: Leaf) -> dict[str, Any] | None:
+        scale = self.scale.get(_short(leaf))
+        if leaf.spec.categories is not None:
+            return {"type": "one_hot"}
+        layout = _image_layout(leaf.space)
+        if layout is not None:
+            return {"type": "encode_image", "layout": layout, "scale": float(scale or 255.0)}
+        if scale is not None or leaf.spec.dtype != torch.float32:
+            return {"type": "to_float", "scale": float(scale or 1.0)}
+        return None
+
+    def _normalizer(self, leaf: Leaf) -> dict[str, Any] | None:
+        wanted = self.normalize if isinstance(self.normalize, bool) else _short(leaf) in self.normalize
+        return {"type": "normalizer"} if wanted and leaf.spec.categories is None else None
+
+    def _check_names(self, exclude: Sequence[str]) -> None:
+        listed = [] if isinstance(self.normalize, bool) else list(self.normalize)
+        known = [_short(leaf) for leaf in self.leaves]
+        for name in [*self.scale, *listed]:
+            if name not in known:
+                raise ConfigError(f"no observation {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+        everything = {".".join(map(str, path)) for path, _ in _all_paths(self.space)}
+        for name in exclude:
+            if name not in everything:
+                hint = did_you_mean(name, everything)
+                raise ConfigError(f"cannot exclude {name!r}{hint}; the space has: {', '.join(sorted(everything))}")
+
+    def read(self, observation: Any) -> list[Tensor]:
+        """The leaves of a batch of observations: a tensor, or a nested dict or tuple of tensors."""
+        if len(self.leaves) == 1 and isinstance(observation, Tensor):
+            return [observation]
+        try:
+            return [pick(observation, leaf.path) for leaf in self.leaves]
+        except (KeyError, IndexError, TypeError):
+            found = list(observation) if isinstance(observation, Mapping) else type(observation).__name__
+            wanted = ", ".join(_short(leaf) for leaf in self.leaves)
+            raise ShapeError(f"the observation must hold {wanted}; found {found}") from None
+
+    def prepare(self, observation: Any, device: torch.device | str = "cpu") -> Any:
+        """What an environment gives, one observation or a batch → tensors of the same structure with a batch axis."""
+        arrays = [np.asarray(pick(observation, leaf.path)) for leaf in self.leaves]
+        single = arrays[0].ndim == self.leaves[0].ndim
+        tensors = [self._tensor(leaf, array, single, device) for leaf, array in zip(self.leaves, arrays, strict=True)]
+        paths = [leaf.path for leaf in self.leaves]
+        if self.mask_path is not None:
+            mask = np.asarray(pick(observation, self.mask_path))
+            tensors.append(torch.as_tensor(mask[None] if single else mask, device=device))
+            paths.append(self.mask_path)
+        return _unflatten(paths, tensors)
+
+    def _tensor(self, leaf: Leaf, array: np.ndarray, single: bool, device: torch.device | str) -> Tensor:
+        if array.ndim < leaf.ndim or array.shape[array.ndim - leaf.ndim :] != leaf.spec.shape:
+            hint = ""
+            if array.shape[-3:] == (*leaf.spec.shape[1:], leaf.spec.shape[0])[-3:] and leaf.ndim == 3:
+                hint = " (looks like the channels are elsewhere: NHWC or NCHW?)"
+            raise ShapeError(f"{leaf.name} has shape {array.shape}, expected (…, {_shape(leaf.spec.shape)}){hint}")
+        start = getattr(leaf.space, "start", 0)
+        tensor = torch.as_tensor(array, device=device)
+        if leaf.spec.categories is not None:
+            tensor = tensor.long() - torch.as_tensor(start, device=device) if np.any(start) else tensor.long()
+        elif tensor.dtype != leaf.spec.dtype:
+            tensor = tensor.to(leaf.spec.dtype)
+        return tensor.unsqueeze(0) if single else tensor
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _short(leaf: Leaf) -> str:
+    return ".".join(map(str, leaf.path)) or ROOT
+
+
+def _spec(space: Any) -> TensorSpec:
+    if isinstance(space, spaces.Discrete):
+        return TensorSpec((), torch.int64, (int(space.n),))
+    if isinstance(space, spaces.MultiDiscrete):
+        return TensorSpec((int(space.nvec.size),), torch.int64, tuple(int(n) for n in space.nvec.flat))
+    if isinstance(space, spaces.MultiBinary):
+        return TensorSpec(tuple(space.shape), torch.int8)
+    dtype = torch.float32 if np.issubdtype(space.dtype, np.floating) else torch.from_numpy(np.zeros(0, space.dtype)).dtype
+    return TensorSpec(tuple(space.shape), dtype)
+
+
+def _image_layout(space: Any) -> str | None:
+    """`hwc`, `chw` or `hw` for bytes that are an image; None for other arrays.
+
+    The channel axis is the one that differs from the two equal ones; else the smaller of the outer two.
+    """
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
+        return None
+    if len(space.shape) == 2:
+        return "hw"
+    first, middle, last = space.shape
+    if first == middle or middle == last:
+        return "hwc" if first == middle else "chw"
+    return "hwc" if last <= first else "chw"
+
+
+def _all_paths(space: Any, path: SpacePath = ()) -> list[tuple[SpacePath, Any]]:
+    if isinstance(space, spaces.Dict):
+        children: list[tuple[Any, Any]] = list(space.spaces.items())
+    elif isinstance(space, spaces.Tuple):
+        children = list(enumerate(space.spaces))
+    else:
+        return [(path, space)]
+    return [(path + (k,), s) for k, s in children] + [p for k, s in children for p in _all_paths(s, (*path, k))]
+
+
+def _unflatten(paths: Sequence[SpacePath], tensors: Sequence[Tensor]) -> Any:
+    if paths[0] == ():
+        return tensors[0]
+    structure: dict[str | int, Any] = {}
+    for path, tensor in zip(paths, tensors, strict=True):
+        place = structure
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = tensor
+    return structure

@@ -1,0 +1,73 @@
+"""Gymnasium spaces as trees of leaves: what can be supported, and where each leaf lies.
+
+A leaf's path is a tuple of keys and indices; its name is the dotted path under a root name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from gymnasium import spaces
+
+from policysmith.errors import ConfigError
+
+__all__ = ["SpacePath", "leaf_spaces", "leaves_of", "pick", "rebuild"]
+
+SpacePath = tuple[str | int, ...]
+
+_REFUSED = {
+    "Text": "text has no fixed size: exclude it (observation: {exclude: [%s]}), or turn it into numbers in a wrapper",
+    "Graph": "graphs vary in size: turn it into a fixed array in an environment wrapper, or exclude it",
+    "Sequence": "sequences vary in length: pad it to a Box with a mask in an environment wrapper, or exclude it",
+    "OneOf": "a choice between spaces has no single shape: use a Dict with a Discrete selector",
+}
+
+
+def leaf_spaces(space: spaces.Space[Any], root: str, exclude: Sequence[str] = ()) -> Iterator[tuple[SpacePath, Any]]:
+    """(path, space) of each supported leaf, depth first; refuses what can't be a tensor with a sentence of advice."""
+    yield from _walk(space, root, (), tuple(exclude))
+
+
+def _walk(space: Any, root: str, path: SpacePath, exclude: tuple[str, ...]) -> Iterator[tuple[SpacePath, Any]]:
+    if ".".join(map(str, path)) in exclude and path:
+        return
+    if isinstance(space, spaces.Dict):
+        for key, inner in space.spaces.items():
+            yield from _walk(inner, root, (*path, key), exclude)
+    elif isinstance(space, spaces.Tuple):
+        for index, inner in enumerate(space.spaces):
+            yield from _walk(inner, root, (*path, index), exclude)
+    elif isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+        yield path, space
+    else:
+        kind = type(space).__name__
+        where = ".".join(map(str, path))
+        advice = _REFUSED.get(kind, "wrap the environment so that it gives Box, Discrete, Dict or Tuple spaces")
+        advice = advice % (where or "…") if "%s" in advice else advice
+        raise ConfigError(f"the {root} space has a {kind} at {where or 'its root'}: {advice}")
+
+
+def pick(structure: Any, path: SpacePath) -> Any:
+    """The leaf at a path of nested mappings and sequences."""
+    for key in path:
+        structure = structure[key] if not isinstance(structure, Mapping) or key in structure else structure[str(key)]
+    return structure
+
+
+def leaves_of(structure: Any, paths: Sequence[SpacePath]) -> list[Any]:
+    """The leaves at each path."""
+    return [pick(structure, path) for path in paths]
+
+
+def rebuild(space: spaces.Space[Any], leaves: Sequence[Any]) -> Any:
+    """Leaves in depth-first order → the structure of the space: one leaf, a dict, or a tuple."""
+    return _rebuild(space, iter(leaves))
+
+
+def _rebuild(space: Any, leaves: Iterator[Any]) -> Any:
+    if isinstance(space, spaces.Dict):
+        return {key: _rebuild(inner, leaves) for key, inner in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(_rebuild(inner, leaves) for inner in space.spaces)
+    return next(leaves)

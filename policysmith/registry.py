@@ -1,0 +1,243 @@
+"""Named types in slots: registering a type is the whole extension story.
+
+In: callables with typed signatures. Out: `PartSpec`s, checked descriptions that can be built, encoded and compared.
+A registry is a plain object; the default one is filled by the rooms that define types, and by plugins.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from policysmith.config.options import Infer, OptionSchema, Slot, Unset, error_at, located
+from policysmith.errors import RegistryError, did_you_mean
+
+__all__ = ["SLOTS", "Entry", "Infer", "PartSpec", "Registry", "Slot", "default_registry", "part", "register"]
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+SLOTS = (
+    "model", "component", "attention", "feedforward", "norm", "position", "residual", "router", "memory", "encoder",
+    "head", "activation", "wrapper", "initializer", "callback", "logger", "algorithm", "objective", "optimizer",
+    "schedule", "dataset", "launcher",
+)  # fmt: skip
+PLUGIN_GROUP = "policysmith.plugins"
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One registered type: its slot, name, callable, schema and declared traits.
+
+    Traits in use: `role` (`policy`, `value`), `indices` (takes raw category indices), `batch_coupled`, `causal`,
+    `stateful`, and for a model `board`-like marks of its own.
+    """
+
+    slot: str
+    name: str
+    target: Callable[..., Any]
+    schema: OptionSchema
+    traits: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """The first line of the type's docstring."""
+        return (inspect.getdoc(self.target) or "").split("\n", 1)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class PartSpec:
+    """A checked description of one part: a type and its options, nothing allocated yet.
+
+    Two specs are equal when their types and options are; a spec can be a dictionary key.
+    """
+
+    entry: Entry
+    options: Mapping[str, Any]
+
+    @property
+    def slot(self) -> str:
+        return self.entry.slot
+
+    @property
+    def type(self) -> str:
+        return self.entry.name
+
+    def build(self, **context: Any) -> Any:
+        """Call the type with its options and, for arguments marked `Infer(kind)`, `context[kind]`."""
+        return self.entry.target(**{**self._plain_options(), **self._inferred(context)})
+
+    def encode(self) -> dict[str, Any]:
+        """The mapping that decodes to this spec: `{type: …, option: …}` with defaults written out."""
+        return {"type": self.type, **{k: _encode(v) for k, v in self.options.items() if not isinstance(v, Unset)}}
+
+    @cached_property
+    def key(self) -> str:
+        """A canonical text of the spec."""
+        return json.dumps(self.encode(), sort_keys=True, default=repr)
+
+    def stated(self) -> dict[str, Any]:
+        """Inferable options that the configuration states anyway: to be compared with what is inferred."""
+        return {n: self.options[n] for n in self.entry.schema.inferred if not isinstance(self.options[n], Unset)}
+
+    def _plain_options(self) -> dict[str, Any]:
+        return {n: v for n, v in self.options.items() if n not in self.entry.schema.inferred}
+
+    def _inferred(self, context: Mapping[str, Any]) -> dict[str, Any]:
+        schema, stated, values = self.entry.schema, self.stated(), {}
+        for name, kind in schema.inferred.items():
+            if kind in context:
+                values[name] = context[kind]
+            elif name in stated:
+                values[name] = stated[name]
+            elif name not in schema.optional_inferred:
+                raise TypeError(f"{self.slot} {self.type!r} needs {name!r} ({kind}), which nothing supplies here")
+        return values
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PartSpec) and self.entry.target is other.entry.target and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash((self.entry.target, self.key))
+
+    def __repr__(self) -> str:
+        return f"PartSpec({self.slot}: {self.key})"
+
+
+def _encode(value: Any) -> Any:
+    if hasattr(value, "encode") and not isinstance(value, str | bytes):
+        return value.encode()
+    if isinstance(value, Mapping):
+        return {k: _encode(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(v) for v in value]
+    return value
+
+
+class Registry:
+    """Types by slot and name. `Registry()` is empty; `registry.copy()` starts from another's types."""
+
+    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+        self._entries: dict[str, dict[str, Entry]] = {slot: {} for slot in SLOTS}
+        for entry in entries:
+            self._entries[entry.slot][entry.name] = entry
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (entry for slot in self._entries.values() for entry in slot.values())
+
+    def copy(self) -> Registry:
+        """An independent registry that starts with the same types."""
+        return Registry(list(self))
+
+    def register(
+        self,
+        name: str,
+        slot: str = "component",
+        *,
+        annotations: Mapping[str, Any] | None = None,
+        exclude: Sequence[str] = (),
+        **traits: Any,
+    ) -> Callable[[T], T]:
+        """Decorator that registers a class or function under `name` in `slot`.
+
+        `annotations` replaces a signature's types (for callables that are not ours), `exclude` hides parameters.
+        The same object under the same name is fine; another object under a taken name raises `RegistryError`.
+        """
+        if slot not in self._entries:
+            raise RegistryError(f"unknown slot {slot!r}{did_you_mean(slot, SLOTS)}; slots: {', '.join(SLOTS)}")
+
+        def decorate(target: T) -> T:
+            taken = self._entries[slot].get(name)
+            if taken is not None and taken.target is not target:
+                raise RegistryError(
+                    f"{slot} {name!r} is already registered by {_origin(taken.target)}; "
+                    f"{_origin(target)} needs another name"
+                )
+            if taken is None:
+                schema = OptionSchema(target, name, annotations, exclude)
+                self._entries[slot][name] = Entry(slot, name, target, schema, traits)
+            return target
+
+        return decorate
+
+    def entry(self, slot: str, name: str) -> Entry:
+        """The type of that name; raises `RegistryError` with a suggestion."""
+        found = self._entries.get(slot, {}).get(name)
+        if found is None:
+            raise RegistryError(self._unknown(slot, name))
+        return found
+
+    def names(self, slot: str, pattern: str = "*") -> list[str]:
+        """Sorted names in a slot that match a shell pattern (`nn.*`)."""
+        return sorted(n for n in self._entries[slot] if fnmatch.fnmatchcase(n, pattern))
+
+    def decode(self, slot: str, value: Any) -> PartSpec:
+        """A name, a `{type: …}` mapping or a `PartSpec` as a checked spec; a `ValidationError` lists all problems."""
+        if isinstance(value, PartSpec):
+            return value
+        if isinstance(value, str):
+            value = {"type": value}
+        if not isinstance(value, Mapping):
+            raise located(slot, [error_at((), f"expected the name of {_a(slot)} or a mapping with 'type'", value)])
+        options = {k: v for k, v in value.items() if k != "type"}
+        if "type" not in value:
+            raise located(slot, [error_at((), f"'type' is missing: which {slot}?", value)])
+        name = value["type"]
+        if not isinstance(name, str) or name not in self._entries[slot]:
+            raise located(slot, [error_at(("type",), self._unknown(slot, name), name)])
+        entry = self._entries[slot][name]
+        return PartSpec(entry, entry.schema.decode(options, {"registry": self}))
+
+    def load_plugins(self) -> None:
+        """Import every entry point of the group `policysmith.plugins`; a callable is called with this registry."""
+        for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
+            loaded = point.load()
+            if callable(loaded) and not inspect.isclass(loaded):
+                loaded(self)
+
+    def _unknown(self, slot: str, name: object) -> str:
+        known = self.names(slot) if slot in self._entries else []
+        if len(known) > 12 and did_you_mean(name, known):
+            listing = ""
+        else:
+            listing = f"; known: {', '.join(known) or 'none'}"
+        return f"unknown {slot} {name!r}{did_you_mean(name, known)}{listing}"
+
+
+default_registry = Registry()
+register = default_registry.register
+
+
+def part(slot: str, value: Any, registry: Registry | None = None) -> PartSpec:
+    """What a part does with a slot argument: a name, mapping or spec becomes a spec that can be built."""
+    return (registry or default_registry).decode(slot, value)
+
+
+def load_plugin_file(path: str | Path) -> None:
+    """Run a local Python file that registers types: an explicit act of the user, never of a configuration."""
+    path = Path(path)
+    name = f"policysmith_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise RegistryError(f"no plugin file at {path.absolute()}")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+def _origin(target: Callable[..., Any]) -> str:
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
+
+
