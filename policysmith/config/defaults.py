@@ -6,12 +6,11 @@ In: a path, or a tree with the directory its `defaults` are relative to. Out: th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import reduce
 from pathlib import Path as FilePath
 
 from policysmith.config.json_text import read_json
-from policysmith.config.nodes import Findings, Node, Path, Place, Refused, describe, mapping, merge
+from policysmith.config.nodes import Findings, Node, Path, Place, Refused, describe, mapping, merge, with_edits
 from policysmith.config.yaml_text import read_yaml
 from policysmith.errors import did_you_mean
 
@@ -122,4 +121,4 @@ def without(root: Node, key: str) -> Node:
     if key not in root.value:
         return root
     entries = {name: node for name, node in root.value.items() if name != key}
-    return replace(mapping(entries, root.key_places, root.place), edits=root.edits)
+    return with_edits(mapping(entries, root.key_places, root.place), root.edits)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from policysmith.errors import ConfigError, Problem
@@ -37,6 +37,7 @@ __all__ = [
     "rebuilt",
     "scalar",
     "sequence",
+    "with_edits",
 ]
 
 MAX_DEPTH = 200
@@ -122,6 +123,11 @@ def rebuilt(node: Node, below: Mapping[str | int, Node]) -> Node:
     if isinstance(node.value, list):
         return sequence(list(below.values()), node.place)
     return mapping({str(key): child for key, child in below.items()}, node.key_places, node.place)
+
+
+def with_edits(node: Node, edits: tuple[tuple[Path, Override], ...]) -> Node:
+    """`node` with overrides that wait in it; they are done when templates are expanded."""
+    return replace(node, edits=edits, has_template=node.has_template or bool(edits))
 
 
 def merge(base: Node, over: Node) -> Node:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from policysmith.config.nodes import (
     Findings,
@@ -22,6 +22,7 @@ from policysmith.config.nodes import (
     quote,
     scalar,
     sequence,
+    with_edits,
 )
 from policysmith.config.yaml_text import read_yaml, scalar_node
 from policysmith.errors import did_you_mean
@@ -103,7 +104,7 @@ def edited(node: Node, path: Path, override: Override) -> Node:
         assert override.value
         return override.value
     if _waits_for_template(node, path, override):
-        return replace(node, edits=(*node.edits, (path, override)))
+        return with_edits(node, (*node.edits, (path, override)))
     if isinstance(node.value, dict):
         return _edited_mapping(node, node.value, path, override)
     if isinstance(node.value, list):
@@ -131,7 +132,7 @@ def _edited_mapping(node: Node, entries: dict[str, Node], path: Path, override: 
         entries = {**entries, key: _created(path, override)}
     else:
         raise Refused(f"there is no {quote(key)} in {_done(path, override)}{did_you_mean(key, entries)}")
-    return replace(mapping(entries, places, node.place), edits=node.edits)
+    return with_edits(mapping(entries, places, node.place), node.edits)
 
 
 def _created(path: Path, override: Override) -> Node:

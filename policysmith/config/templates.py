@@ -71,12 +71,10 @@ class _Expander:
                 below[key] = self.expand(child, (*path, key))
         own = rebuilt(node, below)
         name = node.value.get("template") if isinstance(node.value, dict) else None
-        if name is None:
-            return own
-        template = self._template(name, (*path, "template"))
-        return self._edited(merge(template, own) if template else own, node, path)
+        template = self._template(name, (*path, "template")) if name else None
+        return self._edited(merge(template, own) if template else own, node)
 
-    def _edited(self, expanded: Node, node: Node, path: Path) -> Node:
+    def _edited(self, expanded: Node, node: Node) -> Node:
         """The overrides that waited for the template."""
         for below, override in node.edits:
             value = self.expand(override.value, override.path) if override.value else None

@@ -47,7 +47,7 @@ TAGGED: dict[str, tuple[type, ...]] = {
     CORE + "bool": (bool,),
     CORE + "null": (type(None),),
 }
-PLAIN, TEXT, CONTAINER = "plain", "text", "container"
+PLAIN, TEXT, CONTAINER = "a plain scalar", "a quoted scalar", "a container"  # spaces: no tag in a text is like these
 
 
 def core_scalar(text: str) -> Scalar:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torch.utils.hooks import RemovableHandle
 
 from policysmith.graph.trace import Trace
 
@@ -45,6 +46,12 @@ _MODE_FREE = (
     nn.LeakyReLU, nn.Softplus, nn.Mish, nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.Embedding, nn.Flatten, nn.Identity,
     nn.MaxPool2d, nn.AvgPool2d,
 )  # fmt: skip
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+# An activation may overwrite what these give when nothing else reads it: their backward does not need their output.
+_FRESH = (F.linear, F.conv1d, F.conv2d, F.conv3d)
+_IN_PLACE: dict[Any, Any] = {torch.tanh: torch.tanh_, F.relu: torch.relu_, torch.sigmoid: torch.sigmoid_}
 
 # Functional wrappers in Python that only forward to the same kernel when called like this.
 _THIN: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, tuple[Any, ...]] | None]] = {
@@ -76,25 +83,46 @@ def emit(
     arity: int,
     watches: Sequence[Watch],
     empty: Sequence[Mapping[Any, Any]],
-    stale: Callable[..., Any],
+    rebuild: Callable[..., Any],
 ) -> Emitted:
-    """Code for a trace. A guard that fails returns `stale(*inputs)` instead of running outdated code.
+    """Code for a trace, with guards that call `rebuild(*inputs)` where it no longer describes the modules.
 
-    Beside the traced modules themselves the guard looks at `watches` and at mappings that are `empty` now (hooks).
+    What can change silently is tested at each call: `watches`, children, training flags. Hooks raise torch's counter
+    of hook handles, so one comparison covers them all, and a full look follows only when it moved. A parametrisation
+    takes its parameter out of the dictionary, which the code notices as a KeyError.
     """
     writer = _Writer(traced)
     body = writer.statements()
-    guard = writer.guard(watches, empty)
-    arguments = ", ".join(f"x{i}" for i in range(arity))
-    lines = [f"def run({arguments}):"]
-    if guard:
-        writer.bind("stale", stale)
-        lines += [f"    if ({guard}):", f"        return stale({arguments})"]
-    lines += [f"    {line}" for line in body]
-    source = "\n".join(lines)
-    namespace = {**writer.namespace, "__builtins__": {}}
+    hooked = _HookCheck([*(m.__dict__[name] for m in traced.inlined for name in _HOOKS), *(e for e in empty if not e)])
+    for name, value in (("handles", RemovableHandle), ("seen", hooked.seen), ("hooked", hooked), ("rebuild", rebuild)):
+        writer.bind(name, value)
+    tests = ["handles.next_id != seen[0] and hooked()", *writer.tests(watches)]
+    inputs = ", ".join(f"x{i}" for i in range(arity))
+    lines = [
+        f"def run({inputs}):",
+        *(f"    {'if ' if i == 0 else '   '}{' (' if i == 0 else 'or '}{test}" for i, test in enumerate(tests)),
+    ]
+    lines[-1] += "):"
+    lines += [f"        return rebuild({inputs})", "    try:", *(f"        {line}" for line in body)]
+    lines += ["    except KeyError as error:", f"        return rebuild({inputs}, error=error)"]
+    source = "\n".join(lines).replace("if  (", "if (")
+    namespace = {**writer.namespace, "__builtins__": {"KeyError": KeyError}}
     exec(compile(source, "<policysmith>", "exec"), namespace)  # generated names only, see above
     return Emitted(namespace["run"], source)  # type: ignore[arg-type]
+
+
+class _HookCheck:
+    """Whether any watched hook dictionary has filled up since; called only when a hook was registered somewhere."""
+
+    def __init__(self, dictionaries: Sequence[Mapping[Any, Any]]) -> None:
+        self._dictionaries = list({id(d): d for d in dictionaries}.values())
+        self.seen = [RemovableHandle.next_id]
+
+    def __call__(self) -> bool:
+        if any(self._dictionaries):
+            return True
+        self.seen[0] = RemovableHandle.next_id
+        return False
 
 
 class _Writer:
@@ -164,7 +192,9 @@ class _Writer:
             return f"{self.text(args[0])}.{args[1]}"
         if target is operator.getitem:
             return f"{self.text(args[0])}[{self.text(args[1])}]"
-        if target in _THIN and (thin := _THIN[target](args, kwargs)) is not None:
+        if target in _IN_PLACE and _overwritable(args[0]):
+            target, args, kwargs = _IN_PLACE[target], args[:1], {}
+        elif target in _THIN and (thin := _THIN[target](args, kwargs)) is not None:
             target, args, kwargs = *thin, {}
         return f"{self.name_of(_readable(target), target)}({self._arguments(args, kwargs)})"
 
@@ -193,27 +223,30 @@ class _Writer:
             return f"{self.name_of('p', store)}[{key!r}]"
         return self.name_of("k", self.traced.constants[node.target])  # type: ignore[index]
 
-    def guard(self, watches: Sequence[Watch], empty: Sequence[Mapping[Any, Any]]) -> str:
-        """True when the code no longer describes the modules: hooks, other children, another mode."""
-        tests = [self.name_of("h", mapping) for mapping in empty if not mapping]
+    def tests(self, watches: Sequence[Watch]) -> list[str]:
+        """Expressions that are true when the code is stale: another child, another mode."""
+        tests: list[str] = []
         for module in dict.fromkeys(self.traced.inlined):
-            for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
-                tests.append(self.name_of("h", module.__dict__[hooks]))
-            if not module._modules:
-                tests.append(self.name_of("c", module._modules))  # a parametrisation adds a child
             if not isinstance(module, _MODE_FREE):
                 tests.append(f"{self.name_of('d', module.__dict__)}['training'] is not {module.training}")
             for name, child in module._modules.items():
                 tests.append(f"{self.name_of('c', module._modules)}[{name!r}] is not {self.name_of('m', child)}")
         for mapping, key, expected in watches:
             tests.append(f"{self.name_of('c', mapping)}[{key!r}] is not {self.name_of('m', expected)}")
-        return " or ".join(dict.fromkeys(tests))
+        return list(dict.fromkeys(tests))
+
+
+_TAKEN = ("run", "handles", "seen", "hooked", "rebuild", "error")
 
 
 def _readable(function: Any) -> str:
     name = getattr(function, "__name__", "")
-    taken = keyword.iskeyword(name) or name in ("run", "stale") or not name[-1:].isalpha() or len(name) < 2
+    taken = keyword.iskeyword(name) or name in _TAKEN or not name[-1:].isalpha() or len(name) < 2
     return name if name.isidentifier() and not taken else "f"
+
+
+def _overwritable(node: Any) -> bool:
+    return isinstance(node, fx.Node) and node.target in _FRESH and len(node.users) == 1
 
 
 def _is_impure(node: fx.Node) -> bool:

@@ -124,18 +124,22 @@ class Program:
         self.graph = traced.graph
         watches = [Watch(step.store._modules, step.name, step.component) for step in self._steps]  # type: ignore[attr-defined]
         hooks = [h for step in self._steps for h in (step.component._forward_hooks, step.component._forward_pre_hooks)]
-        return emit(traced, self.arity, watches, [*hooks, *GLOBAL_HOOKS], self._stale)
+        return emit(traced, self.arity, watches, [*hooks, *GLOBAL_HOOKS], self._rebuild)
 
     def _opaque(self) -> Emitted:
         components = [step.component for step in self._steps]
 
         def run(*tensors: Tensor) -> Any:
             if [step.component for step in self._steps] != components or not any(step.opaque for step in self._steps):
-                return self._stale(*tensors)
+                return self._rebuild(*tensors)
             return self.body(*tensors)
 
         return Emitted(run, "# a component is opaque: they run one by one\n")
 
-    def _stale(self, *tensors: Tensor) -> Any:
+    def _rebuild(self, *tensors: Tensor, error: KeyError | None = None) -> Any:
+        """Run anew made code; a KeyError that the code itself does not explain is the caller's, and goes on."""
+        before = self._emitted.source
         self.build()
+        if error is not None and self._emitted.source == before:
+            raise error
         return self.run(*tensors)

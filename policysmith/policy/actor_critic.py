@@ -14,6 +14,7 @@ import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 
 from policysmith.graph.container import ComponentContainer
 from policysmith.graph.plan import Plan
@@ -54,11 +55,16 @@ class ActorCritic(TensorDictModuleBase):
         self._value_edge = _edge(plan, "value")
         self._steps = [Step(components, n.name, n.sources, n.spec.out_keys) for n in plan.nodes]
         self._programs: dict[tuple[Any, ...], Program] = {}
+        self._forwards: dict[bool, Program] = {}
 
 
 
     def forward(self, obs: Any) -> Any:
         """Observation → (policy output (B, P), value (B,)); a TensorDict gains the distribution's parameters and value."""
+        if type(obs) is Tensor and not is_compiling():
+            program = self._forwards.get(self.training)  # the hot path: one tensor, compiled before
+            if program is not None:
+                return program.run(obs)
         if isinstance(obs, TensorDictBase):
             return self._write_forward(obs)
         return self._run(("forward",), self.observations.read(obs))
@@ -185,7 +191,7 @@ class ActorCritic(TensorDictModuleBase):
 
 
     def _run(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> Any:
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return self._body(key)[0](*tensors)
         return self._program(key).run(*tensors)
 
@@ -195,6 +201,8 @@ class ActorCritic(TensorDictModuleBase):
         if program is None:
             body, arity, steps = self._body(key)
             program = self._programs[full] = Program(body, arity, steps, [self.actions])
+            if key == ("forward",) and arity == 1:
+                self._forwards[self.training] = program
         return program
 
     def _body(self, key: tuple[Any, ...]) -> tuple[Callable[..., Any], int, list[Step]]:
@@ -235,7 +243,7 @@ class ActorCritic(TensorDictModuleBase):
         return tensordict.update({**named, "state_value": value})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}}
+        return {**self.__dict__, "_programs": {}, "_forwards": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ActorCritic:
         fresh = type(self).__new__(type(self))

@@ -54,7 +54,7 @@ def test_references_lead_through_references():
 
 def test_references_may_build_keys():
     assert resolved("${sizes.${kind}}", sizes={"big": 512}, kind="big") == 512
-    assert resolved("${list[${i}]}", list=[5, 6], i=1) == 6
+    assert resolved("${list[${i}]}", list=[5, 6], i="1") == 6
 
 
 def test_a_referenced_container_is_a_copy():

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import pathlib
+import subprocess
 import sys
 import time
 from collections import namedtuple
@@ -346,8 +347,8 @@ def test_merge_key_bombs_fail_quickly():
 
 
 def test_template_and_reference_bombs_fail_quickly():
-    pair = lambda name: {"x": {"template": name}, "y": {"template": name}}  # noqa: E731
-    templates = {"t0": {"z": 1}} | {f"t{i}": pair(f"t{i - 1}") for i in range(1, 60)}
+    uses = [{"template": f"t{i}"} for i in range(60)]
+    templates = {"t0": {"z": 1}} | {f"t{i}": {"x": uses[i - 1], "y": uses[i - 1]} for i in range(1, 60)}
     references = {"r0": 1} | {f"r{i}": [f"${{r{i - 1}}}"] * 2 for i in range(1, 60)}
     texts = {"s0": "x" * 100} | {f"s{i}": f"${{s{i - 1}}}" * 100 for i in range(1, 10)}
     start = time.perf_counter()
@@ -371,8 +372,6 @@ def test_loading_imports_neither_torch_nor_omegaconf_without_need():
         "import sys, policysmith.config.load as l; l.load('policy.yaml'); "
         "print([m for m in ('torch', 'omegaconf') if m in sys.modules])"
     )
-    import subprocess
-
     root = Path(__file__).parents[2]
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(root)}

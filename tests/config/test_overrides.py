@@ -175,6 +175,7 @@ def test_overrides_can_choose_the_template():
     assert after("b.norm.template=base", source=TEMPLATED)["b"]["norm"]["norm"] == {"type": "rms", "eps": 1}
     assert after("a.norm={template: base}", "a.norm.x=1", source=TEMPLATED)["a"]["norm"]["x"] == 1
     assert after("~a.template", source=TEMPLATED)["a"] == {}
+    assert after("a.heads=8", "~a.template", source=TEMPLATED)["a"] == {"heads": 8}
     assert after("c={template: base}", "~c.norm.eps", source=TEMPLATED)["c"] == {"norm": {"type": "rms"}}
     assert after("a.heads=8", "a={template: base}", source=TEMPLATED)["a"] == {"norm": {"type": "rms", "eps": 1}}
 

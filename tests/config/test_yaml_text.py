@@ -130,6 +130,13 @@ def test_other_tags_are_problems(tag, value):
     ]
 
 
+@pytest.mark.parametrize("tag", ["plain", "container", "text"])
+def test_no_tag_passes_for_our_own_marks(tag):
+    assert problems(f"a: !<{tag}> 1") == [
+        f"policy.yaml:1:4  a: tag {tag} is not allowed; a configuration is plain data"
+    ]
+
+
 def test_a_tag_must_fit_its_value():
     assert problems("a: !!int x\nb: !!int 1.5\nc: !!bool 1") == [
         "policy.yaml:1:4  a: 'x' is no !!int",
