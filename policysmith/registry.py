@@ -183,7 +183,8 @@ class Registry:
         """A name, a `{type: …}` mapping or a `PartSpec` as a checked spec; a `ValidationError` lists all problems."""
         if isinstance(value, PartSpec):
             return value
-        if isinstance(value, str):
+        short = isinstance(value, str)
+        if short:
             value = {"type": value}
         if not isinstance(value, Mapping):
             raise located(slot, [error_at((), f"expected the name of {_a(slot)} or a mapping with 'type'", value)])
@@ -192,7 +193,7 @@ class Registry:
             raise located(slot, [error_at((), f"'type' is missing: which {slot}?", value)])
         name = value["type"]
         if not isinstance(name, str) or name not in self._entries[slot]:
-            raise located(slot, [error_at(("type",), self._unknown(slot, name), name)])
+            raise located(slot, [error_at(() if short else ("type",), self._unknown(slot, name), name)])
         entry = self._entries[slot][name]
         return PartSpec(entry, entry.schema.decode(options, {"registry": self}))
 
@@ -205,11 +206,11 @@ class Registry:
 
     def _unknown(self, slot: str, name: object) -> str:
         known = self.names(slot) if slot in self._entries else []
-        if len(known) > 12 and did_you_mean(name, known):
-            listing = ""
-        else:
-            listing = f"; known: {', '.join(known) or 'none'}"
-        return f"unknown {slot} {name!r}{did_you_mean(name, known)}{listing}"
+        hint = did_you_mean(name, known)
+        if hint and len(known) > 12:
+            return f"unknown {slot} {name!r}{hint}"
+        families = sorted({n if "." not in n else f"{n.split('.')[0]}.*" for n in known})
+        return f"unknown {slot} {name!r}{hint}; known: {', '.join(families) or 'none'}"
 
 
 default_registry = Registry()

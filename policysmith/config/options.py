@@ -6,6 +6,7 @@ In: a callable whose parameters are annotated, and a mapping. Out: checked optio
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import types
 import typing
@@ -20,7 +21,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 
 from policysmith.errors import did_you_mean
 
-__all__ = ["Infer", "OptionSchema", "Slot", "Unset", "error_at", "failures", "located"]
+__all__ = ["Infer", "OptionSchema", "Section", "Slot", "Unset", "error_at", "failures", "located"]
 
 Location = tuple[str | int, ...]
 OUR_ERROR = "policysmith"
@@ -66,6 +67,29 @@ class Slot:
         return {"x-slot": self.name}
 
 
+@dataclass(frozen=True)
+class Section:
+    """Marks an option that is a mapping with a schema of its own: the fields of a dataclass."""
+
+    target: type
+    title: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = OptionSchema(self.target, self.title)
+
+        def decode(value: Any, info: core_schema.ValidationInfo) -> Any:
+            if isinstance(value, self.target):
+                return value
+            if not isinstance(value, Mapping):
+                raise located(self.title, [error_at((), f"expected a mapping, found {_show(value)}", value)])
+            return self.target(**schema.decode(value, info.context))
+
+        return core_schema.with_info_plain_validator_function(decode)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return handler.resolve_ref_schema(OptionSchema(self.target, self.title).model.model_json_schema())
+
+
 def error_at(location: Location, message: str, value: Any = None) -> InitErrorDetails:
     """One problem at a place inside the value being decoded."""
 
@@ -106,10 +130,14 @@ class OptionSchema:
         """Parameter → (annotation, default); `inspect.Parameter.empty` where there is no default."""
         function = self._target.__init__ if inspect.isclass(self._target) else self._target
         hints = typing.get_type_hints(function, include_extras=True)
+        factories = _factories(self._target)
         return {
-            name: (_allow_default(self._overrides.get(name, hints.get(name, Any)), parameter.default), parameter.default)
-            for name, parameter in inspect.signature(function).parameters.items()
-            if name not in self._exclude and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+            name: (_allow_default(self._overrides.get(name, hints.get(name, Any)), default), default)
+            for name, default, kind in (
+                (name, factories.get(name, parameter.default), parameter.kind)
+                for name, parameter in inspect.signature(function).parameters.items()
+            )
+            if name not in self._exclude and kind not in (kind.VAR_POSITIONAL, kind.VAR_KEYWORD)
         }
 
     @cached_property
@@ -151,7 +179,7 @@ class OptionSchema:
             if key in self.parameters:
                 accepted[key] = value
             else:
-                allowed = ", ".join(known) or "none"
+                allowed = ", ".join(n for n in known if n not in self.inferred) or "none"
                 hint = did_you_mean(key, known) or f"; it has: {allowed}"
                 errors.append(error_at((key,), f"unknown option of {self.title!r}{hint}", value))
         try:
@@ -177,6 +205,12 @@ class OptionSchema:
                     message = f"required option of {self.title!r} is missing"
                 explained.append(error_at(tuple(item["loc"]), message, item["input"]))
         return explained
+
+
+def _factories(target: Any) -> dict[str, Any]:
+    """A dataclass's defaults that are made afresh (lists, mappings), as values."""
+    fields = dataclasses.fields(target) if dataclasses.is_dataclass(target) else ()
+    return {f.name: f.default_factory() for f in fields if f.default_factory is not dataclasses.MISSING}
 
 
 def _allow_default(annotation: Any, default: Any) -> Any:

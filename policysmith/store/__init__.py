@@ -1,0 +1,1 @@
+"""Policies on disk: one artifact, a directory that needs nothing beside itself."""

@@ -1,0 +1,1 @@
+"""Training loops, environments, evaluation and what they write down."""

@@ -1,0 +1,1 @@
+"""What is made from a policy or its plan: tables, diagrams, summaries."""
