@@ -26,9 +26,9 @@ SB3_PYTHON = ROOT / "benchmarks" / ".venv-sb3" / "bin" / "python"
 SEEDS = range(1, 6)
 
 SHARED = {"gamma": 0.99, "gae_lambda": 0.95, "clip": 0.2, "value_coef": 0.5, "max_grad_norm": 0.5}
-CLEANRL = {"rollout_steps": 128, "epochs": 4, "minibatches": 4, "learning_rate": 2.5e-4, "anneal": True}
+CLEANRL = {"rollout_steps": 128, "epochs": 4, "minibatches": 4, "learning_rate": {"type": "linear", "start": 2.5e-4}}
 CLEANRL |= {**SHARED, "value_clip": 0.2, "entropy_coef": 0.01, "normalize_advantage": True}
-SB3 = {"rollout_steps": 2048, "epochs": 10, "learning_rate": 3e-4, "anneal": False}  # and minibatches of 64 rows
+SB3 = {"rollout_steps": 2048, "epochs": 10, "learning_rate": 3e-4}  # and minibatches of 64 rows
 SB3 |= {**SHARED, "value_clip": None, "entropy_coef": 0.0, "normalize_advantage": True}
 
 

@@ -1,1 +1,46 @@
-"""policysmith builds reinforcement-learning policies from data."""
+"""policysmith builds reinforcement-learning policies from data.
+
+Describe an actor-critic network in YAML or a mapping; it is checked whole before a weight is allocated, then built,
+trained, stored and served. Names are imported when first used, so `import policysmith` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ActorCritic": "policysmith.policy.actor_critic",
+    "ActorCriticProtocol": "policysmith.policy.protocol",
+    "Component": "policysmith.graph.component",
+    "ComponentContainer": "policysmith.graph.container",
+    "GraphModel": "policysmith.graph.model",
+    "build": "policysmith.api",
+    "build_model": "policysmith.api",
+    "check": "policysmith.api",
+    "describe": "policysmith.api",
+    "errors": "policysmith.errors",
+    "evaluate": "policysmith.api",
+    "list_types": "policysmith.api",
+    "load": "policysmith.api",
+    "register": "policysmith.registry",
+    "save": "policysmith.api",
+    "train": "policysmith.api",
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'policysmith' has no attribute {name!r}")
+    home = importlib.import_module(_HOMES[name])
+    value = home if name == "errors" else getattr(home, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

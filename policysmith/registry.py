@@ -65,10 +65,12 @@ class PartSpec:
 
     @property
     def slot(self) -> str:
+        """The slot of its type."""
         return self.entry.slot
 
     @property
     def type(self) -> str:
+        """The name of its type."""
         return self.entry.name
 
     def build(self, **context: Any) -> Any:
@@ -180,9 +182,14 @@ class Registry:
         return sorted(n for n in self._entries[slot] if fnmatch.fnmatchcase(n, pattern))
 
     def decode(self, slot: str, value: Any) -> PartSpec:
-        """A name, a `{type: …}` mapping or a `PartSpec` as a checked spec; a `ValidationError` lists all problems."""
+        """A name, a `{type: …}` mapping or a `PartSpec` as a checked spec; a `ValidationError` lists all problems.
+
+        In the slot `schedule` a bare number is a constant.
+        """
         if isinstance(value, PartSpec):
             return value
+        if slot == "schedule" and isinstance(value, int | float) and not isinstance(value, bool):
+            value = {"type": "constant", "value": value}
         short = isinstance(value, str)
         if short:
             value = {"type": value}
@@ -240,5 +247,3 @@ def _origin(target: Callable[..., Any]) -> str:
 
 def _a(noun: str) -> str:
     return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
-
-

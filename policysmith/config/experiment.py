@@ -107,7 +107,9 @@ def decode_experiment(document: Document, registry: Any) -> Experiment:
     try:
         values = EXPERIMENT.decode(data, {"registry": registry})
     except ValidationError as error:
-        raise ConfigError(in_text_order(document, [_problem(document, *failure) for failure in failures(error)])) from None
+        raise ConfigError(
+            in_text_order(document, [_problem(document, *failure) for failure in failures(error)])
+        ) from None
     return Experiment(
         data,
         values["model"],
@@ -123,14 +125,9 @@ def decode_experiment(document: Document, registry: Any) -> Experiment:
 
 def in_text_order(document: Document, problems: list[Problem]) -> list[Problem]:
     """Problems in the order of the text, those without a place last."""
-
-    def line(problem: Problem) -> tuple[str, int, int]:
-        place = problem.place or ""
-        file, _, rest = place.partition(":") if place.count(":") >= 2 else (place, "", "")
-        numbers = [int(part) for part in rest.split(":") if part.isdigit()]
-        return (file or "~", *(numbers or [0])[:1], *(numbers[1:] or [0])[:1])
-
-    return sorted(problems, key=line)
+    places = {str(place): (place.file, place.line, place.column) for place in document.places.values()}
+    places |= {str(place): (place.file, place.line, place.column) for place in document.key_places.values()}
+    return sorted(problems, key=lambda problem: places.get(problem.place or "", ("\uffff", 0, 0)))
 
 
 def _problem(document: Document, path: tuple[str | int, ...], message: str) -> Problem:

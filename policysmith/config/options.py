@@ -59,7 +59,7 @@ class Slot:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def decode(value: Any, info: core_schema.ValidationInfo) -> Any:
-            return info.context["registry"].decode(self.name, value)
+            return (info.context or {})["registry"].decode(self.name, value)
 
         return core_schema.with_info_plain_validator_function(decode)
 
@@ -82,7 +82,7 @@ class Section:
                 return value
             if not isinstance(value, Mapping):
                 raise located(self.title, [error_at((), f"expected a mapping, found {_show(value)}", value)])
-            return self.target(**schema.decode(value, info.context))
+            return self.target(**schema.decode(value, info.context or {}))
 
         return core_schema.with_info_plain_validator_function(decode)
 
@@ -92,8 +92,7 @@ class Section:
 
 def error_at(location: Location, message: str, value: Any = None) -> InitErrorDetails:
     """One problem at a place inside the value being decoded."""
-
-    return InitErrorDetails(type=PydanticCustomError(OUR_ERROR, message), loc=location, input=value)  # type: ignore[arg-type]
+    return InitErrorDetails(type=PydanticCustomError(OUR_ERROR, message), loc=location, input=value)
 
 
 def located(title: str, errors: Sequence[InitErrorDetails]) -> ValidationError:
@@ -153,6 +152,7 @@ class OptionSchema:
 
     @cached_property
     def model(self) -> type[BaseModel]:
+        """The pydantic model, made at first use."""
         fields: dict[str, Any] = {}
         for name, (annotation, default) in self.parameters.items():
             if name in self.inferred:

@@ -72,7 +72,7 @@ class ComponentContainer(nn.ModuleDict):
         return list(self._order)
 
     def validate(self) -> None:
-        """Raise `WiringError` if two components write one key, keys form a cycle, or a declared dependency is not one."""
+        """Raise `WiringError` for a key written twice, a cycle, or a declared dependency that is none."""
         self._order = self._sort()
 
     def _sort(self) -> list[str]:

@@ -108,7 +108,7 @@ def emit(
     source = "\n".join(lines).replace("if  (", "if (")
     namespace = {**writer.namespace, "__builtins__": {"KeyError": KeyError}}
     exec(compile(source, "<policysmith>", "exec"), namespace)  # generated names only, see above
-    return Emitted(namespace["run"], source)  # type: ignore[arg-type]
+    return Emitted(namespace["run"], source)
 
 
 class _HookCheck:
@@ -143,7 +143,9 @@ class _Writer:
         """A generated name for an object, the same each time."""
         if id(value) not in self._names:
             self._counts[prefix] = number = self._counts.get(prefix, -1) + 1
-            self._names[id(value)] = self.bind(f"{prefix}{number or ''}" if len(prefix) > 1 else f"{prefix}{number}", value)
+            self._names[id(value)] = self.bind(
+                f"{prefix}{number or ''}" if len(prefix) > 1 else f"{prefix}{number}", value
+            )
         return self._names[id(value)]
 
     def statements(self) -> list[str]:
@@ -181,7 +183,7 @@ class _Writer:
     def _expression(self, node: fx.Node) -> str:
         args, kwargs = node.args, dict(node.kwargs)
         if node.op == "call_module":
-            leaf = self.traced.leaves[int(node.target)]  # type: ignore[arg-type]
+            leaf = self.traced.leaves[int(str(node.target))]
             return f"{self.name_of('m', leaf)}({self._arguments(args, kwargs)})"
         if node.op == "call_method":
             return f"{self.text(args[0])}.{node.target}({self._arguments(args[1:], kwargs)})"
@@ -214,14 +216,15 @@ class _Writer:
         if isinstance(value, dict):
             return f"{{{', '.join(f'{self.text(k)}: {self.text(v)}' for k, v in value.items())}}}"
         if isinstance(value, slice):
-            return f"{self.name_of('f', slice)}({self.text(value.start)}, {self.text(value.stop)}, {self.text(value.step)})"
+            bounds = ", ".join(self.text(bound) for bound in (value.start, value.stop, value.step))
+            return f"{self.name_of('slice', slice)}({bounds})"
         return self.name_of("k", value)
 
     def _tensor(self, node: fx.Node) -> str:
         if node.target in self.traced.owners:
-            store, key = self.traced.owners[node.target]  # type: ignore[index]
+            store, key = self.traced.owners[str(node.target)]
             return f"{self.name_of('p', store)}[{key!r}]"
-        return self.name_of("k", self.traced.constants[node.target])  # type: ignore[index]
+        return self.name_of("k", self.traced.constants[str(node.target)])
 
     def tests(self, watches: Sequence[Watch]) -> list[str]:
         """Expressions that are true when the code is stale: another child, another mode."""

@@ -5,6 +5,7 @@ In: tensors, positional or by name. Out: one tensor, a tuple, or a dict, as the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from policysmith.config.migrate import migrate
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem, ShapeError, did_you_mean
 from policysmith.graph.assemble import build_modules
-from policysmith.graph.component import TensorComponent
 from policysmith.graph.plan import NodePlan, Plan, TensorSpec, make_plan
 from policysmith.graph.program import Program, Step, run_steps, steps_for
 from policysmith.graph.spec import decode_components
@@ -48,7 +48,7 @@ class GraphModel(nn.Module):
         """Run the graph; ShapeError-free inputs are the caller's promise, names are checked."""
         tensors = args if len(args) == len(self.inputs) and not kwargs else self._bind(args, kwargs)
         if torch.compiler.is_compiling():
-            return self._body(*tensors)
+            return self.slow(*tensors)
         return self.program().run(*tensors)
 
     def bound(self) -> Any:
@@ -64,19 +64,16 @@ class GraphModel(nn.Module):
         """The compiled form for the present training mode."""
         key = (self.training, inline)
         if key not in self._programs:
-            components = self._components()
-            steps = [Step(components, n.name, n.sources, n.spec.out_keys) for n in self.plan.nodes]
-            steps = steps_for(steps, self._wanted())
+            steps = steps_for(self._steps(), self._wanted())
             self._programs[key] = Program(lambda *x: self._run(steps, x), len(self.inputs), steps, inline=inline)
         return self._programs[key]
 
-    def _components(self) -> nn.ModuleDict:
-        views = {n.name: _component(n, self.graph_modules[n.name]) for n in self.plan.nodes}
-        return nn.ModuleDict(views)
+    def slow(self, *tensors: Tensor) -> Any:
+        """The slow twin of a call, module by module (for tests and torch.compile)."""
+        return self._run(self._steps(), tensors)
 
-    def _body(self, *tensors: Tensor) -> Any:
-        components = self._components()
-        return self._run([Step(components, n.name, n.sources, n.spec.out_keys) for n in self.plan.nodes], tensors)
+    def _steps(self) -> list[_ModuleStep]:
+        return [_ModuleStep(self.graph_modules, node) for node in self.plan.nodes]
 
     def _run(self, steps: Sequence[Step], tensors: Sequence[Tensor]) -> Any:
         values = run_steps(steps, dict(zip(self.inputs, tensors, strict=True)))
@@ -110,20 +107,26 @@ class GraphModel(nn.Module):
         return {**self.__dict__, "_programs": {}}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> GraphModel:
-        return _deepcopy_without_programs(self, memo)
+        fresh = type(self).__new__(type(self))
+        memo[id(self)] = fresh
+        fresh.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return fresh
 
 
-def _deepcopy_without_programs(model: Any, memo: dict[int, Any]) -> Any:
-    import copy
+class _ModuleStep(Step):
+    """A step over a plain module: it becomes a component on the way, anew when another module takes its place."""
 
-    fresh = type(model).__new__(type(model))
-    memo[id(model)] = fresh
-    fresh.__dict__.update(copy.deepcopy(model.__getstate__(), memo))
-    return fresh
+    def __init__(self, modules: nn.ModuleDict, node: NodePlan) -> None:
+        super().__init__(modules, node.name, node.sources, node.spec.out_keys)
+        self._node, self._view = node, node.component(modules[node.name])
 
-
-def _component(node: NodePlan, module: nn.Module) -> TensorComponent:
-    return TensorComponent(module, node.sources, node.spec.out_keys, node.spec.arguments, node.event_ndims)
+    @property
+    def component(self) -> Any:
+        """The live module as a component."""
+        module = self.store[self.name]
+        if self._view.module is not module:
+            self._view = self._node.component(module)
+        return self._view
 
 
 def build_model(

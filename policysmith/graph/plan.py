@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from policysmith.graph.component import TensorComponent
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import Report, wire
 from policysmith.registry import PartSpec
@@ -71,12 +72,17 @@ class NodePlan:
 
     @property
     def name(self) -> str:
+        """The component's name."""
         return self.spec.name
 
     @property
     def role(self) -> str | None:
         """`policy`, `value`, or None."""
         return self.part.entry.traits.get("role")
+
+    def component(self, module: nn.Module) -> TensorComponent:
+        """A module built for this node as a component with its keys."""
+        return TensorComponent(module, self.sources, self.spec.out_keys, self.spec.arguments, self.event_ndims)
 
     @property
     def event_ndims(self) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ rebuilt when a guard finds that hooks, a swap, a wrapper or another training mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -25,7 +25,7 @@ class Step:
     The component is looked up in `store` each time, so a swapped one takes its predecessor's place.
     """
 
-    def __init__(self, store: Mapping[str, nn.Module], name: str, sources: Sequence[str], outputs: Sequence[str]) -> None:
+    def __init__(self, store: nn.ModuleDict, name: str, sources: Sequence[str], outputs: Sequence[str]) -> None:
         self.store, self.name = store, name
         self.sources, self.outputs = tuple(sources), tuple(outputs)
 
@@ -33,6 +33,11 @@ class Step:
     def component(self) -> Any:
         """The live component."""
         return self.store[self.name]
+
+    @property
+    def watch(self) -> Watch:
+        """Where code made for this component must find the same object again."""
+        return Watch(self.store._modules, self.name, self.store[self.name])
 
     @property
     def opaque(self) -> bool:
@@ -122,7 +127,7 @@ class Program:
         modules = [*(step.component for step in self._steps), *self._modules]
         traced = trace(self.body, self.arity, modules, inline=self.inline)
         self.graph = traced.graph
-        watches = [Watch(step.store._modules, step.name, step.component) for step in self._steps]  # type: ignore[attr-defined]
+        watches = [step.watch for step in self._steps]
         hooks = [h for step in self._steps for h in (step.component._forward_hooks, step.component._forward_pre_hooks)]
         return emit(traced, self.arity, watches, [*hooks, *GLOBAL_HOOKS], self._rebuild)
 

@@ -44,8 +44,9 @@ class ComponentSpec:
 
     def encode(self) -> dict[str, Any]:
         """The mapping that decodes to this spec, defaults left out where they say nothing."""
-        data: dict[str, Any] = self.part.encode() if self.part else {"use": self.use}
-        data["in_keys"] = dict(zip(self.arguments, self.in_keys, strict=True)) if self.arguments else list(self.in_keys)
+        data: dict[str, Any] = {"use": self.use} if self.part is None else self.part.encode()
+        keys = list(self.in_keys)
+        data["in_keys"] = dict(zip(self.arguments, keys, strict=True)) if self.arguments else keys
         if self.out_keys != (self.name,):
             data["out_keys"] = list(self.out_keys)
         if self.init:
@@ -73,7 +74,7 @@ class Components:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def decode(value: Any, info: core_schema.ValidationInfo) -> GraphSpec:
-            return decode_components(value, info.context["registry"])
+            return decode_components(value, (info.context or {})["registry"])
 
         return core_schema.with_info_plain_validator_function(decode)
 
@@ -141,7 +142,9 @@ def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDe
     options = {k: v for k, v in entry.items() if k not in COMPONENT_KEYS}
     if "use" in entry:
         if "type" in entry:
-            errors.append(error_at(("use",), "'use' shares another component's weights and excludes 'type'", entry["use"]))
+            errors.append(
+                error_at(("use",), "'use' shares another component's weights and excludes 'type'", entry["use"])
+            )
         if not isinstance(entry["use"], str):
             errors.append(error_at(("use",), f"expected a component's name, found {entry['use']!r}", entry["use"]))
         errors += [error_at((k,), "a component with 'use' takes no options of its own", v) for k, v in options.items()]
@@ -161,7 +164,9 @@ def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDe
 
 def _in_keys(value: Any, errors: list[InitErrorDetails]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     if value is None:
-        errors.append(error_at(("in_keys",), "required: the name of what it reads, a list, or a mapping argument → name"))
+        errors.append(
+            error_at(("in_keys",), "required: the name of what it reads, a list, or a mapping argument → name")
+        )
         return (), None
     if isinstance(value, Mapping):
         bad = [k for k, v in value.items() if not isinstance(k, str) or not isinstance(v, str)]

@@ -147,5 +147,3 @@ def _changed(module: nn.Module, before: dict[str, Any]) -> bool:
 
 def _is_constant(node: fx.Node, owners: dict[str, Owner]) -> bool:
     return node.op == "get_attr" and node.target not in owners
-
-

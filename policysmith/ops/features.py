@@ -18,5 +18,7 @@ def join_features(tensors: Sequence[Tensor], event_ndims: Sequence[int]) -> Tens
 
     `event_ndims[i]` is the number of trailing dimensions that belong to input i, so any batch shape passes.
     """
-    flat = [t if n == 1 else t.unsqueeze(-1) if n == 0 else t.flatten(-n) for t, n in zip(tensors, event_ndims, strict=True)]
+    flat = [
+        t if n == 1 else t.unsqueeze(-1) if n == 0 else t.flatten(-n) for t, n in zip(tensors, event_ndims, strict=True)
+    ]
     return flat[0] if len(flat) == 1 else torch.cat(flat, -1)

@@ -26,7 +26,16 @@ LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 SATURATION = 1e-6  # keeps atanh finite: |tanh| ≤ 1 - SATURATION in float32
 # Gauss–Hermite nodes and weights for E[f(z)], z standard normal: Σ w f(z), exact for polynomials up to degree 15.
 _NODES, _WEIGHTS = (
-    [-4.1445471861, -2.8024858612, -1.6365190424, -0.5390798114, 0.5390798114, 1.6365190424, 2.8024858612, 4.1445471861],
+    [
+        -4.1445471861,
+        -2.8024858612,
+        -1.6365190424,
+        -0.5390798114,
+        0.5390798114,
+        1.6365190424,
+        2.8024858612,
+        4.1445471861,
+    ],
     [0.0001126145, 0.0096352201, 0.1172399077, 0.3730122577, 0.3730122577, 0.1172399077, 0.0096352201, 0.0001126145],
 )
 
@@ -83,7 +92,7 @@ def squashed_log_prob(y: Tensor, loc: Tensor, log_std: Tensor) -> Tensor:
 
 
 def squashed_entropy(loc: Tensor, log_std: Tensor) -> Tensor:
-    """Entropy of tanh(u): the Gaussian's plus E[log(1 - tanh²(u))], by 8-point Gauss–Hermite quadrature: (*, D) → (*)."""
+    """Entropy of tanh(u), (*, D) → (*): the Gaussian's plus E[log(1 - tanh²(u))] by Gauss–Hermite quadrature."""
     std = log_std.exp()
     slopes = [weight * _log_tanh_slope(loc + node * std) for node, weight in zip(_NODES, _WEIGHTS, strict=True)]
     return normal_entropy(log_std) + torch.stack(slopes).sum(0).sum(-1)

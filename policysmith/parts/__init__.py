@@ -7,8 +7,8 @@ from policysmith.parts.encoders import ImageEncoder, OneHot, ToFloat
 from policysmith.parts.fusion import Concat, FiLM, Sum
 from policysmith.parts.initializers import orthogonal
 from policysmith.parts.mlp import MLP
-from policysmith.parts.norms import layer_norm
 from policysmith.parts.normalizer import RunningNormalizer
+from policysmith.parts.norms import layer_norm
 from policysmith.parts.reshape import Flatten
 from policysmith.parts.torch_layers import TORCH_LAYERS
 

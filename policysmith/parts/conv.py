@@ -65,7 +65,9 @@ class Conv(nn.Sequential):
             width, before = size, spatial
             spatial = [_after(s, kernel, step, pad) for s in spatial]
             if min(spatial) < 1:
-                raise ValueError(f"a map of {before[0]}×{before[1]} is too small for kernel_size={kernel}, stride={step}")
+                raise ValueError(
+                    f"a map of {before[0]}×{before[1]} is too small for kernel_size={kernel}, stride={step}"
+                )
         if features is not None and not flatten:
             raise ValueError("features needs flatten: true")
         if flatten:
@@ -101,7 +103,7 @@ class _Residual(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, H, W) → (B, C, H, W)."""
+        """X (B, C, H, W) → (B, C, H, W)."""
         return x + self.conv2(self.conv1(x.relu()).relu())
 
 

@@ -21,6 +21,8 @@ class Embedding(nn.Module):
     `categories` holds each variable's number of values; indices start at 0.
     """
 
+    offsets: Tensor
+
     def __init__(self, categories: Annotated[tuple[int, ...], Infer("categories")], dim: Width = 64) -> None:
         super().__init__()
         self.single = len(categories) == 1
@@ -28,7 +30,7 @@ class Embedding(nn.Module):
         self.register_buffer("offsets", _offsets(categories), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*,) or (*, K) int64 → (*, dim) or (*, K·dim)."""
+        """X (*,) or (*, K) int64 → (*, dim) or (*, K·dim)."""
         if self.single:
             return self.table(x)
         return self.table(x + self.offsets).flatten(-2)

@@ -25,7 +25,7 @@ class ImageEncoder(nn.Module):
         self.layout, self.scale = layout, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*, H, W, C) → (*, C, H, W) float."""
+        """X (*, H, W, C) → (*, C, H, W) float."""
         if self.layout == "hwc":
             x = x.movedim(-1, -3)
         elif self.layout == "hw":
@@ -40,6 +40,9 @@ class OneHot(nn.Module):
     An index outside its range gives zeros.
     """
 
+    values: Tensor
+    variables: Tensor
+
     def __init__(self, categories: Annotated[tuple[int, ...], Infer("categories")]) -> None:
         super().__init__()
         self.single = len(categories) == 1
@@ -49,9 +52,9 @@ class OneHot(nn.Module):
         self.register_buffer("variables", torch.tensor(variables), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*,) or (*, K) integers → (*, ΣN) float32."""
+        """X (*,) or (*, K) integers → (*, ΣN) float32."""
         x = x.unsqueeze(-1) if self.single else x.index_select(-1, self.variables)
-        return (x == self.values).float()
+        return x.eq(self.values).float()
 
 
 @register("to_float")
@@ -63,6 +66,6 @@ class ToFloat(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*, *event) → x / scale, float32."""
+        """X (*, *event) → x / scale, float32."""
         x = x.float()
         return x if self.scale == 1.0 else x * (1.0 / self.scale)

@@ -17,13 +17,14 @@ from policysmith.registry import register
 
 __all__ = ["orthogonal"]
 
+SQRT_2 = math.sqrt(2)
 Gain = Annotated[float, Ge(0)]
 Mode = Literal["fan_in", "fan_out"]
 Nonlinearity = Literal["relu", "leaky_relu", "tanh", "linear", "selu"]
 
 
 @register("orthogonal", slot="initializer")
-def orthogonal(gain: Gain = math.sqrt(2)) -> Initializer:
+def orthogonal(gain: Gain = SQRT_2) -> Initializer:
     """Orthogonal rows or columns, scaled (arXiv 1312.6120)."""
     return partial(nn.init.orthogonal_, gain=gain)
 

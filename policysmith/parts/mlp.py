@@ -21,7 +21,7 @@ Width = Annotated[int, Gt(0)]
 
 @register("mlp")
 class MLP(nn.Sequential):
-    """Linear → norm? → activation → dropout? for each width in `hidden`, then a plain Linear to `out_features` if given.
+    """Linear → norm? → activation → dropout? for each width in `hidden`, then a Linear to `out_features` if given.
 
     (*, in_features) → (*, out_features or hidden[-1]). Every layer has an activation of its own.
     """
@@ -48,4 +48,3 @@ class MLP(nn.Sequential):
         if out_features is not None:
             layers.append(nn.Linear(width, out_features))
         super().__init__(*layers)
-

@@ -40,7 +40,7 @@ class RunningNormalizer(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*, *event) → normalised x."""
+        """X (*, *event) → normalised x."""
         return ((x - self.mean) * (self.variance + self.eps).rsqrt()).clamp(-self.clip, self.clip)
 
     @torch.no_grad()
@@ -57,4 +57,3 @@ class RunningNormalizer(nn.Module):
         self.mean.copy_(self.mean.double() + delta * fresh / total)
         self.variance.copy_(moments / total)
         self.count.copy_(total)
-

@@ -28,7 +28,7 @@ class _ChannelsLast(nn.Module):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, *spatial) → the same, normalised over C at each position."""
+        """X (B, C, *spatial) → the same, normalised over C at each position."""
         return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
@@ -47,7 +47,9 @@ def rms_norm(features: Features, spatial: Spatial = 0, eps: Epsilon = 1e-6) -> n
 
 
 @register("group", slot="norm")
-def group_norm(features: Features, spatial: Spatial = 0, groups: Annotated[int, Gt(0)] = 1, eps: Epsilon = 1e-5) -> nn.Module:
+def group_norm(
+    features: Features, spatial: Spatial = 0, groups: Annotated[int, Gt(0)] = 1, eps: Epsilon = 1e-5
+) -> nn.Module:
     """Group normalisation (arXiv 1803.08494): (B, C, *) in `groups` groups of channels."""
     if features % groups:
         raise ValueError(f"features={features} is not a multiple of groups={groups}")
@@ -55,7 +57,9 @@ def group_norm(features: Features, spatial: Spatial = 0, groups: Annotated[int, 
 
 
 @register("batch", slot="norm", batch_coupled=True)
-def batch_norm(features: Features, spatial: Spatial = 0, eps: Epsilon = 1e-5, momentum: Annotated[float, Gt(0)] = 0.1) -> nn.Module:
+def batch_norm(
+    features: Features, spatial: Spatial = 0, eps: Epsilon = 1e-5, momentum: Annotated[float, Gt(0)] = 0.1
+) -> nn.Module:
     """Batch normalisation (arXiv 1502.03167); rows influence each other in training mode."""
     kinds = {0: nn.BatchNorm1d, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
     return kinds[spatial](features, eps, momentum)

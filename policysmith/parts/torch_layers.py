@@ -1,4 +1,4 @@
-"""The allow-list of `torch.nn` layers, registered as `nn.Linear`, `nn.Conv2d`, …
+"""The allow-list of `torch.nn` layers, registered as `nn.Linear`, `nn.Conv2d` and so on.
 
 Sizes that follow from the input are inferred; `device`, `dtype` and `inplace` are not options of a configuration.
 """
@@ -70,7 +70,10 @@ TORCH_LAYERS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "nn.RMSNorm": (nn.RMSNorm, ()),
     "nn.GroupNorm": (nn.GroupNorm, ()),
     "nn.InstanceNorm2d": (nn.InstanceNorm2d, ("track_running_stats",)),
-    "nn.Embedding": (nn.Embedding, ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse", "_weight", "_freeze")),
+    "nn.Embedding": (
+        nn.Embedding,
+        ("padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse", "_weight", "_freeze"),
+    ),
     "nn.ReLU": (nn.ReLU, ()),
     "nn.GELU": (nn.GELU, ("approximate",)),
     "nn.SiLU": (nn.SiLU, ()),
@@ -103,4 +106,9 @@ _TRAITS: dict[str, dict[str, Any]] = {
 }
 
 for _name, (_layer, _hidden) in TORCH_LAYERS.items():
-    register(_name, annotations={**_COMMON, "upscale_factor": Size}, exclude=(*_ALWAYS_HIDDEN, *_hidden), **_TRAITS.get(_name, {}))(_layer)
+    register(
+        _name,
+        annotations={**_COMMON, "upscale_factor": Size},
+        exclude=(*_ALWAYS_HIDDEN, *_hidden),
+        **_TRAITS.get(_name, {}),
+    )(_layer)

@@ -32,6 +32,9 @@ class CategoricalLeaf(nn.Module):
     Tables are (*, N) for a single variable and (*, K, N) for several; shorter variables are padded as illegal.
     """
 
+    columns: Tensor
+    start: Tensor
+
     def __init__(self, space: Any) -> None:
         super().__init__()
         self.space = space
@@ -112,6 +115,8 @@ class GaussianLeaf(nn.Module):
     """
 
     mask_width = 0
+    centre: Tensor
+    half_range: Tensor
 
     def __init__(self, space: spaces.Box, squash: bool, dependent_std: bool) -> None:
         super().__init__()
@@ -121,7 +126,9 @@ class GaussianLeaf(nn.Module):
         self.shape = tuple(space.shape)
         low, high = (torch.as_tensor(bound.astype(np.float32)).flatten() for bound in (space.low, space.high))
         if squash and not (torch.isfinite(low).all() and torch.isfinite(high).all()):
-            raise ConfigError("squash needs an action space with finite bounds; set squash: false or rescale the actions")
+            raise ConfigError(
+                "squash needs an action space with finite bounds; set squash: false or rescale the actions"
+            )
         self.register_buffer("centre", (low + high) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)
         self.log_half = float(self.half_range.log().sum()) if squash else 0.0
@@ -169,7 +176,7 @@ class GaussianLeaf(nn.Module):
 
 
 class ActionDistribution(nn.Module):
-    """The policy's distribution over an action space: one leaf, or a Dict or Tuple of leaves, independent given the state.
+    """The policy's distribution over an action space: one leaf, or a Dict or Tuple of independent leaves.
 
     Parameters are flat, (B, P): the leaves' one after another, depth first. Log-probabilities and entropies add up.
     """
@@ -179,10 +186,15 @@ class ActionDistribution(nn.Module):
         self.space, self.dependent_std = space, dependent_std
         found = list(leaf_spaces(space, "action"))
         self.paths: list[SpacePath] = [path for path, _ in found]
-        self.leaves = nn.ModuleList(_leaf(leaf, squash, dependent_std) for _, leaf in found)
+        self.leaf_modules = nn.ModuleList(_leaf(leaf, squash, dependent_std) for _, leaf in found)
         self.sizes = [leaf.parameters_wanted for leaf in self.leaves]
         self.composite = self.paths != [()]
         self.discrete = [i for i, leaf in enumerate(self.leaves) if leaf.mask_width]
+
+    @property
+    def leaves(self) -> list[Any]:
+        """One module a leaf of the space: `CategoricalLeaf` or `GaussianLeaf`."""
+        return list(self.leaf_modules)
 
     @property
     def num_parameters(self) -> int:
@@ -207,7 +219,9 @@ class ActionDistribution(nn.Module):
         ]
         return [action for action, _ in chosen], _total([log_prob for _, log_prob in chosen])
 
-    def evaluate(self, params: Tensor, actions: Sequence[Tensor], masks: Sequence[Tensor] = ()) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, params: Tensor, actions: Sequence[Tensor], masks: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
         """Parameters (B, P) and action leaves → log_prob (B,), entropy (B,)."""
         results = [
             leaf.evaluate(part, action, mask)
@@ -230,8 +244,8 @@ class ActionDistribution(nn.Module):
         return rebuild(self.space, leaves) if self.composite else leaves[0]
 
     def to_environment(self, action: Any) -> Any:
-        """Tensors (B, …) → NumPy arrays that the environment's step takes: Box clipped to its limits, dtypes its own."""
-        arrays = []
+        """Tensors (B, …) → NumPy arrays for the environment's step: Box clipped to its limits, dtypes its own."""
+        arrays: list[np.ndarray] = []
         for leaf, tensor in zip(self.leaves, self.leaves_of(action), strict=True):
             array = tensor.detach().cpu().numpy()
             if isinstance(leaf, GaussianLeaf):

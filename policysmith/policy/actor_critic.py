@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor, nn
+from torch import Tensor
 from torch.compiler import is_compiling
 
 from policysmith.graph.container import ComponentContainer
@@ -57,10 +57,8 @@ class ActorCritic(TensorDictModuleBase):
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._forwards: dict[bool, Program] = {}
 
-
-
     def forward(self, obs: Any) -> Any:
-        """Observation → (policy output (B, P), value (B,)); a TensorDict gains the distribution's parameters and value."""
+        """Observation → (policy output (B, P), value (B,)); a TensorDict gains parameters by name, and the value."""
         if type(obs) is Tensor and not is_compiling():
             program = self._forwards.get(self.training)  # the hot path: one tensor, compiled before
             if program is not None:
@@ -77,7 +75,9 @@ class ActorCritic(TensorDictModuleBase):
         `action`, `action_log_prob` and `state_value`.
         """
         if isinstance(obs, TensorDictBase):
-            action, log_prob, value = self.get_action_and_value(_observation(obs), _mask(obs, legal_mask), deterministic)
+            action, log_prob, value = self.get_action_and_value(
+                _observation(obs), _mask(obs, legal_mask), deterministic
+            )
             return obs.update({"action": action, "action_log_prob": log_prob, "state_value": value})
         tensors = self.observations.read(obs)
         masks = self._masks(obs, legal_mask)
@@ -98,8 +98,6 @@ class ActorCritic(TensorDictModuleBase):
             return obs.set("state_value", self.get_value(_observation(obs)))
         return self._run(("value",), self.observations.read(obs))
 
-
-
     def acting(self, deterministic: bool = False) -> Acting:
         """One function for rollouts: (obs, legal_mask=None) → (action, log_prob, value), in inference mode.
 
@@ -107,8 +105,14 @@ class ActorCritic(TensorDictModuleBase):
         training steps, loads, swaps and hooks take effect at the next call.
         """
         if len(self.observations.leaves) > 1 or self.observations.mask_path or self.actions.composite:
-            return torch.inference_mode()(lambda obs, legal_mask=None: self.get_action_and_value(obs, legal_mask, deterministic))
-        program, masked_call, inference = self._program(("act", 0, deterministic)), self.get_action_and_value, torch.inference_mode
+            return torch.inference_mode()(
+                lambda obs, legal_mask=None: self.get_action_and_value(obs, legal_mask, deterministic)
+            )
+        program, masked_call, inference = (
+            self._program(("act", 0, deterministic)),
+            self.get_action_and_value,
+            torch.inference_mode,
+        )
 
         def act(obs: Tensor, legal_mask: Any = None) -> tuple[Tensor, Tensor, Tensor]:
             with inference():
@@ -118,6 +122,17 @@ class ActorCritic(TensorDictModuleBase):
                 return action, log_prob, value
 
         return act
+
+    def evaluating(self, masks: int = 0) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
+        """One function for training: leaves of observation, actions and masks → (log_prob, entropy, value).
+
+        It is compiled for the present training mode; ask again after changing it.
+        """
+        key = ("evaluate", masks)
+        if is_compiling():
+            return self._body(key)[0]
+        program = self._program(key)
+        return lambda *tensors: program.run(*tensors)
 
     def prepare(self, observation: Any) -> Any:
         """What an environment gives (NumPy; one observation or a batch) → tensors with a batch axis, on our device."""
@@ -136,8 +151,6 @@ class ActorCritic(TensorDictModuleBase):
         if single:
             numpy = self.actions.structure([a[0] for a in self.actions.leaves_of(numpy)])
         return numpy, state
-
-
 
     def distribution(self, obs: Any, legal_mask: Any = None) -> DistributionView:
         """The distribution over actions; agrees with `get_action_and_value` and `evaluate_actions`."""
@@ -158,8 +171,6 @@ class ActorCritic(TensorDictModuleBase):
         """Where the parameters are."""
         first = next(self.parameters(), None)
         return first.device if first is not None else torch.device("cpu")
-
-
 
     @torch.no_grad()
     def update_statistics(self, obs: Any) -> None:
@@ -187,8 +198,6 @@ class ActorCritic(TensorDictModuleBase):
         """The slow twin of a program, module by module: `forward`, `act`, `evaluate` or `value` (for tests)."""
         keys = {"act": ("act", masks, deterministic), "evaluate": ("evaluate", masks)}
         return self._body(keys.get(kind, (kind,)))[0](*tensors)
-
-
 
     def _run(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> Any:
         if is_compiling():
@@ -234,7 +243,7 @@ class ActorCritic(TensorDictModuleBase):
         if mask is None:
             return []
         actions, device = self.actions, self.device
-        return [read_mask(mask, actions.paths[i], actions.leaves[i].mask_width, device) for i in actions.discrete]  # type: ignore[arg-type]
+        return [read_mask(mask, actions.paths[i], actions.leaves[i].mask_width, device) for i in actions.discrete]
 
     def _write_forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         params, value = self.forward(_observation(tensordict))
@@ -276,7 +285,7 @@ def _parameter_keys(actions: ActionDistribution) -> list[str]:
 
 
 def _observation(tensordict: TensorDictBase) -> Any:
-    """The observation in a TensorDict: under `observation`, or (TorchRL's way with Dict spaces) its leaves at the top."""
+    """The observation in a TensorDict: under `observation`, or (as TorchRL has Dict spaces) its leaves at the top."""
     return tensordict[ROOT] if ROOT in tensordict.keys() else tensordict  # noqa: SIM118 - not a dict
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from gymnasium import spaces
 from pydantic import ValidationError
+from torch import nn
 
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.assemble import build_modules
-from policysmith.graph.component import TensorComponent
 from policysmith.graph.container import ComponentContainer
 from policysmith.graph.plan import Plan, make_plan
 from policysmith.graph.program import Step, steps_for
@@ -41,10 +41,7 @@ class Blueprint:
         modules = build_modules(self.plan, seed)
         components = ComponentContainer()
         for node in self.plan.nodes:
-            view = TensorComponent(
-                modules[node.name], node.sources, node.spec.out_keys, node.spec.arguments, node.event_ndims
-            )
-            components.register_component(node.name, view)
+            components.register_component(node.name, node.component(modules[node.name]))
         return ActorCritic(self.plan, components, self.observations, self.actions, config)
 
 
@@ -129,7 +126,7 @@ def _heads(components: Mapping[str, ComponentSpec], report: Report) -> dict[str,
 
 
 def _all_used(plan: Plan, stated: Mapping[str, ComponentSpec], report: Report) -> bool:
-    steps = [Step({}, n.name, n.sources, n.spec.out_keys) for n in plan.nodes]
+    steps = [Step(nn.ModuleDict(), n.name, n.sources, n.spec.out_keys) for n in plan.nodes]
     ends = [n.spec.out_keys[0] for n in plan.nodes if n.role]
     used = {step.name for step in steps_for(steps, ends)}
     used |= {stated[name].use for name in used if name in stated and stated[name].use}  # type: ignore[misc]

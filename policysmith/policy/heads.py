@@ -18,6 +18,7 @@ from policysmith.registry import Infer, register
 
 __all__ = ["ActionHead", "ValueHead"]
 
+
 @register("action_head", role="policy")
 class ActionHead(nn.Module):
     """Features (*, F) → distribution parameters (*, P) for the action space.
@@ -44,7 +45,7 @@ class ActionHead(nn.Module):
         self.log_std = nn.Parameter(torch.full((free,), float(initial_std)).log()) if free else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*, F) → (*, P)."""
+        """X (*, F) → (*, P)."""
         y = self.out(self.body(x))
         if self.log_std is None:
             return y
@@ -79,5 +80,5 @@ class ValueHead(nn.Module):
         self.out = with_role(nn.Linear(hidden[-1] if hidden else in_features, 1), "value_out")
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (*, F) → (*,)."""
+        """X (*, F) → (*,)."""
         return self.out(self.body(x)).squeeze(-1)

@@ -81,7 +81,7 @@ class Observations:
         added: dict[str, ComponentSpec] = {}
         changed = {}
         for name, spec in components.items():
-            part = components[spec.use].part if spec.use in components else spec.part
+            part = components[spec.use].part if spec.use is not None and spec.use in components else spec.part
             if part is not None and part.entry.traits.get("indices"):
                 changed[name] = spec
                 continue
@@ -144,6 +144,10 @@ class Observations:
             wanted = ", ".join(_short(leaf) for leaf in self.leaves)
             raise ShapeError(f"the observation must hold {wanted}; found {found}") from None
 
+    def assemble(self, leaves: Sequence[Tensor]) -> Any:
+        """What `read` took apart: leaves → a tensor, or a nested dict."""
+        return _unflatten([leaf.path for leaf in self.leaves], leaves)
+
     def prepare(self, observation: Any, device: torch.device | str = "cpu") -> Any:
         """What an environment gives, one observation or a batch → tensors of the same structure with a batch axis."""
         arrays = [np.asarray(pick(observation, leaf.path)) for leaf in self.leaves]
@@ -186,7 +190,9 @@ def _spec(space: Any) -> TensorSpec:
         return TensorSpec((int(space.nvec.size),), torch.int64, tuple(int(n) for n in space.nvec.flat))
     if isinstance(space, spaces.MultiBinary):
         return TensorSpec(tuple(space.shape), torch.int8)
-    dtype = torch.float32 if np.issubdtype(space.dtype, np.floating) else torch.from_numpy(np.zeros(0, space.dtype)).dtype
+    dtype = (
+        torch.float32 if np.issubdtype(space.dtype, np.floating) else torch.from_numpy(np.zeros(0, space.dtype)).dtype
+    )
     return TensorSpec(tuple(space.shape), dtype)
 
 
@@ -212,7 +218,7 @@ def _all_paths(space: Any, path: SpacePath = ()) -> list[tuple[SpacePath, Any]]:
         children = list(enumerate(space.spaces))
     else:
         return [(path, space)]
-    return [(path + (k,), s) for k, s in children] + [p for k, s in children for p in _all_paths(s, (*path, k))]
+    return [((*path, k), s) for k, s in children] + [p for k, s in children for p in _all_paths(s, (*path, k))]
 
 
 def _unflatten(paths: Sequence[SpacePath], tensors: Sequence[Tensor]) -> Any:

@@ -26,8 +26,8 @@ def mlp(
     squash: bool = False,
 ) -> dict[str, Any]:
     """Dense actor and critic over any observation space; separate trunks unless `shared`."""
-    trunk = {"type": "mlp", "in_keys": "observation", "hidden": hidden, "activation": activation, "norm": norm}
-    trunk["dropout"] = dropout
+    layers: dict[str, Any] = {"hidden": hidden, "activation": activation, "norm": norm, "dropout": dropout}
+    trunk = {"type": "mlp", "in_keys": "observation", **layers}
     head = {"type": "action_head", "std": std, "initial_std": initial_std, "squash": squash}
     if shared:
         return {

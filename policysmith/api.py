@@ -1,0 +1,238 @@
+"""The public verbs: each a few lines over the rooms below.
+
+A configuration is a path, a preset's name, a mapping, or an OmegaConf DictConfig.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import policysmith.parts
+import policysmith.training.online  # noqa: F401 - importing registers the types
+from policysmith.config.experiment import Experiment, decode_experiment
+from policysmith.config.load import Document
+from policysmith.config.load import load as load_document
+from policysmith.errors import ConfigError, PolicysmithError, Problem
+from policysmith.graph.model import build_model
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.factory import Blueprint, make_blueprint
+from policysmith.registry import SLOTS, Registry, default_registry
+from policysmith.store import load, save
+from policysmith.training.environments import single_spaces
+from policysmith.training.evaluation import EvaluationResult, evaluate_policy, record_video
+from policysmith.training.session import TrainingResult, run_training
+from policysmith.transform.diagram import svg
+from policysmith.transform.summarize import summarize
+
+__all__ = [
+    "TypeInfo",
+    "build",
+    "build_model",
+    "check",
+    "describe",
+    "evaluate",
+    "list_types",
+    "load",
+    "presets",
+    "save",
+    "train",
+]
+
+PRESETS = Path(__file__).parent / "config" / "presets"
+
+
+def build(
+    config: Any,
+    observation_space: Any = None,
+    action_space: Any = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    registry: Registry | None = None,
+) -> ActorCritic:
+    """Build the policy that `config` describes; spaces default to those of its `environment`.
+
+    Raises `ConfigError` with every problem found, before a weight is allocated. `seed` overrides the configuration's.
+    """
+    registry = registry or default_registry
+    experiment = _experiment(config, overrides, registry)
+    return _build(experiment, observation_space, action_space, seed, registry)
+
+
+def check(
+    config: Any,
+    overrides: Sequence[str] = (),
+    registry: Registry | None = None,
+    observation_space: Any = None,
+    action_space: Any = None,
+) -> list[Problem]:
+    """Every problem of a configuration, in the order of the text; an empty list when it can be built."""
+    registry = registry or default_registry
+    try:
+        _plan(_experiment(config, overrides, registry), observation_space, action_space, registry)
+    except ConfigError as error:
+        return list(error.problems)
+    except PolicysmithError as error:
+        return [Problem("", str(error))]
+    return []
+
+
+def describe(config: Any, overrides: Sequence[str] = (), registry: Registry | None = None) -> dict[str, Any]:
+    """The plan as plain data: inputs, components with shapes, parameters, FLOPs and bytes, and totals.
+
+    Takes a configuration, a policy, or an artifact's directory; a configuration is planned, never built.
+    """
+    registry = registry or default_registry
+    if isinstance(config, ActorCritic):
+        return summarize(config.plan, str(config.config.get("model", {}).get("type", "graph")))
+    if _is_artifact(config):
+        return describe(load(config, registry=registry))
+    experiment = _experiment(config, overrides, registry)
+    return summarize(_plan(experiment, None, None, registry).plan, experiment.model.type)
+
+
+def train(
+    config: Any = None,
+    overrides: Sequence[str] = (),
+    *,
+    output: str | Path | None = None,
+    seed: int | None = None,
+    resume: str | Path | None = None,
+    progress: bool = True,
+    evaluate: bool = True,
+    registry: Registry | None = None,
+) -> TrainingResult:
+    """Train what `config` describes and, given `output`, store it there with its learning curve and diagram.
+
+    `resume` continues an artifact (of the same model; its own configuration where `config` is None), by default in
+    place. Ctrl-C stops after the iteration and saves.
+    """
+    registry = registry or default_registry
+    if resume is not None:
+        policy = load(resume, registry=registry)
+        experiment = _experiment(config if config is not None else policy.config, overrides, registry)
+        _same_model(policy, experiment)
+        output = output or resume
+    else:
+        experiment = _experiment(config, [*overrides, *([] if seed is None else [f"seed={seed}"])], registry)
+        policy = _build(experiment, None, None, None, registry)
+    policy.config = experiment.resolved()
+    place = Path(output) if output is not None else None
+    result = run_training(
+        experiment, policy, place, resume=Path(resume) if resume else None, progress=progress, evaluate=evaluate
+    )
+    if place is not None:
+        result.files["diagram"] = place / "model.svg"
+        result.files["diagram"].write_text(svg(describe(policy)), encoding="utf-8")
+    return result
+
+
+def evaluate(
+    policy: ActorCritic | str | Path,
+    *,
+    episodes: int | None = None,
+    deterministic: bool | None = None,
+    seed: int | None = None,
+    video: str | Path | None = None,
+) -> EvaluationResult:
+    """Play whole episodes in the policy's own environment; what is not given comes from its configuration."""
+    actor = policy if isinstance(policy, ActorCritic) else load(policy)
+    experiment = _experiment(actor.config, (), default_registry)
+    if experiment.environment is None:
+        raise ConfigError("the policy's configuration has no environment to evaluate it in")
+    options = experiment.evaluation
+    greedy = options.deterministic if deterministic is None else deterministic
+    chosen = options.seed if seed is None else seed
+    if video is not None:
+        record_video(actor, experiment.environment, video, greedy, chosen)
+    return evaluate_policy(actor, experiment.environment, episodes or options.episodes, greedy, chosen)
+
+
+@dataclass(frozen=True)
+class TypeInfo:
+    """One registered type: where it belongs, its name, its docstring's first line, and its options with their types."""
+
+    slot: str
+    name: str
+    summary: str
+    options: dict[str, str]
+
+
+def list_types(pattern: str = "*", slot: str | None = None, registry: Registry | None = None) -> list[TypeInfo]:
+    """Registered types whose name matches a shell pattern (`nn.*`), by slot and name."""
+    registry = registry or default_registry
+    found = []
+    for name_of_slot in SLOTS if slot is None else (slot,):
+        for name in registry.names(name_of_slot, pattern):
+            entry = registry.entry(name_of_slot, name)
+            parameters = entry.schema.parameters.items()
+            options = {n: inspect.formatannotation(a) for n, (a, _) in parameters if n not in entry.schema.inferred}
+            found.append(TypeInfo(name_of_slot, name, entry.summary, options))
+    return found
+
+
+def presets() -> list[str]:
+    """Names of the recipes that ship with the package."""
+    return sorted(str(path.relative_to(PRESETS).with_suffix("")) for path in PRESETS.rglob("*.yaml"))
+
+
+def _document(config: Any, overrides: Sequence[str]) -> Document:
+    if isinstance(config, str) and config in presets():
+        config = PRESETS / f"{config}.yaml"
+    return load_document(config, overrides)
+
+
+def _experiment(config: Any, overrides: Sequence[str], registry: Registry) -> Experiment:
+    return decode_experiment(_document(config, overrides), registry)
+
+
+def _plan(experiment: Experiment, observation_space: Any, action_space: Any, registry: Registry) -> Blueprint:
+    """The blueprint; every problem goes into one `ConfigError` with its place in the text."""
+    document = experiment.document
+    problems: list[Problem] = []
+
+    def report(path: Sequence[str | int], message: str) -> None:
+        problems.append(document.problem(tuple(path), message))
+
+    if observation_space is None or action_space is None:
+        if experiment.environment is None:
+            raise ConfigError(
+                [document.problem(("environment",), "required, unless spaces are given: {id: CartPole-v1}")]
+            )
+        try:
+            own = single_spaces(experiment.environment)
+        except ConfigError as error:
+            located = [(tuple(_key(k) for k in p.path.split(".")), p.message) for p in error.problems]
+            raise ConfigError([document.problem(path, message) for path, message in located]) from error
+        observation_space, action_space = observation_space or own[0], action_space or own[1]
+    blueprint = make_blueprint(
+        experiment.model, observation_space, action_space, report, registry, asdict(experiment.observation)
+    )
+    if blueprint is None:
+        raise ConfigError(problems)
+    return blueprint
+
+
+def _build(
+    experiment: Experiment, observation_space: Any, action_space: Any, seed: int | None, registry: Registry
+) -> ActorCritic:
+    blueprint = _plan(experiment, observation_space, action_space, registry)
+    return blueprint.build(experiment.seed if seed is None else seed, experiment.resolved())
+
+
+def _same_model(policy: ActorCritic, experiment: Experiment) -> None:
+    if policy.config.get("model") != experiment.resolved()["model"]:
+        raise ConfigError(
+            "the configuration describes another model than the artifact to resume; leave the model as it is"
+        )
+
+
+def _is_artifact(config: Any) -> bool:
+    return isinstance(config, str | Path) and (Path(config) / "manifest.json").is_file()
+
+
+def _key(text: str) -> str | int:
+    return int(text) if text.isdigit() else text

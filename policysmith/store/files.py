@@ -1,0 +1,230 @@
+"""Directories that change all at once: whoever looks, or a kill at any moment, finds the old contents or the new whole.
+
+In: a path and the contents of its files. Out: a directory of these files and of all that others had put beside the old.
+On Linux two directories trade names in one step. Elsewhere a replacement takes two renames: a kill in the instant
+between them leaves the old directory under the name `.{name}.old-…` alone, where `find_directory` finds it, and the
+next replacement puts it back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+from policysmith.errors import CheckpointError
+
+__all__ = ["find_directory", "json_bytes", "replace_directory"]
+
+Kind = Literal["tmp", "old"]
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+LIFE = secrets.token_hex(4)  # tells this process from an earlier one of its number: in a container each may be number 1
+COUNT = itertools.count()
+
+
+def replace_directory(directory: Path, files: Mapping[str, bytes], own: Collection[str]) -> None:
+    """Make `directory` hold `files`, and what it held before except the names in `own`.
+
+    What is kept is hard-linked, so writers that have it open go on writing to the same file; where the file system
+    has no hard links it is copied. Sub-directories are new ones of the old names. A symbolic link to a directory stays
+    one. Raises OSError, and then nothing has changed.
+    """
+    target = directory.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _tidy(target)
+    fresh = _sibling(target, "tmp")
+    try:
+        fresh.mkdir()
+        for name, content in files.items():
+            _write(fresh / name, content)
+        if target.is_dir():
+            _carry(target, fresh, own)
+            shutil.copymode(target, fresh)
+        _sync(fresh)
+        _put_in_place(fresh, target)
+        _sync(target.parent)
+        if fresh.is_dir():  # now the old one: files may have come to it since they were carried over
+            _carry(fresh, target, own)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def find_directory(directory: Path) -> Path:
+    """`directory`, or if it is gone the old one that an interrupted replacement had set aside."""
+    target = directory.resolve()
+    aside = [] if os.path.lexists(target) else _siblings(target, "old")
+    return aside[0] if aside else directory
+
+
+def json_bytes(value: Any, path: str = "") -> bytes:
+    """Plain data as JSON that people can read; `path` is what messages call the whole.
+
+    Numbers without an end are written as Python reads them, `Infinity` and `NaN`. Raises `CheckpointError`.
+    """
+    return (_json_text(value, path, "") + "\n").encode()
+
+
+def _json_text(value: Any, path: str, indent: str) -> str:
+    """A key a line; a list in one line unless it holds mappings or lists."""
+    inner = indent + "  "
+    if isinstance(value, Mapping) and value:
+        _check_keys(value, path)
+        lines = [f"{json.dumps(key)}: {_json_text(below, f'{path}.{key}', inner)}" for key, below in value.items()]
+        return "{\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}}}"
+    if isinstance(value, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in value):
+        lines = [_json_text(item, f"{path}.{index}", inner) for index, item in enumerate(value)]
+        return "[\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}]"
+    try:
+        return json.dumps(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise CheckpointError(
+            f"{path}: {value!r} of type {kind} is not plain data; convert it to numbers and texts"
+        ) from None
+
+
+def _check_keys(value: Mapping[Any, Any], path: str) -> None:
+    for key in value:
+        if not isinstance(key, str):
+            raise CheckpointError(f"{path}: the key {key!r} of type {type(key).__name__} must be a text")
+
+
+def _write(file: Path, content: bytes) -> None:
+    with file.open("xb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync(directory: Path) -> None:
+    if os.name != "posix":
+        return  # elsewhere a directory can't be opened
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _carry(source: Path, goal: Path, skip: Collection[str]) -> None:
+    """Link what is in `source` and not in `goal`, all but the names in `skip`."""
+    for entry in os.scandir(source):
+        below = goal / entry.name
+        if entry.name in skip:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            below.mkdir(exist_ok=True)
+            _carry(Path(entry), below, ())
+            shutil.copystat(entry, below)
+            _sync(below)
+        elif not os.path.lexists(below):
+            with suppress(FileNotFoundError):  # its owner has removed it by now
+                _link(Path(entry), below)
+
+
+def _link(source: Path, goal: Path) -> None:
+    try:
+        os.link(source, goal, follow_symlinks=False)
+    except (OSError, NotImplementedError):
+        shutil.copy2(source, goal, follow_symlinks=False)
+
+
+def _put_in_place(fresh: Path, target: Path) -> None:
+    """Give `fresh` the name `target`; a directory of that name gets the name of `fresh`."""
+    try:
+        fresh.rename(target)  # if there is none, or an empty one
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    if not _exchange(fresh, target):
+        _exchange_by_renames(fresh, target)
+
+
+def _exchange(fresh: Path, target: Path) -> bool:
+    """Let two directories trade names in one step; False where the system or the file system cannot."""
+    if sys.platform != "linux":
+        return False
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Python has no function for it
+    if rename is None:
+        return False
+    if rename(AT_FDCWD, os.fsencode(fresh), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(code, os.strerror(code), str(target))
+
+
+def _exchange_by_renames(fresh: Path, target: Path) -> None:
+    aside = _sibling(target, "old")
+    target.rename(aside)
+    try:
+        fresh.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    aside.rename(fresh)
+
+
+def _sibling(target: Path, kind: Kind) -> Path:
+    """A new hidden name beside `target`, which tells who made it."""
+    return target.with_name(f".{target.name}.{kind}-{os.getpid()}-{LIFE}{next(COUNT)}")
+
+
+def _siblings(target: Path, kind: Kind) -> list[Path]:
+    """The directories of such names, the youngest first."""
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.{kind}-\d{{1,9}}-[0-9a-f]{{8}}\d+")
+    found: list[tuple[float, Path]] = []
+    with suppress(FileNotFoundError):
+        for entry in os.scandir(target.parent):
+            if pattern.fullmatch(entry.name):
+                with suppress(FileNotFoundError):  # gone while we look
+                    found.append((entry.stat(follow_symlinks=False).st_ctime, Path(entry)))
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _tidy(target: Path) -> None:
+    """Put back what a killed process had set aside, and remove what else such processes left."""
+    for path in filter(_abandoned, _siblings(target, "old")):
+        if not os.path.lexists(target):
+            path.rename(target)
+        else:
+            _discard(path, target)
+    for path in filter(_abandoned, _siblings(target, "tmp")):
+        _discard(path, target)
+
+
+def _discard(path: Path, target: Path) -> None:
+    """Remove a directory; under a name of ours first, so that no owner who does live can put half of it in place."""
+    ours = _sibling(target, "tmp")
+    with suppress(OSError):
+        path.rename(ours)
+        shutil.rmtree(ours, ignore_errors=True)
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether the process that made a `_sibling` has ended; where that cannot be known, it is taken to live."""
+    pid, life = path.name.rsplit("-", 2)[1:]
+    if int(pid) == os.getpid():
+        return not life.startswith(LIFE)
+    if os.name != "posix":
+        return False  # os.kill would end it
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,119 @@
+"""Judging a policy: whole episodes in fresh environments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+
+from policysmith.config.experiment import Environment
+from policysmith.errors import missing_extra
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.observations import MASK
+from policysmith.training.environments import make_environment, make_vector
+
+__all__ = ["EvaluationResult", "evaluate_policy", "record_video"]
+
+MAX_ENVS = 16
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Returns (undiscounted) and lengths (steps) of `episodes` whole episodes; `std` is the population's."""
+
+    returns: tuple[float, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the returns."""
+        return float(np.std(self.returns))
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes were played."""
+        return len(self.returns)
+
+
+def evaluate_policy(
+    policy: ActorCritic, environment: Environment, episodes: int = 100, deterministic: bool = True, seed: int = 10_000
+) -> EvaluationResult:
+    """Play `episodes` episodes, each environment its share, so that short episodes are not favoured.
+
+    The policy's training mode and torch's global generator are left as they were.
+    """
+    was_training, state = policy.training, torch.get_rng_state()
+    torch.manual_seed(seed)
+    policy.eval()
+    try:
+        return _play(policy, environment, episodes, deterministic, seed)
+    finally:
+        policy.train(was_training)
+        torch.set_rng_state(state)
+
+
+def _play(policy: ActorCritic, section: Environment, episodes: int, deterministic: bool, seed: int) -> EvaluationResult:
+    count = min(episodes, MAX_ENVS)
+    environments = make_vector(section, count)
+    next_step = environments.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP
+    quota = np.full(count, episodes // count) + (np.arange(count) < episodes % count)
+    returns: list[list[float]] = [[] for _ in range(count)]
+    lengths: list[list[int]] = [[] for _ in range(count)]
+    totals, steps, ended = np.zeros(count), np.zeros(count, dtype=int), np.zeros(count, dtype=bool)
+    act = policy.acting(deterministic)
+    observation, info = environments.reset(seed=seed)
+    try:
+        while any(len(r) < q for r, q in zip(returns, quota, strict=True)):
+            action, _, _ = act(policy.prepare(observation), info.get(MASK))
+            step = environments.step(policy.actions.to_environment(action))
+            observation, reward, terminated, truncated, info = step
+            live = ~ended if next_step else np.ones(count, dtype=bool)
+            totals, steps = totals + np.where(live, reward, 0.0), steps + live
+            ended = terminated | truncated
+            for i in np.flatnonzero(ended):
+                if len(returns[i]) < quota[i]:
+                    returns[i].append(float(totals[i]))
+                    lengths[i].append(int(steps[i]))
+            totals, steps = np.where(ended, 0.0, totals), np.where(ended, 0, steps)
+    finally:
+        environments.close()
+    return EvaluationResult(
+        tuple(r for of_one in returns for r in of_one), tuple(n for of_one in lengths for n in of_one)
+    )
+
+
+def record_video(
+    policy: ActorCritic, section: Environment, path: str | Path, deterministic: bool = True, seed: int = 0
+) -> Path:
+    """One episode as a film (`.mp4` or `.gif`); needs the extra `video`."""
+    try:
+        from moviepy import ImageSequenceClip
+    except ImportError as error:
+        raise missing_extra("moviepy", "video") from error
+    environment = make_environment(section, render_mode="rgb_array")
+    frames: list[Any] = []
+    observation, _ = environment.reset(seed=seed)
+    done = False
+    while not done:
+        frames.append(environment.render())
+        action, _ = policy.predict(observation, deterministic=deterministic)
+        observation, _, terminated, truncated, _ = environment.step(action)
+        done = terminated or truncated
+    fps = environment.metadata.get("render_fps", 30)
+    environment.close()
+    path = Path(path)
+    clip = ImageSequenceClip(frames, fps=fps)
+    if path.suffix == ".gif":
+        clip.write_gif(str(path), logger=None)
+    else:
+        clip.write_videofile(str(path), logger=None)
+    return path

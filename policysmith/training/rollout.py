@@ -1,0 +1,187 @@
+"""Collecting experience: a policy acts in a vector of environments. T steps, N environments.
+
+What a step gives is kept as it comes and stacked once at the end: per-step copies cost more than the network here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
+
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.observations import MASK
+
+__all__ = ["Collector", "Episode", "Rollout"]
+
+
+class Episode(NamedTuple):
+    """One finished episode: the training step at its end, its return (undiscounted) and length in steps."""
+
+    step: int
+    episode_return: float
+    length: int
+
+
+@dataclass
+class Rollout:
+    """Experience as tensors with leading axes (T, N); observations, actions and masks are lists of leaves.
+
+    `valid` is None, or marks steps that are real transitions (under next-step autoreset one step is spent on the
+    reset itself).
+    """
+
+    observations: list[Tensor]
+    actions: list[Tensor]
+    masks: list[Tensor]
+    log_probs: Tensor
+    values: Tensor
+    next_values: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    done: Tensor
+    valid: Tensor | None
+    episodes: list[Episode] = field(default_factory=list)
+
+
+class Collector:
+    """Steps a vector environment with a policy, across rollouts; `step` counts transitions of all environments."""
+
+    def __init__(self, policy: ActorCritic, environments: VectorEnv, seed: int | None = None, step: int = 0) -> None:
+        self.policy, self.environments, self.step = policy, environments, step
+        self.count = environments.num_envs
+        self.next_step = environments.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
+        self._observation, self._info = environments.reset(seed=seed)
+        self._returns = np.zeros(self.count)
+        self._lengths = np.zeros(self.count, dtype=np.int64)
+        self._ended = np.zeros(self.count, dtype=bool)
+        self._prepare = _preparer(policy)
+
+    def collect(self, steps: int) -> Rollout:
+        """`steps` steps of every environment with the policy as it is now."""
+        act = self.policy.acting()
+        to_environment = _action_writer(self.policy)
+        observations, chosen, log_probs, values = [], [], [], []
+        rewards, terminations, dones, masks, valid = [], [], [], [], []
+        finals: list[tuple[int, int, Any]] = []
+        episodes: list[Episode] = []
+        for t in range(steps):
+            obs = self._prepare(self._observation)
+            mask = self._info.get(MASK) if self._info else None
+            action, log_prob, value = act(obs) if mask is None else act(obs, mask)
+            observations.append(obs)
+            chosen.append(action)
+            log_probs.append(log_prob)
+            values.append(value)
+            if mask is not None:
+                masks.append(mask)
+            self._observation, reward, terminated, truncated, self._info = self.environments.step(
+                to_environment(action)
+            )
+            done = terminated | truncated
+            rewards.append(reward)
+            terminations.append(terminated)
+            dones.append(done)
+            if self.next_step:
+                valid.append(~self._ended)
+            elif truncated.any():
+                finals += [(t, int(i), self._info["final_obs"][i]) for i in np.flatnonzero(truncated)]
+            self._count(reward, done, episodes)
+        return self._stack(
+            observations, chosen, masks, log_probs, values, rewards, terminations, dones, valid, finals, episodes
+        )
+
+    def _count(self, reward: np.ndarray, done: np.ndarray, episodes: list[Episode]) -> None:
+        self.step += self.count
+        self._returns += reward
+        self._lengths += 1
+        if self.next_step:
+            self._returns[self._ended] = 0.0
+            self._lengths[self._ended] = 0
+        if done.any():
+            for i in np.flatnonzero(done):
+                episodes.append(Episode(self.step, float(self._returns[i]), int(self._lengths[i])))
+            self._returns[done] = 0.0
+            self._lengths[done] = 0
+        self._ended = done
+
+    @torch.no_grad()
+    def _stack(
+        self,
+        observations: list[Any],
+        chosen: list[Any],
+        masks: list[Any],
+        log_probs: list[Tensor],
+        values: list[Tensor],
+        rewards: list[np.ndarray],
+        terminations: list[np.ndarray],
+        dones: list[np.ndarray],
+        valid: list[np.ndarray],
+        finals: list[tuple[int, int, Any]],
+        episodes: list[Episode],
+    ) -> Rollout:
+        policy, device = self.policy, self.policy.device
+        read, leaves = policy.observations.read, policy.actions.leaves_of
+        values_TN = torch.stack(values)
+        last = policy.get_value(self._prepare(self._observation))
+        next_values = torch.cat([values_TN[1:], last[None]])
+        if finals:
+            final_values = policy.get_value(policy.prepare(_batch([obs for _, _, obs in finals])))
+            rows, columns = zip(*((t, i) for t, i, _ in finals), strict=True)
+            next_values[list(rows), list(columns)] = final_values
+        return Rollout(
+            observations=[torch.stack(leaf) for leaf in zip(*map(read, observations), strict=True)],
+            actions=[torch.stack(leaf) for leaf in zip(*map(leaves, chosen), strict=True)],
+            masks=self._stack_masks(observations, masks),
+            log_probs=torch.stack(log_probs),
+            values=values_TN,
+            next_values=next_values,
+            rewards=_floats(rewards, device),
+            terminated=_floats(terminations, device),
+            done=_floats(dones, device),
+            valid=torch.as_tensor(np.stack(valid), device=device) if valid else None,
+            episodes=episodes,
+        )
+
+    def _stack_masks(self, observations: list[Any], masks: list[Any]) -> list[Tensor]:
+        steps = [
+            self.policy._masks(obs, mask)
+            for obs, mask in zip(observations, masks or [None] * len(observations), strict=True)
+        ]
+        return [torch.stack(leaf) for leaf in zip(*steps, strict=True)]
+
+
+def _floats(arrays: list[np.ndarray], device: torch.device) -> Tensor:
+    return torch.as_tensor(np.stack(arrays).astype(np.float32), device=device)
+
+
+def _batch(observations: list[Any]) -> Any:
+    """Single observations of one structure → one structure of arrays with a batch axis."""
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: _batch([o[key] for o in observations]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_batch([o[i] for o in observations]) for i in range(len(first)))
+    return np.stack(observations)
+
+
+def _preparer(policy: ActorCritic) -> Callable[[Any], Any]:
+    """`policy.prepare`, or for one float vector on the CPU no more than the wrapping of the array."""
+    leaves = policy.observations.leaves
+    plain = len(leaves) == 1 and leaves[0].path == () and leaves[0].spec.dtype == torch.float32
+    if plain and leaves[0].space.dtype == np.float32 and policy.device.type == "cpu":
+        return torch.from_numpy
+    return policy.prepare
+
+
+def _action_writer(policy: ActorCritic) -> Callable[[Any], Any]:
+    """`actions.to_environment`; a single discrete action on the CPU only changes its clothes."""
+    actions = policy.actions
+    if not actions.composite and actions.discrete and policy.device.type == "cpu":
+        return Tensor.numpy
+    return actions.to_environment

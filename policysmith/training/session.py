@@ -1,0 +1,227 @@
+"""One training run from start to finish: seeds, environments, checkpoints, resuming, Ctrl-C, and the last evaluation.
+
+In: a checked experiment and a policy. Out: a `TrainingResult`, and an artifact where a place for it was given.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policysmith.config.experiment import Environment, Experiment
+from policysmith.errors import CheckpointError, ConfigError, Problem
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.store import TrainingState, load_training, save
+from policysmith.training.curve import plot_learning_curve
+from policysmith.training.environments import make_vector
+from policysmith.training.evaluation import EvaluationResult, evaluate_policy
+from policysmith.training.logging import Logger, Progress, TensorBoard, Window
+from policysmith.training.online import PPO, Report
+from policysmith.training.optimizer import Adam
+from policysmith.training.rollout import Collector
+
+__all__ = ["TrainingResult", "run_training", "seed_everything"]
+
+PATIENCE = 5  # iterations between two evaluations that ask whether the task is solved
+
+
+@dataclass
+class TrainingResult:
+    """What a run gives back. `returns` holds (step, episode return) of every episode, `files` what was written."""
+
+    policy: ActorCritic
+    steps: int
+    seconds: float
+    returns: list[tuple[int, float]]
+    artifact: Path | None = None
+    evaluation: EvaluationResult | None = None
+    interrupted: bool = False
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def seed_everything(seed: int | None) -> None:
+    """Seed Python's, NumPy's and torch's global generators."""
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # environments may still use the global generator
+        torch.manual_seed(seed)
+
+
+def run_training(
+    experiment: Experiment,
+    policy: ActorCritic,
+    output: Path | None = None,
+    *,
+    resume: Path | None = None,
+    progress: bool = True,
+    evaluate: bool = True,
+) -> TrainingResult:
+    """Train `policy` as `experiment` says; with `resume` from that artifact's step and optimiser state."""
+    algorithm, environment = _parts(experiment)
+    seed_everything(experiment.seed)
+    run = _Run(experiment, policy, algorithm, environment, output)
+    if resume is not None:
+        run.resume(resume)
+    environments = make_vector(environment)
+    started, first_step = time.perf_counter(), run.step
+    try:
+        with ExitStack() as stack, _graceful_stop() as stop:
+            title = experiment.name or environment.id
+            display = stack.enter_context(Progress(algorithm.total_steps, title, run.step, progress))
+            loggers: list[Logger] = [display, *([TensorBoard(output / "logs", run.step)] if output else [])]
+            seed = None if experiment.seed is None else experiment.seed + run.step
+            collector = Collector(policy, environments, seed, run.step)
+
+            def watch(report: Report) -> bool:
+                speed = (report.step - first_step) / (time.perf_counter() - started)
+                for logger in loggers:
+                    logger.report(report, speed)
+                return run.take(report) or stop.is_set()
+
+            algorithm.learn(policy, collector, run.optimizer, watch, run.iteration)
+            for logger in loggers:
+                logger.close()
+    finally:
+        environments.close()
+    seconds = time.perf_counter() - started
+    return run.finish(seconds, interrupted=stop.is_set(), evaluate=evaluate)
+
+
+class _Run:
+    """The state of one run between iterations."""
+
+    def __init__(
+        self, experiment: Experiment, policy: ActorCritic, algorithm: PPO, environment: Environment, output: Path | None
+    ) -> None:
+        self.experiment, self.policy, self.algorithm = experiment, policy, algorithm
+        self.environment, self.output = environment, output
+        self.optimizer: Adam = algorithm.optimizer(policy)
+        self.step = self.iteration = self.saved_at = 0
+        self.returns: list[tuple[int, float]] = []
+        self.window = Window()
+        self.evaluation: EvaluationResult | None = None
+        self._ask_again = 0
+
+    def take(self, report: Report) -> bool:
+        """Note an iteration, save if it is time; True when the task is solved."""
+        self.step, self.iteration = report.step, report.iteration
+        self.returns += [(e.step, e.episode_return) for e in report.episodes]
+        self.window.returns.extend(e.episode_return for e in report.episodes)
+        every = self.algorithm.checkpoint_every
+        if every and self.output and self.step - self.saved_at >= every:
+            self.save()
+        return self._solved()
+
+    def _solved(self) -> bool:
+        goal = self.algorithm.solved_at
+        recent = list(self.window.returns)[-20:]
+        if goal is None or len(recent) < 20 or self.iteration < self._ask_again or np.mean(recent) < goal:
+            return False
+        self.evaluation = self.evaluate()
+        self._ask_again = self.iteration + PATIENCE
+        return self.evaluation.mean >= goal
+
+    def evaluate(self) -> EvaluationResult:
+        options = self.experiment.evaluation
+        return evaluate_policy(self.policy, self.environment, options.episodes, options.deterministic, options.seed)
+
+    def save(self) -> Path:
+        assert self.output is not None
+        self.saved_at = self.step
+        return save(self.policy, self.output, training=TrainingState(self._tensors(), self._data()))
+
+    def finish(self, seconds: float, interrupted: bool, evaluate: bool) -> TrainingResult:
+        goal = self.algorithm.solved_at
+        known = self.evaluation is not None and goal is not None and self.evaluation.mean >= goal
+        if evaluate and not interrupted and not known:
+            self.evaluation = self.evaluate()
+        result = TrainingResult(
+            self.policy, self.step, seconds, self.returns, evaluation=self.evaluation, interrupted=interrupted
+        )
+        if self.output is not None:
+            result.artifact = self.save()
+            name = self.experiment.name or self.environment.id
+            steps, returns = [s for s, _ in self.returns], [r for _, r in self.returns]
+            picture = self.output / "learning_curve.png"
+            result.files["learning_curve"] = plot_learning_curve(picture, steps, returns, name, goal)
+        return result
+
+    def resume(self, directory: Path) -> None:
+        state = load_training(directory)
+        if state is None:
+            raise CheckpointError(
+                f"{directory} holds a policy but no training state: it can't be resumed, only trained anew"
+            )
+        tensors = dict(state.tensors)
+        torch.set_rng_state(tensors.pop("rng/torch"))
+        self.optimizer.load_state({k.removeprefix("adam/"): v for k, v in tensors.items()})
+        data = state.data
+        self.step, self.iteration, self.saved_at = data["step"], data["iteration"], data["step"]
+        self.returns = [(int(s), float(r)) for s, r in data["returns"]]
+        self.window = Window([r for _, r in self.returns])
+        if self.step >= self.algorithm.total_steps:
+            raise ConfigError(
+                [
+                    Problem(
+                        "training.total_steps", f"{directory} has already trained {self.step} steps; raise total_steps"
+                    )
+                ]
+            )
+
+    def _tensors(self) -> dict[str, Tensor]:
+        state = {f"adam/{name}": tensor for name, tensor in self.optimizer.state().items()}
+        return {**state, "rng/torch": torch.get_rng_state()}
+
+    def _data(self) -> Mapping[str, Any]:
+        evaluation = self.evaluation
+        return {
+            "step": self.step,
+            "iteration": self.iteration,
+            "returns": [list(pair) for pair in self.returns],
+            "evaluation": {"mean": evaluation.mean, "std": evaluation.std, "episodes": evaluation.episodes}
+            if evaluation
+            else None,
+        }
+
+
+def _parts(experiment: Experiment) -> tuple[PPO, Environment]:
+    problems = []
+    if experiment.training is None:
+        problems.append(Problem("training", "this section is required to train: {type: ppo, total_steps: …}"))
+    if experiment.environment is None:
+        problems.append(Problem("environment", "this section is required to train: {id: CartPole-v1}"))
+    if problems:
+        raise ConfigError(problems)
+    assert experiment.environment is not None
+    return experiment.training.build(), experiment.environment
+
+
+@contextmanager
+def _graceful_stop() -> Iterator[threading.Event]:
+    """The first Ctrl-C asks to stop after the iteration; the second one interrupts as usual."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,1 @@
+"""Laws that hold for every registered type, forever (DESIGN §7)."""

@@ -1,0 +1,245 @@
+"""For every registered type an input that it takes and options it needs: what the laws are run over.
+
+Activations and norms are probed as components, in a copy of the registry, so that the same laws cover them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Annotated, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import policysmith
+from policysmith.errors import MissingExtraError
+from policysmith.graph import GraphModel, TensorSpec
+from policysmith.graph.assemble import build_modules
+from policysmith.graph.plan import Plan, make_plan
+from policysmith.graph.spec import decode_components
+from policysmith.registry import Infer, Registry, default_registry
+
+
+def import_all_rooms() -> dict[str, str]:
+    """Import every module of the package, so that every type is registered; module → error for those that fail."""
+    failed: dict[str, str] = {}
+    for module in pkgutil.walk_packages(policysmith.__path__, "policysmith."):
+        if module.name.endswith("__main__"):
+            continue
+        try:
+            importlib.import_module(module.name)
+        except MissingExtraError:
+            continue
+        except Exception as error:
+            failed[module.name] = f"{type(error).__name__}: {error}"
+    return failed
+
+
+IMPORT_FAILURES = import_all_rooms()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to use a type: events of its inputs (no batch axis), options, and the caller's context."""
+
+    inputs: tuple[TensorSpec, ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    context: Mapping[str, Any] = field(default_factory=dict)
+    outputs: int = 1
+
+
+VECTOR = TensorSpec((6,))
+SEQUENCE = TensorSpec((4, 10))
+IMAGE = TensorSpec((4, 8, 8))
+VOLUME = TensorSpec((2, 5, 5, 5))
+CATEGORY = TensorSpec((), torch.int64, (5,))
+CATEGORIES = TensorSpec((3,), torch.int64, (5, 2, 3))
+
+
+def one(spec: TensorSpec, **options: Any) -> Case:
+    """A type with one input."""
+    return Case((spec,), options)
+
+
+CASES: dict[str, tuple[Case, ...]] = {
+    "action_head": (
+        Case((VECTOR,), {}, {"action_layout": ((5, 0),)}),
+        Case((VECTOR, IMAGE), {"hidden": [8]}, {"action_layout": ((2, 2),)}),
+        Case((VECTOR,), {"initial_std": 0.5}, {"action_layout": ((2, 2), (3, 0), (1, 1))}),
+    ),
+    "concat": (Case((VECTOR, SEQUENCE, TensorSpec(()))), one(VECTOR)),
+    "conv": (
+        one(IMAGE, channels=[5, 6], features=7),
+        one(IMAGE, channels=[5, 6], kernel_size=[3, 2], stride=[2, 1], padding=[1, 0], norm="batch", flatten=False),
+        one(IMAGE, channels=[4], norm={"type": "group", "groups": 2}),
+    ),
+    "embedding": (one(CATEGORY, dim=4), one(CATEGORIES, dim=4)),
+    "encode_image": (
+        one(TensorSpec((8, 9, 3), torch.uint8)),
+        one(TensorSpec((3, 8, 9), torch.uint8), layout="chw"),
+        one(TensorSpec((8, 9)), layout="hw", scale=2.0),
+    ),
+    "film": (Case((VECTOR, TensorSpec((3,)))), Case((IMAGE, TensorSpec((3,))))),
+    "flatten": (one(IMAGE), one(VECTOR), one(TensorSpec(()))),
+    "impala": (one(IMAGE, channels=[4, 5], features=6), one(IMAGE, channels=[4], width=2, features=None)),
+    "mlp": (
+        one(VECTOR, hidden=[8, 7]),
+        Case((VECTOR, IMAGE), {"hidden": [8], "norm": "layer", "activation": "relu", "out_features": 3}),
+        one(VECTOR, hidden=[8, 8], dropout=0.5, norm="batch", activation={"type": "elu", "alpha": 0.5}),
+        one(TensorSpec(()), hidden=[], out_features=2),
+    ),
+    "nature": (one(TensorSpec((1, 36, 37)), features=9),),
+    "nn.AdaptiveAvgPool1d": (one(SEQUENCE, output_size=3),),
+    "nn.AdaptiveAvgPool2d": (one(IMAGE, output_size=3), one(IMAGE, output_size=[2, 3])),
+    "nn.AdaptiveMaxPool2d": (one(IMAGE, output_size=3),),
+    "nn.AvgPool1d": (one(SEQUENCE, kernel_size=2),),
+    "nn.AvgPool2d": (one(IMAGE, kernel_size=2, stride=1),),
+    "nn.BatchNorm1d": (one(VECTOR), one(SEQUENCE)),
+    "nn.BatchNorm2d": (one(IMAGE),),
+    "nn.Conv1d": (one(SEQUENCE, out_channels=5, kernel_size=3),),
+    "nn.Conv2d": (
+        one(IMAGE, out_channels=6, kernel_size=3, stride=2, groups=2),
+        one(IMAGE, out_channels=6, kernel_size=[3, 2]),
+    ),
+    "nn.Conv3d": (one(VOLUME, out_channels=3, kernel_size=2),),
+    "nn.ConvTranspose2d": (one(IMAGE, out_channels=3, kernel_size=2, stride=2),),
+    "nn.Dropout": (one(VECTOR),),
+    "nn.Dropout2d": (one(IMAGE),),
+    "nn.ELU": (one(VECTOR),),
+    "nn.Embedding": (one(CATEGORY, embedding_dim=4), one(CATEGORIES, embedding_dim=4)),
+    "nn.Flatten": (one(IMAGE),),
+    "nn.GELU": (one(VECTOR),),
+    "nn.GroupNorm": (one(IMAGE, num_groups=2),),
+    "nn.Identity": (one(VECTOR),),
+    "nn.InstanceNorm2d": (one(IMAGE, affine=True), one(IMAGE)),
+    "nn.LayerNorm": (one(VECTOR),),
+    "nn.LeakyReLU": (one(VECTOR),),
+    "nn.Linear": (one(VECTOR, out_features=3), one(SEQUENCE, out_features=3, bias=False)),
+    "nn.MaxPool1d": (one(SEQUENCE, kernel_size=2),),
+    "nn.MaxPool2d": (one(IMAGE, kernel_size=2), one(IMAGE, kernel_size=[2, 1], stride=[1, 2])),
+    "nn.Mish": (one(VECTOR),),
+    "nn.PReLU": (one(VECTOR), one(IMAGE, num_parameters=4)),
+    "nn.PixelShuffle": (one(IMAGE, upscale_factor=2),),
+    "nn.RMSNorm": (one(VECTOR),),
+    "nn.ReLU": (one(VECTOR),),
+    "nn.SiLU": (one(VECTOR),),
+    "nn.Sigmoid": (one(VECTOR),),
+    "nn.Softmax": (one(VECTOR, dim=-1),),
+    "nn.Tanh": (one(VECTOR),),
+    "nn.Unflatten": (one(VECTOR, dim=1, unflattened_size=[2, 3]),),
+    "normalizer": (one(VECTOR), one(IMAGE, clip=0.5), one(TensorSpec(()))),
+    "one_hot": (one(CATEGORY), one(CATEGORIES)),
+    "sum": (Case((VECTOR, VECTOR, VECTOR)), one(VECTOR)),
+    "to_float": (one(TensorSpec((3,), torch.int8)), one(TensorSpec((3,), torch.int64), scale=2.0), one(VECTOR)),
+    "value_head": (one(VECTOR), Case((VECTOR, IMAGE), {"hidden": [8]})),
+}
+
+
+def _build_activation(name: str) -> nn.Module:
+    return default_registry.decode("activation", name).build()
+
+
+def _build_norm(name: str, spatial: int, features: int) -> nn.Module:
+    return default_registry.decode("norm", name).build(features=features, spatial=spatial)
+
+
+def _probe(registry: Registry, key: str, target: Any, traits: Mapping[str, Any], *cases: Case) -> None:
+    """Register a part of another slot as a component, so that the laws of components are run over it."""
+    target.__annotations__ = {}
+    registry.register(key, annotations={"features": Annotated[int, Infer("channels")]}, **traits)(target)
+    CASES[key] = cases
+
+
+def _probes() -> Registry:
+    """The default registry with every activation and norm as a component beside its own types."""
+    registry = default_registry.copy()
+    for name in default_registry.names("activation"):
+        traits = default_registry.entry("activation", name).traits
+        _probe(registry, f"activation:{name}", partial(_build_activation, name), traits, one(VECTOR), one(IMAGE))
+    for name in default_registry.names("norm"):
+        traits = default_registry.entry("norm", name).traits
+        for spatial, spec in ((0, VECTOR), (2, IMAGE)):
+            _probe(registry, f"norm:{name}:{spatial}", partial(_build_norm, name, spatial), traits, one(spec))
+    return registry
+
+
+REGISTRY = _probes()
+NAMES = REGISTRY.names("component")
+IDS = [f"{name}-{i}" if i else name for name in NAMES for i in range(len(CASES.get(name, ((),))))]
+
+every_type = pytest.mark.parametrize("name", NAMES)
+every_case = pytest.mark.parametrize("case_id", IDS)
+
+
+def case_of(case_id: str) -> tuple[str, Case]:
+    """The type's name and the case of an id; fails with what to add for a type without a case."""
+    name, _, number = case_id.rpartition("-") if case_id not in NAMES else (case_id, "", "0")
+    if name not in CASES:
+        options = inspect.signature(default_registry.entry("component", name).target)
+        pytest.fail(
+            f"component {name!r} has no case: add CASES[{name!r}] = (one(VECTOR, …),) in tests/laws/cases.py "
+            f"with an input that it takes; its signature is {options}"
+        )
+    return name, CASES[name][int(number)]
+
+
+def input_names(case: Case) -> list[str]:
+    return [f"in{i}" for i in range(len(case.inputs))]
+
+
+def config_of(name: str, case: Case) -> dict[str, Any]:
+    """The components of a graph that holds this one type."""
+    out = {"out_keys": [f"out{i}" for i in range(case.outputs)]} if case.outputs > 1 else {}
+    return {"part": {"type": name, "in_keys": input_names(case), **out, **case.options}}
+
+
+def plan_of(case_id: str, extra: Mapping[str, Any] | None = None) -> Plan:
+    """The plan of a case; `extra` components come first."""
+    name, case = case_of(case_id)
+    components = decode_components({**(extra or {}), **config_of(name, case)}, REGISTRY).components
+    problems: list[str] = []
+    inputs = dict(zip(input_names(case), case.inputs, strict=True))
+    plan = make_plan(components, inputs, lambda path, text: problems.append(f"{path}: {text}"), case.context)
+    assert plan is not None, problems
+    return plan
+
+
+def model_of(case_id: str, seed: int | None = 0) -> GraphModel:
+    """A case as a model of one component."""
+    plan = plan_of(case_id)
+    keys = plan.node("part").spec.out_keys
+    return GraphModel(plan, build_modules(plan, seed), keys[0] if len(keys) == 1 else keys)
+
+
+def tensors_of(case_id: str, batch: int = 3, seed: int = 1) -> list[Tensor]:
+    """Random inputs (batch, *event): normal, or whole numbers in range."""
+    generator = torch.Generator().manual_seed(seed)
+    return [_tensor(spec, batch, generator) for spec in case_of(case_id)[1].inputs]
+
+
+def _tensor(spec: TensorSpec, batch: int, generator: torch.Generator) -> Tensor:
+    shape = (batch, *spec.shape)
+    if spec.categories is not None:
+        columns = [torch.randint(n, (batch,), generator=generator) for n in spec.categories]
+        return (torch.stack(columns, -1) if spec.shape else columns[0]).to(spec.dtype)
+    if spec.dtype.is_floating_point:
+        return torch.randn(shape, generator=generator).to(spec.dtype)
+    return torch.randint(100, shape, generator=generator).to(spec.dtype)
+
+
+def results(output: Any) -> tuple[Tensor, ...]:
+    """A model's output as a tuple of tensors."""
+    return (output,) if isinstance(output, Tensor) else tuple(output)
+
+
+def entries(*slots: str) -> Iterator[Any]:
+    """Every entry of the slots in the default registry, as pytest parameters."""
+    for slot in slots:
+        for name in default_registry.names(slot):
+            yield pytest.param(slot, name, id=f"{slot}:{name}")
