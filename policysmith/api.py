@@ -13,11 +13,13 @@ from typing import Any
 
 import policysmith.parts
 import policysmith.training.online  # noqa: F401 - importing registers the types
-from policysmith.config.experiment import Experiment, decode_experiment
+from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.load import Document
 from policysmith.config.load import load as load_document
-from policysmith.errors import ConfigError, PolicysmithError, Problem
+from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem
 from policysmith.graph.model import build_model
+from policysmith.graph.spec import loose_keys
+from policysmith.graph.wiring import wire
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import Blueprint, make_blueprint
 from policysmith.registry import SLOTS, Registry, default_registry
@@ -121,6 +123,8 @@ def train(
         policy = _build(experiment, None, None, None, registry)
     policy.config = experiment.resolved()
     place = Path(output) if output is not None else None
+    if place is not None and _is_artifact(place) and (resume is None or place.resolve() != Path(resume).resolve()):
+        raise CheckpointError(f"{place} holds a policy already: continue it with resume, or choose another directory")
     result = run_training(
         experiment, policy, place, resume=Path(resume) if resume else None, progress=progress, evaluate=evaluate
     )
@@ -186,7 +190,32 @@ def _document(config: Any, overrides: Sequence[str]) -> Document:
 
 
 def _experiment(config: Any, overrides: Sequence[str], registry: Registry) -> Experiment:
-    return decode_experiment(_document(config, overrides), registry)
+    document = _document(config, overrides)
+    try:
+        return decode_experiment(document, registry)
+    except ConfigError as error:
+        raise ConfigError(in_text_order(document, [*error.problems, *_wiring_problems(document)])) from None
+
+
+def _wiring_problems(document: Document) -> list[Problem]:
+    """What is wrong with the keys of a graph whose options could not be decoded, so that all is told at once."""
+    model = document.data.get("model")
+    components = model.get("components") if isinstance(model, dict) else None
+    if not isinstance(components, dict):
+        return []
+    try:
+        rest = {key: value for key, value in document.data.items() if key in ("environment", "observation")}
+        experiment = decode_experiment(load_document({**rest, "model": "mlp"}), default_registry)
+        blueprint = _plan(experiment, None, None, default_registry)
+    except PolicysmithError:
+        return []  # without the observation's names nothing can be said
+    problems: list[Problem] = []
+    wire(
+        loose_keys(components),
+        list(blueprint.observations.inputs),
+        lambda path, message: problems.append(document.problem(("model", "components", *path), message)),
+    )
+    return problems
 
 
 def _plan(experiment: Experiment, observation_space: Any, action_space: Any, registry: Registry) -> Blueprint:

@@ -17,7 +17,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from policysmith.config.experiment import EXPERIMENT
 from policysmith.config.options import OptionSchema, Section
 
-__all__ = ["COMPONENT_KEYS", "argument_notes", "experiment_schema", "option_text", "type_options"]
+__all__ = ["COMPONENT_KEYS", "argument_notes", "experiment_schema", "option_text", "plain_text", "type_options"]
 
 Schema = dict[str, Any]
 
@@ -117,9 +117,9 @@ def type_options(entry: RegisteredType) -> dict[str, Schema]:
 
 
 def option_text(schema: Mapping[str, Any]) -> str:
-    """The values an option takes, in words: `integer > 0`, `list of text`, `'sync' or 'async'`, `activation`."""
+    """The values an option takes, in words: `integer > 0`, `list of texts`, `sync or async`, `activation`."""
     if "enum" in schema or "const" in schema:
-        return " or ".join(map(repr, schema.get("enum", [schema.get("const")])))
+        return " or ".join(map(str, schema.get("enum", [schema.get("const")])))
     if "x-slot" in schema or "x-components" in schema:
         return str(schema.get("x-slot", "components"))
     if "anyOf" in schema:
@@ -127,9 +127,9 @@ def option_text(schema: Mapping[str, Any]) -> str:
         return " or ".join(texts)
     kind = schema.get("type", "anything")
     if kind == "array" and schema.get("items"):
-        return f"list of {option_text(schema['items'])}"
+        return f"list of {re.sub(r'^(integer|number|text)', r'\1s', option_text(schema['items']))}"
     bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]
-    return " ".join([_KINDS.get(kind, kind), *bounds])
+    return " ".join([_KINDS.get(kind, kind), " and ".join(bounds)]).strip()
 
 
 def argument_notes(doc: str) -> dict[str, str]:
@@ -147,7 +147,12 @@ def argument_notes(doc: str) -> dict[str, str]:
         entry = re.match(r"[`*]*(\w+)[`*]*(?: \(.*?\))?: *(.*)", text) if indent == margin else None
         name = entry[1] if entry else name
         notes[name] = " ".join([*filter(None, [notes.get(name)]), entry[2] if entry else text])
-    return {name: _plain(note) for name, note in notes.items() if name}
+    return {name: plain_text(note) for name, note in notes.items() if name}
+
+
+def plain_text(text: str) -> str:
+    """One line, without the marks of reStructuredText."""
+    return " ".join(re.sub(r":\w+:`~?([^`]*)`", r"\1", text.replace("``", "`")).split())
 
 
 _KINDS = {"array": "list", "boolean": "true or false", "object": "mapping", "string": "text"}
@@ -204,14 +209,17 @@ def _described_options(entry: RegisteredType, definitions: Schema) -> dict[str, 
 
 
 def _slot(slot: str, entries: Mapping[str, RegisteredType]) -> Schema:
-    """A part in a slot: the name of a type, or a mapping with `type` and the options of that type."""
+    """A part in a slot: the name of a type, or a mapping with `type` and the options of that type.
+
+    A schedule may be a bare number, the constant.
+    """
     names = _names(entries)
     mapping = {
         "type": "object",
         "properties": {"type": _value(names), "template": TEMPLATE},
         "allOf": [_unless(["template"], {"required": ["type"]}), *_by_type(slot, entries)],
     }
-    return {"anyOf": [names, mapping]}
+    return {"anyOf": [names, mapping, *([{"type": "number"}] if slot == "schedule" else [])]}
 
 
 def _component(entries: Mapping[str, RegisteredType]) -> Schema:
@@ -303,9 +311,4 @@ def _mentioned(schema: Any) -> set[str]:
 
 def _summary(target: Any) -> str:
     """The first paragraph of a docstring as one line."""
-    return _plain((inspect.getdoc(target) or "").split("\n\n", 1)[0])
-
-
-def _plain(text: str) -> str:
-    """Without the marks of reStructuredText."""
-    return " ".join(re.sub(r":\w+:`~?([^`]*)`", r"\1", text.replace("``", "`")).split())
+    return plain_text((inspect.getdoc(target) or "").split("\n\n", 1)[0])

@@ -18,7 +18,7 @@ from policysmith.config.options import error_at, failures, located
 from policysmith.errors import did_you_mean
 from policysmith.registry import PartSpec, Registry
 
-__all__ = ["ComponentSpec", "Components", "GraphSpec", "decode_components", "name_problem"]
+__all__ = ["ComponentSpec", "Components", "GraphSpec", "decode_components", "loose_keys", "name_problem"]
 
 NAME = re.compile(r"[A-Za-z_]\w*")
 RESERVED = frozenset({"observation", "action", "action_mask", "action_log_prob", "is_init", "next", "reward", "done"})
@@ -104,6 +104,21 @@ def decode_components(value: Any, registry: Registry) -> GraphSpec:
     if errors:
         raise located("components", errors)
     return GraphSpec(specs)
+
+
+def loose_keys(components: Mapping[str, Any]) -> dict[str, ComponentSpec]:
+    """What each component as written reads and writes, whatever else is wrong with it: enough to check the wiring."""
+    ignored: list[InitErrorDetails] = []
+    return {
+        name: ComponentSpec(
+            name,
+            None,
+            _in_keys(entry.get("in_keys"), ignored)[0],
+            _names(entry.get("out_keys", name), "out_keys", ignored),
+        )
+        for name, entry in components.items()
+        if isinstance(name, str) and isinstance(entry, Mapping)
+    }
 
 
 def name_problem(name: object) -> str | None:

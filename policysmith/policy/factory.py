@@ -69,13 +69,17 @@ def make_blueprint(
         report,
         lambda: ActionDistribution(action_space, options.get("squash", False), options.get("std") == "dependent"),
     )
-    if observations is None or actions is None or len(heads) < len(ROLES):
+    if observations is None or actions is None:
         return None
     encoded = observations.encode(components, registry)
     context = {"action_layout": actions.layout}
     prefix = ("model", "components") if model.type == "graph" else ("model",)
     plan = make_plan(encoded, observations.inputs, lambda path, text: report((*prefix, *path), text), context=context)
-    if plan is None or not _all_used(plan, components, lambda path, text: report((*prefix, *path), text)):
+    if (
+        plan is None
+        or len(heads) < len(ROLES)
+        or not _all_used(plan, components, lambda path, text: report((*prefix, *path), text))
+    ):
         return None
     return Blueprint(plan, observations, actions)
 

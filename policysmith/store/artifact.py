@@ -38,7 +38,7 @@ T = TypeVar("T")
 CONFIG, MODEL, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 OPTIMIZER, TRAINING = "optimizer.safetensors", "training_state.json"
 OWN = frozenset({CONFIG, MODEL, MANIFEST, OPTIMIZER, TRAINING})
-PACKAGES = ("policysmith", "torch", "tensordict", "gymnasium")
+PACKAGES = ("torch", "tensordict", "gymnasium")
 READ_ATTEMPTS = 5
 SHOWN_MISFITS = 12
 
@@ -138,6 +138,7 @@ def _config(policy: ActorCritic) -> dict[str, Any]:
         )
     return {
         "format": CURRENT_FORMAT,
+        "policysmith": _version("policysmith"),
         "versions": {**{name: _version(name) for name in PACKAGES}, "python": platform.python_version()},
         "observation_space": encode_space(policy.observations.space),
         "action_space": encode_space(policy.actions.space),
@@ -359,8 +360,7 @@ def _built(file: Path, config: Mapping[str, Any], registry: Registry) -> ActorCr
     except KeyError as error:
         raise CheckpointError(f"{file}: says nothing of {error}, so this is no whole policy; save it anew") from None
     except PolicysmithError as error:
-        written = config.get("versions", {}).get("policysmith", "unknown")
-        remedy = f"register the types of your own that it uses; it was written by policysmith {written}"
+        remedy = f"register the types of your own that it uses; policysmith {config.get('policysmith')} wrote it"
         raise CheckpointError(f"{file}: the policy cannot be built here: {error}\n{remedy}") from error
 
 

@@ -15,7 +15,7 @@ INK, BAND, LINE, GOAL = "#3d4450", "#b9c7de", "#2f5fb3", "#c0792a"
 def plot_learning_curve(
     path: str | Path, steps: Sequence[int], returns: Sequence[float], title: str, goal: float | None = None
 ) -> Path:
-    """Episode returns against environment steps, with the mean of the 100 latest and the goal, as a PNG."""
+    """Episode returns against environment steps, with the mean of the 20 latest and the goal, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -23,8 +23,8 @@ def plot_learning_curve(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if len(returns):
-        axes.scatter(steps, returns, s=5, color=BAND, linewidths=0, label="episodes", rasterized=True)
-        axes.plot(steps, _running_mean(np.asarray(returns, float)), color=LINE, linewidth=1.8, label="mean of 100")
+        axes.scatter(steps, returns, s=7, color=BAND, linewidths=0, label="episodes", rasterized=True)
+        axes.plot(steps, _running_mean(np.asarray(returns, float)), color=LINE, linewidth=1.8, label="mean of 20")
     if goal is not None:
         axes.axhline(goal, color=GOAL, linewidth=1.0, linestyle=(0, (4, 3)), label=f"solved at {goal:g}")
     axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
@@ -44,7 +44,7 @@ def plot_learning_curve(
     return Path(path)
 
 
-def _running_mean(values: np.ndarray, window: int = 100) -> np.ndarray:
+def _running_mean(values: np.ndarray, window: int = 20) -> np.ndarray:
     sums = np.cumsum(np.insert(values, 0, 0.0))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)

@@ -15,6 +15,7 @@ from policysmith.errors import missing_extra
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.training.environments import make_environment, make_vector
+from policysmith.training.threads import few_threads
 
 __all__ = ["EvaluationResult", "evaluate_policy", "record_video"]
 
@@ -55,7 +56,8 @@ def evaluate_policy(
     torch.manual_seed(seed)
     policy.eval()
     try:
-        return _play(policy, environment, episodes, deterministic, seed)
+        with few_threads(policy):
+            return _play(policy, environment, episodes, deterministic, seed)
     finally:
         policy.train(was_training)
         torch.set_rng_state(state)

@@ -30,6 +30,7 @@ from policysmith.training.logging import Logger, Progress, TensorBoard, Window
 from policysmith.training.online import PPO, Report
 from policysmith.training.optimizer import Adam
 from policysmith.training.rollout import Collector
+from policysmith.training.threads import few_threads
 
 __all__ = ["TrainingResult", "run_training", "seed_everything"]
 
@@ -73,10 +74,13 @@ def run_training(
     run = _Run(experiment, policy, algorithm, environment, output)
     if resume is not None:
         run.resume(resume)
+    elif output is not None:
+        run.save()  # finds out now, not after the training, whether the place can be written
     environments = make_vector(environment)
     started, first_step = time.perf_counter(), run.step
     try:
         with ExitStack() as stack, _graceful_stop() as stop:
+            stack.enter_context(few_threads(policy))
             title = experiment.name or environment.id
             display = stack.enter_context(Progress(algorithm.total_steps, title, run.step, progress))
             loggers: list[Logger] = [display, *([TensorBoard(output / "logs", run.step)] if output else [])]

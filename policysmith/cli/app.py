@@ -1,0 +1,76 @@
+"""The `policysmith` program: its commands and what is said before them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated
+
+import typer
+
+from policysmith.cli.check import check
+from policysmith.cli.command import Debug, Plugins, command
+from policysmith.cli.eval import evaluate
+from policysmith.cli.help import Command, Group
+from policysmith.cli.list import list_types
+from policysmith.cli.new import new
+from policysmith.cli.schema import schema
+from policysmith.cli.show import show
+from policysmith.cli.train import train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line; the process ends with 0 (done), 1 (wrong input, or the task failed) or 2 (wrong usage)."""
+    app(prog_name="policysmith")
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and stop, if it is wanted."""
+    if wanted:
+        from policysmith import __version__
+
+        typer.echo(f"policysmith {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def policysmith(
+    plugin: Plugins = None,
+    debug: Debug = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Reinforcement-learning policies from data.
+
+    Describe a policy in a small YAML file; check it, train it, look into it.
+
+    Examples:
+        policysmith train cartpole
+        policysmith new policy.yaml --env Acrobot-v1
+        policysmith check policy.yaml
+        policysmith show policy.yaml --diagram svg
+    """
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {
+    "train": train,
+    "eval": evaluate,
+    "show": show,
+    "check": check,
+    "list": list_types,
+    "new": new,
+    "schema": schema,
+}
+for name, function in COMMANDS.items():
+    app.command(name, cls=Command)(command(function))

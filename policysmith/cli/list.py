@@ -1,0 +1,138 @@
+"""`policysmith list`: the registered types by slot, the options of one, and the presets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from policysmith.cli.arguments import AsJson
+from policysmith.cli.output import chatter_to_stderr, print_columns, print_json, print_rich
+from policysmith.errors import RegistryError, did_you_mean
+
+if TYPE_CHECKING:
+    from policysmith.api import TypeInfo
+
+__all__ = ["list_types"]
+
+
+def list_types(
+    pattern: Annotated[
+        str, typer.Argument(metavar="PATTERN", help="A name, a wildcard ('nn.*'), a slot (models), or presets.")
+    ] = "*",
+    slot: Annotated[str | None, typer.Option(metavar="SLOT", help="Only types for this slot.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the types that a configuration can name.
+
+    Each takes a line; of a type named in full the options are listed too.
+
+    Examples:
+        policysmith list
+        policysmith list components
+        policysmith list 'nn.*'
+        policysmith list mlp
+        policysmith list presets
+    """
+    if pattern in ("preset", "presets") and slot is None:
+        _list_presets(as_json)
+        return
+    with chatter_to_stderr():
+        from policysmith import api
+        from policysmith.registry import SLOTS
+
+        if slot is not None and slot not in SLOTS:
+            raise RegistryError(f"unknown slot {slot!r}{did_you_mean(slot, SLOTS)}; slots: {', '.join(SLOTS)}")
+        wanted = next((s for s in SLOTS if pattern in (s, _plural(s))), None) if slot is None else None
+        found = api.list_types("*" if wanted else pattern, wanted or slot)
+    if as_json:
+        print_json({"types": [asdict(info) for info in found]})
+    elif found and pattern in {info.name for info in found}:
+        _print_options(found)
+    elif found:
+        _print_types(found)
+    else:
+        raise RegistryError(_nothing(pattern, wanted or slot))
+
+
+def _nothing(pattern: str, slot: str | None) -> str:
+    from policysmith import api
+    from policysmith.registry import SLOTS
+
+    if pattern == "*" or pattern in map(_plural, SLOTS) or pattern in SLOTS:
+        return f"no type is registered for the slot {slot!r}"
+    names = {info.name for info in api.list_types(slot=slot)} | {_plural(s) for s in SLOTS}
+    return f"no type matches {pattern!r}{did_you_mean(pattern, sorted(names))}"
+
+
+def _plural(slot: str) -> str:
+    return f"{slot[:-1]}ies" if slot.endswith("y") else f"{slot}s"
+
+
+def _print_types(found: Sequence[TypeInfo]) -> None:
+    """A block a slot, aligned over all of them."""
+    from policysmith.config.schema import plain_text
+
+    width = max(len(info.name) for info in found)
+    for index, (slot, group) in enumerate(groupby(found, key=lambda info: info.slot)):
+        _print_heading(slot, first=index == 0)
+        print_columns([(info.name, plain_text(info.summary)) for info in group], [width])
+
+
+def _print_options(found: Sequence[TypeInfo]) -> None:
+    """Types of one name, with all their options: name, values, default."""
+    from policysmith.config.schema import option_text, plain_text, type_options
+    from policysmith.registry import default_registry
+
+    for index, info in enumerate(found):
+        options = type_options(default_registry.entry(info.slot, info.name))
+        _print_heading(f"{info.slot} {info.name}", first=index == 0)
+        print_rich(plain_text(info.summary), wrap=True)
+        if options:
+            typer.echo()
+            print_columns([(name, option_text(schema), _default(schema)) for name, schema in options.items()])
+
+
+def _default(schema: dict[str, Any]) -> str:
+    return _yaml(schema["default"]) if "default" in schema else "required"
+
+
+def _yaml(value: Any) -> str:
+    """A value as a person writes it in YAML, on one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_yaml(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_yaml, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)
+
+
+def _print_heading(text: str, *, first: bool = True) -> None:
+    from rich.text import Text
+
+    if not first:
+        typer.echo()
+    print_rich(Text(text, style="bold"))
+
+
+def _list_presets(as_json: bool) -> None:
+    with chatter_to_stderr():
+        from policysmith import api
+
+        found = [(name, _first_comment(api.PRESETS / f"{name}.yaml")) for name in api.presets()]
+    if as_json:
+        print_json({"presets": [{"name": name, "summary": summary} for name, summary in found]})
+    elif found:
+        _print_heading("presets")
+        print_columns(found)
+
+
+def _first_comment(path: Any) -> str:
+    """What a preset says of itself in its first line."""
+    with path.open(encoding="utf-8") as file:
+        line = file.readline()
+    return line.lstrip("# ").strip() if line.startswith("#") else ""

@@ -1,0 +1,129 @@
+"""`policysmith train`: train what a configuration describes, and store it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from policysmith.cli.arguments import Overrides, is_override
+from policysmith.cli.command import with_plugins
+from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
+from policysmith.errors import PolicysmithError
+
+if TYPE_CHECKING:
+    from policysmith.training.session import TrainingResult
+
+__all__ = ["train"]
+
+RUNS = Path("runs")
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def train(
+    ctx: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONFIG",
+            help="An experiment file, or a preset (see `policysmith list presets`). With --resume it may be left out.",
+        ),
+    ] = None,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the policy is stored; by default a new directory under runs/."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Train a stored policy further, in place unless --output is given."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the directory of the policy, and nothing else.")
+    ] = False,
+) -> None:
+    """Train a policy, evaluate it, and store it.
+
+    Ctrl-C stops after the current iteration and saves; the run can be resumed.
+
+    Examples:
+        policysmith train cartpole
+        policysmith train policy.yaml model.hidden=[128,128] --seed 3
+        policysmith train --resume runs/cartpole training.total_steps=1_000_000
+    """
+    config, overrides = _arguments(config, overrides or [], seed, resume)
+    place = output or (None if resume else _new_directory(config or ""))
+    if place and place != resume and (place / "manifest.json").exists():
+        raise PolicysmithError(f"{place} holds a policy already: choose another --output, or train it on with --resume")
+    with chatter_to_stderr():
+        from policysmith import api
+
+        result = api.train(config, overrides, output=place, seed=seed, resume=resume, progress=not quiet)
+    if quiet:
+        typer.echo(result.artifact)
+    else:
+        _summary(ctx, result, resumed=resume is not None)
+
+
+def _arguments(
+    config: str | None, overrides: list[str], seed: int | None, resume: Path | None
+) -> tuple[str | None, list[str]]:
+    """The configuration, if there is one, and all overrides."""
+    if resume and seed is not None:
+        raise typer.BadParameter("a resumed run keeps its own seed", param_hint="--seed")
+    if resume and config and is_override(config):
+        return None, [config, *overrides]
+    if config is None and resume is None:
+        raise typer.BadParameter("an experiment file or a preset is needed, such as 'cartpole'", param_hint="CONFIG")
+    return config, overrides
+
+
+def _new_directory(config: str) -> Path:
+    """`runs/<name of the configuration>`, with a number if that is taken."""
+    name = Path(config).name
+    name = next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name) or "policy"
+    place, number = RUNS / name, 2
+    while place.exists():
+        place, number = RUNS / f"{name}-{number}", number + 1
+    return place
+
+
+def _summary(ctx: typer.Context, result: TrainingResult, resumed: bool) -> None:
+    steps, evaluation = f"{result.steps:,}", result.evaluation
+    if resumed:  # the steps are those of all runs together
+        steps += f" in all, {duration(result.seconds)} in this run"
+    else:
+        steps += f" in {duration(result.seconds)} ({result.steps / max(result.seconds, 1e-9):,.0f} steps/s)"
+    rows: dict[str, Any] = {"steps": steps}
+    if evaluation:
+        score = mean_and_deviation(evaluation.mean, evaluation.std)
+        rows["return"] = f"{score} over {evaluation.episodes:,} episodes"
+    if result.interrupted:
+        rows["stopped"] = "before the end; everything learned is saved"
+    labels = {"learning_curve": "curve", "diagram": "diagram"}
+    if result.artifact:
+        rows["policy"] = shown_path(result.artifact)
+    rows |= {labels.get(name, name): shown_path(path) for name, path in result.files.items()}
+    facts(rows)
+    if result.artifact:
+        typer.echo()
+        facts(_next(ctx, result, shown_path(result.artifact)))
+
+
+def _next(ctx: typer.Context, result: TrainingResult, place: str) -> dict[str, Any]:
+    """What to try now, as commands."""
+    resume = ["train", "--resume", place]
+    if result.interrupted:
+        return {"resume": command_line(with_plugins(ctx, resume))}
+    further = [*resume, f"training.total_steps={2 * result.steps}", *_without_goal(result)]
+    commands = (["show", place], ["eval", place], further)
+    return {"next": [command_line(with_plugins(ctx, words)) for words in commands]}
+
+
+def _without_goal(result: TrainingResult) -> list[str]:
+    """A run that has met its goal goes on only without one."""
+    goal = result.policy.config.get("training", {}).get("solved_at")
+    met = goal is not None and result.evaluation is not None and result.evaluation.mean >= goal
+    return ["training.solved_at=null"] if met else []

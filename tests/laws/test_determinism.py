@@ -1,0 +1,127 @@
+"""Law 9: one configuration and one seed give the same weights, in any process, under any PYTHONHASHSEED."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from policysmith.graph.assemble import build_modules
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.registry import default_registry
+
+from .cases import IDS, VECTOR, config_of, every_case, input_names, model_of, one, plan_of
+
+ROOT = Path(__file__).parent.parent.parent
+INITIALIZERS = default_registry.names("initializer")
+
+
+def digest(module: nn.Module) -> str:
+    """A hash of every name, shape, type and bit of a module's state."""
+    total = hashlib.blake2b(digest_size=16)
+    for name, tensor in module.state_dict().items():
+        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total.update(tensor.contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def everything() -> dict[str, str]:
+    """Case, model and initializer → digest of what seed 7 builds."""
+    from .policies import MODELS, policy_of
+
+    types = {case_id: digest(model_of(case_id, seed=7)) for case_id in IDS}
+    policies: dict[str, ActorCritic] = {f"model:{name}": policy_of("dict", "hybrid", name, seed=7) for name in MODELS}
+    starts = {f"initializer:{name}": digest(initialised(name, seed=7)) for name in INITIALIZERS}
+    return types | {name: digest(policy) for name, policy in policies.items()} | starts
+
+
+def initialised(initializer: str, seed: int) -> nn.Module:
+    plan = plan_with(part={**config_of("mlp", one(VECTOR))["part"], "init": initializer})
+    return build_modules(plan, seed)["part"]
+
+
+def plan_with(**components):
+    from policysmith.graph.plan import make_plan
+    from policysmith.graph.spec import decode_components
+
+    plan = make_plan(decode_components(components, default_registry).components, {"in0": VECTOR}, pytest.fail)
+    assert plan is not None
+    return plan
+
+
+@pytest.fixture(scope="module")
+def other_processes() -> list[dict[str, str]]:
+    code = "import json; from tests.laws.test_determinism import everything; print(json.dumps(everything()))"
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("0", "12345")
+    ]
+    return [json.loads(process.communicate(timeout=120)[0]) for process in running]
+
+
+def test_other_processes_with_other_hash_seeds_build_the_same_weights(other_processes):
+    here = everything()
+    for there in other_processes:
+        assert {name: there.get(name) == found for name, found in here.items()} == dict.fromkeys(here, True)
+
+
+@every_case
+def test_a_component_added_leaves_the_weights_of_others_unchanged(case_id):
+    plan = plan_of(case_id, extra={"before": {"type": "mlp", "in_keys": input_names_of(case_id)}})
+    modules = build_modules(plan, seed=0)
+    assert len(modules) == 2
+    assert digest(modules["part"]) == digest(build_modules(plan_of(case_id), seed=0)["part"])
+
+
+def input_names_of(case_id: str) -> list[str]:
+    from .cases import case_of
+
+    return input_names(case_of(case_id)[1])
+
+
+@every_case
+def test_building_leaves_the_global_generator_as_it_was(case_id):
+    plan = plan_of(case_id)
+    before = torch.get_rng_state()
+    build_modules(plan, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@every_case
+def test_another_seed_gives_other_weights_or_there_is_nothing_to_draw(case_id):
+    drawn = [n for n, p in model_of(case_id).named_parameters() if p.dim() >= 2]
+    one_seed, another = model_of(case_id, seed=1).state_dict(), model_of(case_id, seed=2).state_dict()
+    assert all(not torch.equal(one_seed[name], another[name]) for name in drawn)
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_every_initializer_gives_finite_weights_of_the_same_shapes(name):
+    usual = initialised("orthogonal", seed=0).state_dict()
+    found = initialised(name, seed=0).state_dict()
+    assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in usual.items()}
+    assert all(t.isfinite().all() for t in found.values())
+
+
+def test_two_components_of_one_type_start_differently():
+    mlp = {"type": "mlp", "in_keys": "in0"}
+    modules = build_modules(plan_with(a=mlp, b=mlp), seed=0)
+    assert digest(modules["a"]) != digest(modules["b"])
+
+
+def test_the_order_of_declaration_changes_no_weight():
+    mlp = {"type": "mlp", "in_keys": "in0"}
+    forth, back = build_modules(plan_with(a=mlp, b=mlp), 0), build_modules(plan_with(b=mlp, a=mlp), 0)
+    assert [digest(forth[n]) for n in "ab"] == [digest(back[n]) for n in "ab"]

@@ -1,0 +1,43 @@
+"""Law 3: gradients are finite, and every trainable parameter gets one."""
+
+from __future__ import annotations
+
+import torch
+
+from .cases import every_case, model_of, results, tensors_of
+
+# case → parameters that get no gradient, with the reason.
+WITHOUT: dict[str, dict[str, str]] = {}
+
+
+@every_case
+def test_every_parameter_gets_a_finite_gradient(case_id):
+    model = model_of(case_id).train()
+    torch.manual_seed(0)
+    outputs = results(model(*tensors_of(case_id, batch=16)))
+    loss = sum((o * torch.randn(o.shape)).sum() for o in outputs)
+    if loss.requires_grad:
+        loss.backward()
+    without = {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+    assert without == set(WITHOUT.get(case_id, ()))
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@every_case
+def test_every_float_input_gets_a_finite_gradient(case_id):
+    model = model_of(case_id).train()
+    inputs = [t.requires_grad_(t.is_floating_point()) for t in tensors_of(case_id, batch=8)]
+    torch.manual_seed(0)
+    outputs = results(model(*inputs))
+    floats = [t for t in inputs if t.requires_grad]
+    if floats:
+        torch.autograd.backward([(o * torch.randn(o.shape)).sum() for o in outputs])
+    assert all(t.grad is not None and t.grad.isfinite().all() and t.grad.any() for t in floats)
+
+
+@every_case
+def test_a_frozen_part_asks_for_no_gradient_and_passes_it_on(case_id):
+    model = model_of(case_id).requires_grad_(False).eval()
+    inputs = [t.requires_grad_(t.is_floating_point()) for t in tensors_of(case_id)]
+    outputs = results(model(*inputs))
+    assert all(o.requires_grad == any(t.requires_grad for t in inputs) for o in outputs)

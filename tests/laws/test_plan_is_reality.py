@@ -1,0 +1,67 @@
+"""Law 1: what the plan says of shapes, types, parameters and cost is what the built model does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from policysmith.registry import default_registry
+
+from .cases import CASES, IMPORT_FAILURES, case_of, every_case, every_type, model_of, plan_of, results, tensors_of
+
+MATMULS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
+
+
+def test_every_module_of_the_package_imports():
+    assert not IMPORT_FAILURES
+
+
+@every_type
+def test_every_type_has_a_case(name):
+    case_of(name)
+
+
+def test_no_case_is_left_of_a_type_that_is_gone():
+    assert sorted(set(CASES) - {n for n in CASES if ":" in n} - set(default_registry.names("component"))) == []
+
+
+@every_case
+@pytest.mark.parametrize("batch", [1, 5])
+def test_planned_shapes_and_dtypes_are_real(case_id, batch):
+    model = model_of(case_id).eval()
+    outputs = results(model(*tensors_of(case_id, batch)))
+    planned = [model.plan.edges[key] for key in model.plan.node("part").spec.out_keys]
+    assert [(tuple(t.shape), t.dtype) for t in outputs] == [((batch, *s.shape), s.dtype) for s in planned]
+
+
+@every_case
+def test_planned_counts_are_real(case_id):
+    plan = plan_of(case_id)
+    model = model_of(case_id)
+    measure = plan.node("part").measure
+    assert plan.parameter_count == measure.parameters == sum(p.numel() for p in model.parameters())
+    assert measure.parameter_bytes == sum(p.numel() * p.element_size() for p in model.parameters())
+    assert measure.buffers == sum(b.numel() for b in model.buffers())
+    assert measure.buffer_bytes == sum(b.numel() * b.element_size() for b in model.buffers())
+
+
+@every_case
+def test_planned_flops_are_those_of_a_run_and_positive_where_matrices_multiply(case_id):
+    model = model_of(case_id).eval()
+    batch = 3
+    with FlopCounterMode(display=False) as counter:
+        model(*tensors_of(case_id, batch))
+    flops = model.plan.node("part").measure.flops
+    assert flops * batch == counter.get_total_flops()
+    weights = sum(m.weight.numel() for m in model.modules() if isinstance(m, MATMULS))
+    assert flops >= 2 * weights
+
+
+@every_case
+def test_planning_draws_no_random_number_and_makes_no_weight(case_id):
+    before = torch.get_rng_state()
+    plan = plan_of(case_id)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert plan.node("part").part.entry.name in case_id

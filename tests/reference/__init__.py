@@ -1,0 +1,1 @@
+"""Slow twins: the same mathematics written as plainly as possible."""
