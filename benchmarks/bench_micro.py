@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import gymnasium as gym
@@ -34,35 +35,44 @@ REPEATED_SPECS: tuple[dict[str, Any], ...] = (
 # policysmith's side
 
 
-def _policy() -> nn.Module:
+def _policy(shared: bool) -> Any:
     import policysmith
 
-    model = {"type": "mlp", "hidden": [64, 64], "activation": "tanh"}
+    model = {"type": "mlp", "hidden": [64, 64], "activation": "tanh", "shared": shared}
     return policysmith.build({"model": model}, OBSERVATION_SPACE, ACTION_SPACE, seed=0)
 
 
-def _graph(config: dict[str, Any]) -> nn.Module:
+def _graph(config: dict[str, Any]) -> Any:
     import policysmith
 
     return policysmith.build_model(config, seed=0)
 
 
-def _parse(text: str) -> object:
+def _parse(text: Path) -> object:
     from policysmith.config.load import load
 
     return load(text)
 
 
-def _check(config: dict[str, Any]) -> object:
-    import policysmith
+def _check(config: dict[str, Any]) -> Any:
+    from policysmith.graph.spec import decode_components
+    from policysmith.registry import default_registry
 
-    return policysmith.check(config)
+    return decode_components(config["components"], default_registry)
 
 
-def _plan(config: dict[str, Any]) -> object:
-    import policysmith
+def _plan(checked: Any) -> Any:
+    from policysmith.graph.plan import TensorSpec, _measure, make_plan
 
-    return policysmith.describe(config)
+    _measure.cache_clear()  # or only the first call would plan anything
+    return make_plan(checked.components, {"x": TensorSpec((WIDTH,))}, lambda path, message: None)
+
+
+def _build(plan: Any) -> nn.Module:
+    from policysmith.graph.assemble import build_modules
+    from policysmith.graph.model import GraphModel
+
+    return GraphModel(plan, build_modules(plan, 0), f"c{len(plan.nodes) - 1}")
 
 
 def _chain_config(specs: list[dict[str, Any]], features: int) -> dict[str, Any]:
@@ -74,11 +84,32 @@ def _chain_config(specs: list[dict[str, Any]], features: int) -> dict[str, Any]:
 # the peers' side
 
 
-class _HandWritten(Agent):
+class _Separate(Agent):
     """CleanRL's agent with the plain forward one would add to it."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return self.actor(x), self.critic(x).squeeze(-1)
+
+
+class _Shared(nn.Module):
+    """The same with one trunk: 4 → 64 → 64 → {2, 1}."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [layer_init(nn.Linear(4, 64)), nn.Tanh(), layer_init(nn.Linear(64, 64)), nn.Tanh()]
+        self.network = nn.Sequential(*layers)
+        self.actor, self.critic = layer_init(nn.Linear(64, 2), std=0.01), layer_init(nn.Linear(64, 1), std=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = self.network(x)
+        return self.actor(hidden), self.critic(hidden).squeeze(-1)
+
+    def get_action_and_value(self, x: Tensor, action: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        hidden = self.network(x)
+        probs = torch.distributions.Categorical(logits=self.actor(hidden))
+        if action is None:
+            action = probs.sample()
+        return action, probs.log_prob(action), probs.entropy(), self.critic(hidden)
 
 
 def _hand_component(spec: dict[str, Any]) -> nn.Module:
@@ -94,39 +125,43 @@ def _hand_component(spec: dict[str, Any]) -> nn.Module:
 # the benchmarks
 
 
+NETWORKS = {"4→64→64→{2,1}": True, "separate trunks": False}
+
+
 def acting() -> list[Row]:
     """Forward, sample, log-probability and value, as a rollout calls them."""
-    policy, agent = _pair()
-    act = policy.acting()
 
-    def row(batch: int, target: float) -> Row:
-        obs = torch.randn(batch, 4)
+    def row(name: str, shared: bool, batch: int, target: float | None) -> Row:
+        policy, agent = _pair(shared)
+        act, obs = policy.acting(), torch.randn(batch, 4)
 
         def peer() -> None:
             with torch.no_grad():
                 agent.get_action_and_value(obs)
 
-        return latency(f"acting, batch {batch}", compare(lambda: act(obs), peer), target)
+        return latency(f"acting, {name}, batch {batch}", compare(lambda: act(obs), peer), target)
 
-    return [row(1, 0.25), row(64, 0.40)]
+    bars = {1: 0.25, 64: 0.40}  # set for the shared trunk; the other network is for orientation
+    return [row(n, s, b, t if s else None) for n, s in NETWORKS.items() for b, t in bars.items()]
 
 
 def forward() -> list[Row]:
     """Logits and value without gradients."""
-    policy, agent = _pair()
 
-    def row(batch: int, target: float) -> Row:
+    def row(name: str, shared: bool, batch: int, target: float | None) -> Row:
+        policy, agent = _pair(shared)
         obs = torch.randn(batch, 4)
         with torch.no_grad():
             comparison = compare(lambda: policy(obs), lambda: agent(obs))
-        return latency(f"forward, batch {batch}", comparison, target)
+        return latency(f"forward, {name}, batch {batch}", comparison, target)
 
-    return [row(1, 0.5), row(64, 0.75)]
+    bars = {1: 0.5, 64: 0.75}
+    return [row(n, s, b, t if s else None) for n, s in NETWORKS.items() for b, t in bars.items()]
 
 
 def forward_backward() -> list[Row]:
     """A training pass: the network alone, and with log-probability and entropy as PPO needs them."""
-    policy, agent = _pair()
+    policy, agent = _pair(shared=False)
     obs, actions = torch.randn(128, 4), torch.randint(2, (128,))
 
     weights = {model: list(model.parameters()) for model in (policy, agent)}
@@ -166,26 +201,28 @@ def per_node() -> list[Row]:
 
 
 def build_1000() -> list[Row]:
-    """Checked, planned and initialised graph beside the bare modules; its stages apart."""
+    """Planned graph to initialised modules, beside the bare modules; the stages before it apart."""
     specs = [REPEATED_SPECS[i % len(REPEATED_SPECS)] for i in range(1000)]
     config = _chain_config(specs, WIDTH)
+    checked = _check(config)
+    plan = _plan(checked)
 
     def by_hand() -> nn.Module:
         return nn.ModuleDict({f"c{i}": _hand_component(spec) for i, spec in enumerate(specs)})
 
     _same_size(_graph(config), by_hand())
     kept: list[nn.Module] = []  # so that no side's clock pays for freeing the model before
-    building = compare(lambda: kept.append(_graph(config)), lambda: kept.append(by_hand()), rounds=9, inner=1)
-    text = yaml.safe_dump(config)
-    stages: dict[str, Callable[[], object]] = {
-        "parse YAML": lambda: _parse(text),
-        "check": lambda: _check(config),
-        "check and plan": lambda: _plan(config),
-    }
-    return [
-        latency("build 1,000 components", building, 2.0),
-        *(Row(f"1,000 components: {name}", duration(time_alone(stage))) for name, stage in stages.items()),
-    ]
+    building = compare(lambda: kept.append(_build(plan)), lambda: kept.append(by_hand()), rounds=9, inner=1)
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "graph.yaml"
+        path.write_text(yaml.safe_dump(config))
+        stages: dict[str, Callable[[], object]] = {
+            "parse YAML": lambda: _parse(path),
+            "check": lambda: _check(config),
+            "plan": lambda: _plan(checked),
+        }
+        rows = [Row(f"1,000 components: {name}", duration(time_alone(stage))) for name, stage in stages.items()]
+    return [latency("build 1,000 components", building, 2.0), *rows]
 
 
 def import_time() -> list[Row]:
@@ -196,8 +233,8 @@ def import_time() -> list[Row]:
     return [latency("import beside torch and tensordict", Comparison(*zip(*pairs, strict=True)), 1.1)]
 
 
-def _pair() -> tuple[Any, _HandWritten]:
-    policy, agent = _policy(), _HandWritten()
+def _pair(shared: bool) -> tuple[Any, Any]:
+    policy, agent = _policy(shared), _Shared() if shared else _Separate()
     _same_size(policy, agent)
     return policy, agent
 

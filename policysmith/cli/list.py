@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from policysmith.cli.arguments import AsJson
-from policysmith.cli.output import chatter_to_stderr, print_columns, print_json, print_rich
+from policysmith.cli.output import chatter_to_stderr, print_columns, print_json, print_paragraph, print_rich
 from policysmith.errors import RegistryError, did_you_mean
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _print_options(found: Sequence[TypeInfo]) -> None:
     for index, info in enumerate(found):
         options = type_options(default_registry.entry(info.slot, info.name))
         _print_heading(f"{info.slot} {info.name}", first=index == 0)
-        print_rich(plain_text(info.summary), wrap=True)
+        print_paragraph(plain_text(info.summary))
         if options:
             typer.echo()
             print_columns([(name, option_text(schema), _default(schema)) for name, schema in options.items()])

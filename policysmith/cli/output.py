@@ -25,10 +25,12 @@ __all__ = [
     "count",
     "duration",
     "facts",
+    "fits",
     "mean_and_deviation",
     "print_columns",
     "print_error",
     "print_json",
+    "print_paragraph",
     "print_problems",
     "print_rich",
     "shown_path",
@@ -42,6 +44,21 @@ LABEL = 10
 def print_rich(what: RenderableType, *, to_stderr: bool = False, wrap: bool = False) -> None:
     """Print something of rich's; lines are left whole unless `wrap` fits them into the terminal."""
     _console(to_stderr).print(what, soft_wrap=not wrap)
+
+
+def print_paragraph(text: str) -> None:
+    """A text, broken into lines between its words."""
+    import textwrap
+
+    typer.echo(textwrap.fill(text, _console(False).width))
+
+
+def fits(what: RenderableType) -> bool:
+    """Whether it fits into the width of stdout with words whole."""
+    from rich.measure import Measurement
+
+    console = _console(False)
+    return Measurement.get(console, console.options.update(width=1000), what).minimum <= console.width
 
 
 def print_json(data: Any) -> None:
@@ -83,7 +100,7 @@ def print_columns(rows: Sequence[Sequence[str]], widths: Sequence[int] = ()) -> 
     """Indented rows with aligned cells; what does not fit on a line is cut, and the first column stands out."""
     from rich.text import Text
 
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] if not widths else widths
+    widths = widths or [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     room = _console(False).width
     for row in rows:
         cells = [f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False)]

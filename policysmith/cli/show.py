@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from policysmith.cli.arguments import AsJson, Overrides
-from policysmith.cli.output import chatter_to_stderr, print_rich, shown_path, write_file
+from policysmith.cli.output import chatter_to_stderr, fits, print_rich, shown_path, write_file
 
 __all__ = ["Diagram", "show"]
 
@@ -66,9 +66,16 @@ def show(
     elif diagram:
         _draw(description, diagram, output, _name(config))
     else:
-        from policysmith.transform.table import table
+        _print_table(description)
 
-        print_rich(table(description), wrap=True)
+
+def _print_table(description: Mapping[str, Any]) -> None:
+    from policysmith.transform.table import table
+
+    drawn = table(description)
+    if not fits(drawn):
+        drawn.columns[0].no_wrap = False  # else long names leave no room for the inputs beside them
+    print_rich(drawn, wrap=True)
 
 
 def _by_suffix(output: Path) -> Diagram:

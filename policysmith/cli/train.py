@@ -96,12 +96,11 @@ def _summary(ctx: typer.Context, result: TrainingResult, resumed: bool) -> None:
         steps += f" in all, {duration(result.seconds)} in this run"
     else:
         steps += f" in {duration(result.seconds)} ({result.steps / max(result.seconds, 1e-9):,.0f} steps/s)"
-    rows: dict[str, Any] = {"steps": steps}
+    rows: dict[str, Any] = {"stopped": "before the end; what was learned is saved"} if result.interrupted else {}
+    rows["steps"] = steps
     if evaluation:
         score = mean_and_deviation(evaluation.mean, evaluation.std)
         rows["return"] = f"{score} over {evaluation.episodes:,} episodes"
-    if result.interrupted:
-        rows["stopped"] = "before the end; everything learned is saved"
     labels = {"learning_curve": "curve", "diagram": "diagram"}
     if result.artifact:
         rows["policy"] = shown_path(result.artifact)
@@ -117,13 +116,14 @@ def _next(ctx: typer.Context, result: TrainingResult, place: str) -> dict[str, A
     resume = ["train", "--resume", place]
     if result.interrupted:
         return {"resume": command_line(with_plugins(ctx, resume))}
-    further = [*resume, f"training.total_steps={2 * result.steps}", *_without_goal(result)]
-    commands = (["show", place], ["eval", place], further)
+    commands = (["show", place], ["eval", place], [*resume, *_further(result)])
     return {"next": [command_line(with_plugins(ctx, words)) for words in commands]}
 
 
-def _without_goal(result: TrainingResult) -> list[str]:
-    """A run that has met its goal goes on only without one."""
-    goal = result.policy.config.get("training", {}).get("solved_at")
-    met = goal is not None and result.evaluation is not None and result.evaluation.mean >= goal
-    return ["training.solved_at=null"] if met else []
+def _further(result: TrainingResult) -> list[str]:
+    """Overrides with which a finished run goes on: twice the steps, and no goal that is met already."""
+    training = result.policy.config.get("training", {})
+    goal, evaluation = training.get("solved_at"), result.evaluation
+    met = goal is not None and evaluation is not None and evaluation.mean >= goal
+    steps = 2 * training.get("total_steps", result.steps)
+    return [f"training.total_steps={steps:_}", *(["training.solved_at=null"] if met else [])]

@@ -127,7 +127,7 @@ def option_text(schema: Mapping[str, Any]) -> str:
         return " or ".join(texts)
     kind = schema.get("type", "anything")
     if kind == "array" and schema.get("items"):
-        return f"list of {re.sub(r'^(integer|number|text)', r'\1s', option_text(schema['items']))}"
+        return "list of " + re.sub("^(integer|number|text)", r"\1s", option_text(schema["items"]))
     bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS.items() if key in schema]
     return " ".join([_KINDS.get(kind, kind), " and ".join(bounds)]).strip()
 

@@ -39,7 +39,6 @@ CONFIG, MODEL, MANIFEST = "config.json", "model.safetensors", "manifest.json"
 OPTIMIZER, TRAINING = "optimizer.safetensors", "training_state.json"
 OWN = frozenset({CONFIG, MODEL, MANIFEST, OPTIMIZER, TRAINING})
 PACKAGES = ("torch", "tensordict", "gymnasium")
-READ_ATTEMPTS = 5
 SHOWN_MISFITS = 12
 
 
@@ -242,8 +241,8 @@ def _checksum(manifest: Mapping[str, Any]) -> str:
 
 
 def _settled(directory: Path, read: Callable[[Path], T]) -> T:
-    """What `read` finds; it tries anew where a save has put another artifact in place meanwhile."""
-    for _ in range(READ_ATTEMPTS - 1):
+    """What `read` finds; it reads anew when a save has put another artifact in place meanwhile."""
+    while True:
         found = find_directory(directory)
         before = _identity(found)
         try:
@@ -251,15 +250,14 @@ def _settled(directory: Path, read: Callable[[Path], T]) -> T:
         except CheckpointError:
             if _identity(find_directory(directory)) == before:
                 raise
-    return read(find_directory(directory))
 
 
 def _identity(directory: Path) -> tuple[Any, ...] | None:
     try:
         stat = directory.stat()
+        return directory, stat.st_ino, stat.st_ctime_ns, (directory / MANIFEST).read_bytes()
     except OSError:
         return None
-    return directory, stat.st_dev, stat.st_ino, stat.st_ctime_ns
 
 
 def _load(directory: Path, registry: Registry) -> ActorCritic:

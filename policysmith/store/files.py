@@ -119,18 +119,18 @@ def _sync(directory: Path) -> None:
 
 def _carry(source: Path, goal: Path, skip: Collection[str]) -> None:
     """Link what is in `source` and not in `goal`, all but the names in `skip`."""
-    for entry in os.scandir(source):
+    for entry in list(source.iterdir()):
         below = goal / entry.name
         if entry.name in skip:
             continue
-        if entry.is_dir(follow_symlinks=False):
-            below.mkdir(exist_ok=True)
-            _carry(Path(entry), below, ())
-            shutil.copystat(entry, below)
-            _sync(below)
-        elif not os.path.lexists(below):
-            with suppress(FileNotFoundError):  # its owner has removed it by now
-                _link(Path(entry), below)
+        with suppress(FileNotFoundError):  # its owner has removed it by now
+            if entry.is_dir() and not entry.is_symlink():
+                below.mkdir(exist_ok=True)
+                _carry(entry, below, ())
+                shutil.copystat(entry, below)
+                _sync(below)
+            elif not os.path.lexists(below):
+                _link(entry, below)
 
 
 def _link(source: Path, goal: Path) -> None:
@@ -187,11 +187,10 @@ def _siblings(target: Path, kind: Kind) -> list[Path]:
     """The directories of such names, the youngest first."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.{kind}-\d{{1,9}}-[0-9a-f]{{8}}\d+")
     found: list[tuple[float, Path]] = []
-    with suppress(FileNotFoundError):
-        for entry in os.scandir(target.parent):
-            if pattern.fullmatch(entry.name):
-                with suppress(FileNotFoundError):  # gone while we look
-                    found.append((entry.stat(follow_symlinks=False).st_ctime, Path(entry)))
+    for path in target.parent.iterdir() if target.parent.is_dir() else ():
+        if pattern.fullmatch(path.name):
+            with suppress(FileNotFoundError):  # gone while we look
+                found.append((path.lstat().st_ctime, path))
     return [path for _, path in sorted(found, reverse=True)]
 
 

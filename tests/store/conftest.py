@@ -83,7 +83,7 @@ def build_case() -> Callable[..., ActorCritic]:
     return build
 
 
-@pytest.fixture(scope="session", params=list(CASES))
+@pytest.fixture(params=list(CASES))
 def case(request) -> str:
     return request.param
 

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from policysmith.config.migrate import CURRENT_FORMAT
 from policysmith.errors import CheckpointError
 from policysmith.registry import Registry
-from policysmith.store import TrainingState, artifact, load, load_training, save
+from policysmith.store import TrainingState, artifact, files, load, load_training, save
 
 
 @pytest.fixture
@@ -74,9 +74,10 @@ def test_shared_weights_are_stored_once_and_shared_again(build_case, tmp_path):
 
 
 def test_saving_and_loading_leave_the_global_generator_alone(build_case, tmp_path):
-    policy = build_case("hybrid")
+    policy, training = build_case("hybrid"), training_state()
     before = torch.get_rng_state()
-    load(save(policy, tmp_path / "a", training=training_state()))
+    load(save(policy, tmp_path / "a", training=training))
+    load_training(tmp_path / "a")
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -185,7 +186,10 @@ def test_files_of_others_stay_in_the_directory(policy, build_case, tmp_path):
     assert names(tmp_path) == ["a"]
 
 
-def test_loading_while_another_saves_gives_one_of_the_two(build_case, tmp_path):
+@pytest.mark.parametrize("way", ["exchange", "renames"])
+def test_loading_while_another_saves_gives_one_of_the_two(build_case, tmp_path, monkeypatch, way):
+    if way == "renames":
+        monkeypatch.setattr(files, "_exchange", lambda *_: False)
     policies = [build_case("mlp", noise) for noise in (1, 2)]
     save(policies[0], tmp_path / "a", training=training_state(0))
     done = threading.Event()
