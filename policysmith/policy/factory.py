@@ -61,25 +61,18 @@ def make_blueprint(
     components = _components(model, registry, report)
     if components is None:
         return None
+
+    def report_component(path: Sequence[str | int], message: str) -> None:
+        report((*(("model", "components") if model.type == "graph" else ("model",)), *path), message)
+
     heads = _heads(components, report)
-    head = heads.get("policy")
-    options = head.part.options if head and head.part else {}
-    actions = _attempt(
-        ("model",),
-        report,
-        lambda: ActionDistribution(action_space, options.get("squash", False), options.get("std") == "dependent"),
-    )
+    actions = _attempt(("model",), report, lambda: _actions(action_space, heads.get("policy")))
+    good = _consents(model, components, report_component) and len(heads) == len(ROLES)
     if observations is None or actions is None:
         return None
     encoded = observations.encode(components, registry)
-    context = {"action_layout": actions.layout}
-    prefix = ("model", "components") if model.type == "graph" else ("model",)
-    plan = make_plan(encoded, observations.inputs, lambda path, text: report((*prefix, *path), text), context=context)
-    if (
-        plan is None
-        or len(heads) < len(ROLES)
-        or not _all_used(plan, components, lambda path, text: report((*prefix, *path), text))
-    ):
+    plan = make_plan(encoded, observations.inputs, report_component, context={"action_layout": actions.layout})
+    if plan is None or not good or not _all_used(plan, components, report_component):
         return None
     return Blueprint(plan, observations, actions)
 
@@ -106,6 +99,12 @@ def build_policy(
     return blueprint.build(seed, config)
 
 
+def is_batch_coupled(part: PartSpec) -> bool:
+    """Whether the type, or one nested in its options, lets rows of a batch influence each other."""
+    nested = [option for option in part.options.values() if isinstance(option, PartSpec)]
+    return bool(part.entry.traits.get("batch_coupled")) or any(map(is_batch_coupled, nested))
+
+
 def _components(model: PartSpec, registry: Registry, report: Report) -> Mapping[str, ComponentSpec] | None:
     try:
         return decode_components(model.build(), registry).components
@@ -127,6 +126,25 @@ def _heads(components: Mapping[str, ComponentSpec], report: Report) -> dict[str,
             names = ", ".join(repr(s.name) for s in found)
             report(("model", "components"), f"{names} all have the role {role}; there must be exactly one {usual!r}")
     return heads
+
+
+def _actions(space: spaces.Space[Any], head: ComponentSpec | None) -> ActionDistribution:
+    options = head.part.options if head is not None and head.part is not None else {}
+    return ActionDistribution(space, options.get("squash", False), options.get("std") == "dependent")
+
+
+def _consents(model: PartSpec, components: Mapping[str, ComponentSpec], report: Report) -> bool:
+    """Whether the model takes responsibility for types that couple the rows of a batch, if it has any."""
+    if model.entry.traits.get("batch_coupled") or model.options.get("batch_coupled"):
+        return True
+    coupled = [spec for spec in components.values() if spec.part is not None and is_batch_coupled(spec.part)]
+    for spec in coupled:
+        report(
+            (spec.name,),
+            "batch normalisation makes a row's action depend on the other rows of its batch: use layer or group "
+            "normalisation, or consent with batch_coupled: true on a model of type graph",
+        )
+    return not coupled
 
 
 def _all_used(plan: Plan, stated: Mapping[str, ComponentSpec], report: Report) -> bool:

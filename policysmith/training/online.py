@@ -16,6 +16,7 @@ from torch import Tensor
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import register
 from policysmith.training.advantages import generalized_advantages
+from policysmith.training.batch_statistics import hold_statistics, refresh_statistics
 from policysmith.training.objectives import clip_diagnostics, ppo_terms
 from policysmith.training.optimizer import Adam
 from policysmith.training.rollout import Collector, Episode, Rollout
@@ -107,10 +108,10 @@ class PPO:
             policy.eval()
             rollout = collector.collect(self.rollout_steps)
             policy.train()
+            hold_statistics(policy)
             scalars = self.update(policy, optimizer, rollout, progress)
             iteration += 1
-            if policy.has_statistics:
-                _update_statistics(policy, rollout)
+            _take_statistics(policy, rollout)
             if watch(Report(collector.step, iteration, rollout.episodes, scalars)):
                 break
         policy.eval()
@@ -189,9 +190,12 @@ def _over_rows(mask: Tensor, like: Tensor) -> Tensor:
     return mask.expand(*like.shape, mask.shape[-1])
 
 
-def _update_statistics(policy: ActorCritic, rollout: Rollout) -> None:
+def _take_statistics(policy: ActorCritic, rollout: Rollout) -> None:
+    """Between learning and acting: running normalisers and batch normalisations see the rollout's observations."""
     leaves = [leaf.flatten(0, 1) for leaf in rollout.observations]
-    policy.update_statistics(policy.observations.assemble(leaves))
+    if policy.has_statistics:
+        policy.update_statistics(policy.observations.assemble(leaves))
+    refresh_statistics(policy, leaves)
 
 
 def _explained_variance(batch: Batch) -> float:

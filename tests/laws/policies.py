@@ -29,7 +29,9 @@ OBSERVATIONS: dict[str, Callable[[], spaces.Space[Any]]] = {
         camera=spaces.Box(0, 255, (9, 9, 3), np.uint8),
         inner=spaces.Dict(room=spaces.Discrete(3, start=1), speed=spaces.Box(-1, 1, (2,), np.float32)),
     ),
-    "tuple": lambda: spaces.Tuple((spaces.Box(-1, 1, (2, 2)), spaces.Tuple((spaces.MultiBinary(2), spaces.Discrete(2))))),
+    "tuple": lambda: spaces.Tuple(
+        (spaces.Box(-1, 1, (2, 2)), spaces.Tuple((spaces.MultiBinary(2), spaces.Discrete(2))))
+    ),
 }
 
 ACTIONS: dict[str, Callable[[], spaces.Space[Any]]] = {
@@ -66,7 +68,9 @@ MODELS: dict[str, dict[str, Any]] = {
 MODELS.update({name: {} for name in default_registry.names("model") if name not in MODELS})
 
 
-def policy_of(observation: str, action: str, model: str = "mlp", *, seed: int | None = 0, **options: Any) -> ActorCritic:
+def policy_of(
+    observation: str, action: str, model: str = "mlp", *, seed: int | None = 0, **options: Any
+) -> ActorCritic:
     """A small policy for two named spaces, in evaluation mode; squashed where the action space's name says so."""
     squash = {"squash": True} if action.startswith("squashed") and model == "mlp" else {}
     spec = default_registry.decode("model", {"type": model, **MODELS[model], **squash, **options})

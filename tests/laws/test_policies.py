@@ -15,7 +15,8 @@ from .policies import ACTIONS, BATCH, MODELS, OBSERVATIONS, batch_of, leaves, li
 
 every_pair = pytest.mark.parametrize(("observation", "action"), [(o, a) for o in OBSERVATIONS for a in ACTIONS])
 chosen_pairs = pytest.mark.parametrize(
-    ("observation", "action"), [*(("vector", a) for a in ACTIONS), *((o, "hybrid") for o in OBSERVATIONS if o != "vector")]
+    ("observation", "action"),
+    [*(("vector", a) for a in ACTIONS), *((o, "hybrid") for o in OBSERVATIONS if o != "vector")],
 )
 every_action = pytest.mark.parametrize("action", ACTIONS)
 every_observation = pytest.mark.parametrize("observation", OBSERVATIONS)
@@ -184,7 +185,9 @@ def test_copies_compute_the_same_and_are_independent(observation, action, called
     expected = [t.detach().clone() for t in policy(obs)]
     for twin in (copy.deepcopy(policy), pickle.loads(pickle.dumps(policy))):
         assert same(twin(obs), expected)
-        assert same(twin.get_action_and_value(obs, deterministic=True), policy.get_action_and_value(obs, deterministic=True))
+        assert same(
+            twin.get_action_and_value(obs, deterministic=True), policy.get_action_and_value(obs, deterministic=True)
+        )
         with torch.no_grad():
             for parameter in twin.parameters():
                 parameter.fill_(float("nan"))
@@ -198,7 +201,9 @@ def test_state_is_named_by_component_and_nothing_else_is_stored(observation, act
     names = {name.split(".")[1] for name in policy.state_dict() if name.startswith("components.")}
     assert {"actor", "critic", "policy", "state_value"} <= names <= set(policy.components)
     assert all(name.startswith("components.") for name in policy.state_dict())
-    assert [n for n, _ in policy.named_parameters()] == [n for n in policy.state_dict() if n in dict(policy.named_parameters())]
+    assert [n for n, _ in policy.named_parameters()] == [
+        n for n in policy.state_dict() if n in dict(policy.named_parameters())
+    ]
     assert policy.plan.parameter_count == sum(p.numel() for p in policy.parameters())
 
 
@@ -238,7 +243,9 @@ def test_acting_and_evaluating_compile_whole(model, action):
     policy = lively(policy_of("vector", action, model))
     obs = batch_of(policy)
     torch._dynamo.reset()
-    act = torch.compile(lambda o: policy.get_action_and_value(o, deterministic=True), fullgraph=True, backend="aot_eager")
+    act = torch.compile(
+        lambda o: policy.get_action_and_value(o, deterministic=True), fullgraph=True, backend="aot_eager"
+    )
     evaluate = torch.compile(policy.evaluate_actions, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
         found = act(obs)

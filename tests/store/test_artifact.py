@@ -186,6 +186,12 @@ def test_files_of_others_stay_in_the_directory(policy, build_case, tmp_path):
     assert names(tmp_path) == ["a"]
 
 
+def test_an_artifact_that_a_killed_process_had_set_aside_is_loaded(policy, tmp_path):
+    save(policy, tmp_path / "a", training=training_state()).rename(tmp_path / ".a.old-999999999-0123abcd0")
+    assert same_state(load(tmp_path / "a"), policy)
+    assert load_training(tmp_path / "a").data["step"] == 5
+
+
 @pytest.mark.parametrize("way", ["exchange", "renames"])
 def test_loading_while_another_saves_gives_one_of_the_two(build_case, tmp_path, monkeypatch, way):
     if way == "renames":
@@ -195,7 +201,7 @@ def test_loading_while_another_saves_gives_one_of_the_two(build_case, tmp_path, 
     done = threading.Event()
 
     def write():
-        for step in range(80):
+        for step in range(60):
             save(policies[step % 2], tmp_path / "a", training=training_state(step))
         done.set()
 

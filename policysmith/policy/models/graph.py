@@ -11,6 +11,9 @@ __all__ = ["graph"]
 
 
 @register("graph", slot="model")
-def graph(components: Annotated[GraphSpec, Components()]) -> GraphSpec:
-    """Any network of components with one `action_head` and one `value_head`."""
+def graph(components: Annotated[GraphSpec, Components()], batch_coupled: bool = False) -> GraphSpec:
+    """Any network of components with one `action_head` and one `value_head`.
+
+    `batch_coupled: true` consents to types that let the rows of a batch influence each other (batch normalisation).
+    """
     return components

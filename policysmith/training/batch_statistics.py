@@ -1,0 +1,39 @@
+"""Batch normalisation under PPO: one set of running statistics from acting to the last epoch.
+
+With statistics of each minibatch the new policy would differ from the old one before any step was taken. So the loss
+uses the running ones, and they are refreshed once an iteration, between learning and acting.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from policysmith.policy.actor_critic import ActorCritic
+
+__all__ = ["hold_statistics", "refresh_statistics"]
+
+
+def batch_norms(policy: ActorCritic) -> list[nn.Module]:
+    """Every batch normalisation of the policy."""
+    roots = [getattr(component, "module", component) for component in policy.components.values()]
+    return [module for root in roots for module in root.modules() if isinstance(module, _BatchNorm)]
+
+
+def hold_statistics(policy: ActorCritic) -> None:
+    """After `policy.train()`: batch normalisations keep to their running statistics."""
+    for module in batch_norms(policy):
+        module.eval()
+
+
+@torch.no_grad()
+def refresh_statistics(policy: ActorCritic, leaves: list[Tensor], rows: int = 1024) -> None:
+    """Take the observations (leaves with R rows) into the running statistics, `rows` at a time."""
+    if not batch_norms(policy):
+        return
+    policy.train()
+    for parts in zip(*(leaf.split(rows) for leaf in leaves), strict=True):
+        if len(parts[0]) > 1:  # one row has no variance
+            policy.forward(policy.observations.assemble(parts))
+    policy.eval()
