@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_micro, bench_ppo
+from benchmarks import bench_micro, bench_ppo, bench_tower
 from benchmarks.harness import Row, machine, table
 
 BENCHMARKS = {
@@ -20,6 +20,10 @@ BENCHMARKS = {
         bench_micro.per_node,
         bench_micro.build_1000,
         bench_micro.import_time,
+        bench_tower.tower_creation,
+        bench_tower.tower_passes,
+        bench_tower.tower_sampling,
+        bench_tower.tower_memory,
         bench_ppo.ppo_cleanrl,
         bench_ppo.ppo_sb3,
     )

@@ -5,7 +5,6 @@ A configuration is a path, a preset's name, a mapping, or an OmegaConf DictConfi
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ import policysmith.training.online  # noqa: F401 - importing registers the types
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.load import Document
 from policysmith.config.load import load as load_document
-from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem
+from policysmith.config.schema import option_text, type_options
+from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem, did_you_mean
 from policysmith.graph.model import build_model
 from policysmith.graph.spec import loose_keys
 from policysmith.graph.wiring import wire
@@ -172,8 +172,7 @@ def list_types(pattern: str = "*", slot: str | None = None, registry: Registry |
     for name_of_slot in SLOTS if slot is None else (slot,):
         for name in registry.names(name_of_slot, pattern):
             entry = registry.entry(name_of_slot, name)
-            parameters = entry.schema.parameters.items()
-            options = {n: inspect.formatannotation(a) for n, (a, _) in parameters if n not in entry.schema.inferred}
+            options = {option: option_text(schema) for option, schema in type_options(entry).items()}
             found.append(TypeInfo(name_of_slot, name, entry.summary, options))
     return found
 
@@ -186,6 +185,8 @@ def presets() -> list[str]:
 def _document(config: Any, overrides: Sequence[str]) -> Document:
     if isinstance(config, str) and config in presets():
         config = PRESETS / f"{config}.yaml"
+    elif isinstance(config, str) and not Path(config).exists() and (hint := did_you_mean(config, presets())):
+        raise ConfigError(f"{config!r} is neither a file nor a preset{hint}")
     return load_document(config, overrides)
 
 

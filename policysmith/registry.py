@@ -49,8 +49,10 @@ class Entry:
 
     @property
     def summary(self) -> str:
-        """The first line of the type's docstring."""
-        return (inspect.getdoc(self.target) or "").split("\n", 1)[0]
+        """The first sentence of the type's docstring."""
+        paragraph = " ".join((inspect.getdoc(self.target) or "").split("\n\n", 1)[0].split())
+        sentence = paragraph.split(". ", 1)[0].rstrip(".")
+        return f"{sentence}." if sentence else ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,6 +52,12 @@ class Command(_Plain, TyperCommand):
 class Group(_Plain, TyperGroup):
     """All commands, with plain help."""
 
+    commands: dict[str, Any]
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names in the order in which they were declared."""
+        return list(self.commands)
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`COMMAND [OPTIONS]`."""
         return ["COMMAND", "[OPTIONS]"]

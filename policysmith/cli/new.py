@@ -68,5 +68,7 @@ def new(
 
 def starter(file: str, environment: str) -> str:
     """The text of the file."""
-    plain = re.fullmatch(r"[A-Za-z][\w./-]*", environment)
+    from policysmith.config.yaml_text import core_scalar
+
+    plain = re.fullmatch(r"[A-Za-z][\w./-]*", environment) and core_scalar(environment) == environment
     return TEMPLATE.format(file=command_line([file]), environment=environment if plain else json.dumps(environment))

@@ -55,7 +55,7 @@ def train(
     """
     config, overrides = _arguments(config, overrides or [], seed, resume)
     place = output or (None if resume else _new_directory(config or ""))
-    if place and place != resume and (place / "manifest.json").exists():
+    if place and not (resume and _same(place, resume)) and (place / "manifest.json").exists():
         raise PolicysmithError(f"{place} holds a policy already: choose another --output, or train it on with --resume")
     with chatter_to_stderr():
         from policysmith import api
@@ -78,6 +78,10 @@ def _arguments(
     if config is None and resume is None:
         raise typer.BadParameter("an experiment file or a preset is needed, such as 'cartpole'", param_hint="CONFIG")
     return config, overrides
+
+
+def _same(place: Path, other: Path) -> bool:
+    return place.resolve() == other.resolve()
 
 
 def _new_directory(config: str) -> Path:

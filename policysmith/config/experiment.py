@@ -82,7 +82,7 @@ class Experiment:
             "training": self.training.encode() if self.training else None,
             "evaluation": asdict(self.evaluation),
         }
-        return {key: value for key, value in sections.items() if value is not None}
+        return {key: value for key, value in sections.items() if value is not None or key == "seed"}
 
 
 def sections(

@@ -19,10 +19,11 @@ def component_seed(seed: int, name: str) -> int:
     return int.from_bytes(digest, "little") >> 1
 
 
-def build_modules(plan: Plan, seed: int | None) -> dict[str, nn.Module]:
+def build_modules(plan: Plan, seed: int | None, *, initialized: bool = True) -> dict[str, nn.Module]:
     """One initialised module a component, in the order they run; `use` gives the shared module again.
 
     `seed=None` takes a base from torch's global generator; that generator is otherwise left as it was.
+    `initialized=False` skips the initialisation by role, for weights that are to be loaded anyway.
     """
     base = int(torch.randint(2**62, ()).item()) if seed is None else seed
     generator = torch.default_generator
@@ -32,7 +33,7 @@ def build_modules(plan: Plan, seed: int | None) -> dict[str, nn.Module]:
         for node in plan.nodes:
             if node.spec.use is None:
                 generator.manual_seed(component_seed(base, node.name))
-                modules[node.name] = _build(node)
+                modules[node.name] = _build(node, initialized)
         for node in plan.nodes:
             if node.spec.use is not None:
                 modules[node.name] = modules[node.spec.use]
@@ -41,10 +42,12 @@ def build_modules(plan: Plan, seed: int | None) -> dict[str, nn.Module]:
     return {node.name: modules[node.name] for node in plan.nodes}
 
 
-def _build(node: NodePlan) -> nn.Module:
+def _build(node: NodePlan, initialized: bool) -> nn.Module:
     module: nn.Module = node.part.build(**node.context)
     init = node.spec.init
-    if init is None:
+    if not initialized:
+        pass
+    elif init is None:
         initialize(module)
     elif (initializer := init.build()) is not None:
         initialize(module, initializer)

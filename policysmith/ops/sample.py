@@ -23,6 +23,7 @@ __all__ = [
 ]
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+TINY = 1e-38  # no clock shows zero: 0/0 would be the greatest of all
 SATURATION = 1e-6  # keeps atanh finite: |tanh| ≤ 1 - SATURATION in float32
 # Gauss–Hermite nodes and weights for E[f(z)], z standard normal: Σ w f(z), exact for polynomials up to degree 15.
 _NODES, _WEIGHTS = (
@@ -53,7 +54,8 @@ def categorical_sample(log_probs: Tensor) -> Tensor:
 
     Efraimidis & Spirakis 2006; the same law as adding Gumbel noise to the logits.
     """
-    return (log_probs.exp() / torch.empty_like(log_probs).exponential_()).argmax(-1)
+    clocks = torch.empty_like(log_probs, dtype=torch.float32).exponential_().add_(TINY)
+    return (log_probs.exp() / clocks).argmax(-1)
 
 
 def categorical_log_prob(log_probs: Tensor, index: Tensor) -> Tensor:

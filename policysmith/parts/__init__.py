@@ -10,6 +10,8 @@ from policysmith.parts.mlp import MLP
 from policysmith.parts.normalizer import RunningNormalizer
 from policysmith.parts.norms import layer_norm
 from policysmith.parts.reshape import Flatten
+from policysmith.parts.residual_tower import ResidualTower
+from policysmith.parts.squeeze_excitation import SqueezeExcitation
 from policysmith.parts.torch_layers import TORCH_LAYERS
 
 __all__ = [
@@ -25,7 +27,9 @@ __all__ = [
     "Nature",
     "OneHot",
     "ReLU2",
+    "ResidualTower",
     "RunningNormalizer",
+    "SqueezeExcitation",
     "Sum",
     "ToFloat",
     "layer_norm",

@@ -54,5 +54,5 @@ class ReLU2(nn.Module):
     """Squared ReLU (Primer, arXiv 2109.08668)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*) → relu(x)² (*)."""
+        """x (*) → relu(x)² (*)."""
         return x.relu().square()

@@ -103,7 +103,7 @@ class _Residual(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (B, C, H, W) → (B, C, H, W)."""
+        """x (B, C, H, W) → (B, C, H, W)."""
         return x + self.conv2(self.conv1(x.relu()).relu())
 
 

@@ -16,23 +16,30 @@ __all__ = ["Embedding"]
 
 @register("embedding", indices=True)
 class Embedding(nn.Module):
-    """One table for all variables: (*,) → (*, dim) for one variable, (*, K) → (*, K·dim) for K of them.
+    """One table for all variables: (*,) → (*, dim) for one variable, (*, *event) → (*, K·dim) for K of them.
 
     `categories` holds each variable's number of values; indices start at 0.
     """
 
     offsets: Tensor
 
-    def __init__(self, categories: Annotated[tuple[int, ...], Infer("categories")], dim: Width = 64) -> None:
+    def __init__(
+        self,
+        categories: Annotated[tuple[int, ...], Infer("categories")],
+        event_shape: Annotated[tuple[int, ...], Infer("event_shape")] = (),
+        dim: Width = 64,
+    ) -> None:
         super().__init__()
-        self.single = len(categories) == 1
+        self.event_ndim = len(event_shape)
         self.table = nn.Embedding(sum(categories), dim)
         self.register_buffer("offsets", _offsets(categories), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*,) or (*, K) int64 → (*, dim) or (*, K·dim)."""
-        if self.single:
+        """x (*, *event) int64 → (*, K·dim)."""
+        if not self.event_ndim:
             return self.table(x)
+        if self.event_ndim > 1:
+            x = x.flatten(-self.event_ndim)
         return self.table(x + self.offsets).flatten(-2)
 
 

@@ -25,7 +25,7 @@ class ImageEncoder(nn.Module):
         self.layout, self.scale = layout, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*, H, W, C) → (*, C, H, W) float."""
+        """x (*, H, W, C) → (*, C, H, W) float."""
         if self.layout == "hwc":
             x = x.movedim(-1, -3)
         elif self.layout == "hw":
@@ -35,7 +35,7 @@ class ImageEncoder(nn.Module):
 
 @register("one_hot", indices=True)
 class OneHot(nn.Module):
-    """Category indices as indicator vectors: (*,) → (*, N) for one variable, (*, K) → (*, ΣN_k) for K.
+    """Category indices as indicator vectors: (*,) → (*, N) for one variable, (*, *event) → (*, ΣN_k) for several.
 
     An index outside its range gives zeros.
     """
@@ -43,17 +43,23 @@ class OneHot(nn.Module):
     values: Tensor
     variables: Tensor
 
-    def __init__(self, categories: Annotated[tuple[int, ...], Infer("categories")]) -> None:
+    def __init__(
+        self,
+        categories: Annotated[tuple[int, ...], Infer("categories")],
+        event_shape: Annotated[tuple[int, ...], Infer("event_shape")] = (),
+    ) -> None:
         super().__init__()
-        self.single = len(categories) == 1
+        self.event_ndim = len(event_shape)
         values = [v for n in categories for v in range(n)]
         variables = [k for k, n in enumerate(categories) for _ in range(n)]
         self.register_buffer("values", torch.tensor(values), persistent=False)
         self.register_buffer("variables", torch.tensor(variables), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*,) or (*, K) integers → (*, ΣN) float32."""
-        x = x.unsqueeze(-1) if self.single else x.index_select(-1, self.variables)
+        """x (*, *event) integers → (*, ΣN) float32."""
+        if self.event_ndim > 1:
+            x = x.flatten(-self.event_ndim)
+        x = x.index_select(-1, self.variables) if self.event_ndim else x.unsqueeze(-1)
         return x.eq(self.values).float()
 
 
@@ -66,6 +72,6 @@ class ToFloat(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*, *event) → x / scale, float32."""
+        """x (*, *event) → x / scale, float32."""
         x = x.float()
         return x if self.scale == 1.0 else x * (1.0 / self.scale)

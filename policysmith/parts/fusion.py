@@ -64,7 +64,7 @@ class FiLM(nn.Module):
         self.shift = nn.Linear(width, x_shape[0])
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """X (*, C, …), condition (*, K) → (*, C, …)."""
+        """x (*, C, …), condition (*, K) → (*, C, …)."""
         scale, shift = self.scale(condition), self.shift(condition)
         for _ in range(self.spatial):
             scale, shift = scale.unsqueeze(-1), shift.unsqueeze(-1)

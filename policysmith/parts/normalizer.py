@@ -40,7 +40,7 @@ class RunningNormalizer(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*, *event) → normalised x."""
+        """x (*, *event) → normalised x."""
         return ((x - self.mean) * (self.variance + self.eps).rsqrt()).clamp(-self.clip, self.clip)
 
     @torch.no_grad()

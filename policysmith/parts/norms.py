@@ -28,7 +28,7 @@ class _ChannelsLast(nn.Module):
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (B, C, *spatial) → the same, normalised over C at each position."""
+        """x (B, C, *spatial) → the same, normalised over C at each position."""
         return self.norm(x.movedim(1, -1)).movedim(-1, 1)
 
 

@@ -20,5 +20,5 @@ class Flatten(nn.Module):
         self.event_ndim = len(event_shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*, *event) → (*, F)."""
+        """x (*, *event) → (*, F)."""
         return x.flatten(-self.event_ndim) if self.event_ndim else x.unsqueeze(-1)

@@ -82,7 +82,7 @@ TORCH_LAYERS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
     "nn.Sigmoid": (nn.Sigmoid, ()),
     "nn.ELU": (nn.ELU, ("alpha",)),
     "nn.LeakyReLU": (nn.LeakyReLU, ()),
-    "nn.PReLU": (nn.PReLU, ()),
+    "nn.PReLU": (nn.PReLU, ("init",)),
     "nn.Softmax": (nn.Softmax, ()),
     "nn.Dropout": (nn.Dropout, ()),
     "nn.Dropout2d": (nn.Dropout2d, ()),

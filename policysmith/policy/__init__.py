@@ -3,6 +3,7 @@
 from policysmith.policy import models
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.board_heads import BoardPolicyHead, BoardValueHead
 from policysmith.policy.factory import build_policy
 from policysmith.policy.heads import ActionHead, ValueHead
 from policysmith.policy.observations import Observations
@@ -13,6 +14,8 @@ __all__ = [
     "ActionHead",
     "ActorCritic",
     "ActorCriticProtocol",
+    "BoardPolicyHead",
+    "BoardValueHead",
     "Observations",
     "ValueHead",
     "build_policy",

@@ -6,6 +6,7 @@ and entropies (B,). Plain tensor code that traces with the model; no `torch.dist
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -110,24 +111,27 @@ class CategoricalLeaf(nn.Module):
 class GaussianLeaf(nn.Module):
     """A Box with a diagonal Gaussian. D numbers.
 
-    `squash` bounds the action by tanh, scaled to the space's limits; `dependent_std` clamps the log-deviation, which
-    a network gives then.
+    `squash` bounds the action by tanh, scaled to the space's limits. With `dependent_std` a network gives the
+    log-deviation: it is clamped, and its zero stands for `initial_std`.
     """
 
     mask_width = 0
     centre: Tensor
     half_range: Tensor
 
-    def __init__(self, space: spaces.Box, squash: bool, dependent_std: bool) -> None:
+    def __init__(self, space: spaces.Box, squash: bool, dependent_std: bool, initial_std: float) -> None:
         super().__init__()
         self.space, self.squash, self.dependent_std = space, squash, dependent_std
+        self.log_initial_std = math.log(initial_std)
         self.size = int(np.prod(space.shape))
         self.parameters_wanted = 2 * self.size
         self.shape = tuple(space.shape)
         low, high = (torch.as_tensor(bound.astype(np.float32)).flatten() for bound in (space.low, space.high))
-        if squash and not (torch.isfinite(low).all() and torch.isfinite(high).all()):
+        if squash and not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low < high).all()):
             raise ConfigError(
                 "squash needs an action space with finite bounds; set squash: false or rescale the actions"
+                if (low < high).all()
+                else "squash needs bounds that differ: an action with low = high can't be chosen; set squash: false"
             )
         self.register_buffer("centre", (low + high) / 2, persistent=False)
         self.register_buffer("half_range", (high - low) / 2, persistent=False)
@@ -136,12 +140,13 @@ class GaussianLeaf(nn.Module):
     def split(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (*, 2D) → loc (*, D), log_std (*, D)."""
         loc, log_std = params[..., : self.size], params[..., self.size :]
-        return loc, log_std.clamp(*LOG_STD_RANGE) if self.dependent_std else log_std
+        return loc, (log_std + self.log_initial_std).clamp(*LOG_STD_RANGE) if self.dependent_std else log_std
 
     def choose(self, params: Tensor, mask: Tensor | None, deterministic: bool) -> tuple[Tensor, Tensor]:
         """Parameters (*, 2D) → action (*, *shape), log_prob (*)."""
         loc, log_std = self.split(params)
-        u = loc if deterministic else loc + log_std.exp() * torch.randn_like(loc)
+        # No gradient flows through the action: its log-probability has that of the score, as with Categorical.
+        u = loc.detach() if deterministic else (loc + log_std.exp() * torch.randn_like(loc)).detach()
         if self.squash:
             limit = 1.0 - sample.SATURATION
             y = self.centre + self.half_range * u.tanh().clamp(-limit, limit)
@@ -181,12 +186,18 @@ class ActionDistribution(nn.Module):
     Parameters are flat, (B, P): the leaves' one after another, depth first. Log-probabilities and entropies add up.
     """
 
-    def __init__(self, space: spaces.Space[Any], squash: bool = False, dependent_std: bool = False) -> None:
+    def __init__(
+        self,
+        space: spaces.Space[Any],
+        squash: bool = False,
+        dependent_std: bool = False,
+        initial_std: float = 1.0,
+    ) -> None:
         super().__init__()
         self.space, self.dependent_std = space, dependent_std
         found = list(leaf_spaces(space, "action"))
         self.paths: list[SpacePath] = [path for path, _ in found]
-        self.leaf_modules = nn.ModuleList(_leaf(leaf, squash, dependent_std) for _, leaf in found)
+        self.leaf_modules = nn.ModuleList(_leaf(leaf, squash, dependent_std, initial_std) for _, leaf in found)
         self.sizes = [leaf.parameters_wanted for leaf in self.leaves]
         self.composite = self.paths != [()]
         self.discrete = [i for i, leaf in enumerate(self.leaves) if leaf.mask_width]
@@ -253,6 +264,13 @@ class ActionDistribution(nn.Module):
             arrays.append(array.astype(leaf.space.dtype, copy=False))
         return self.structure(arrays)
 
+    def first(self, action: Any) -> Any:
+        """The first row of a batch of NumPy actions: arrays, or for Discrete a scalar."""
+        rows = [a[0] for a in self.leaves_of(action)]
+        return self.structure(
+            [r if leaf.mask_width else np.asarray(r) for leaf, r in zip(self.leaves, rows, strict=True)]
+        )
+
     def _split(self, params: Tensor) -> list[Tensor]:
         if len(self.sizes) == 1:
             return [params]
@@ -264,12 +282,12 @@ class ActionDistribution(nn.Module):
         return [given.get(i) for i in range(len(self.leaves))]
 
 
-def _leaf(space: Any, squash: bool, dependent_std: bool) -> CategoricalLeaf | GaussianLeaf:
+def _leaf(space: Any, squash: bool, dependent_std: bool, initial_std: float) -> CategoricalLeaf | GaussianLeaf:
     if not isinstance(space, spaces.Box):
         return CategoricalLeaf(space)
     if not np.issubdtype(space.dtype, np.floating):
         raise ConfigError(f"a Box action space of {space.dtype} is not continuous: declare it as MultiDiscrete")
-    return GaussianLeaf(space, squash, dependent_std)
+    return GaussianLeaf(space, squash, dependent_std, initial_std)
 
 
 def _sizes(space: Any) -> tuple[int, ...]:

@@ -16,13 +16,14 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from policysmith.errors import ShapeError
 from policysmith.graph.container import ComponentContainer
 from policysmith.graph.plan import Plan
 from policysmith.graph.program import Program, Step, run_steps, steps_for
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.distributions import DistributionView, named_parameters
-from policysmith.policy.masks import legal_mask as read_mask
-from policysmith.policy.observations import MASK, ROOT, Observations
+from policysmith.policy.masks import legal_masks
+from policysmith.policy.observations import MASK, ROOT, Leaf, Observations
 from policysmith.policy.spaces import pick
 
 __all__ = ["ActorCritic"]
@@ -62,7 +63,11 @@ class ActorCritic(TensorDictModuleBase):
         if type(obs) is Tensor and not is_compiling():
             program = self._forwards.get(self.training)  # the hot path: one tensor, compiled before
             if program is not None:
-                return program.run(obs)
+                try:
+                    return program.run(obs)
+                except (RuntimeError, ValueError) as error:
+                    self._blame_shapes([obs], error)
+                    raise
         if isinstance(obs, TensorDictBase):
             return self._write_forward(obs)
         return self._run(("forward",), self.observations.read(obs))
@@ -80,7 +85,7 @@ class ActorCritic(TensorDictModuleBase):
             )
             return obs.update({"action": action, "action_log_prob": log_prob, "state_value": value})
         tensors = self.observations.read(obs)
-        masks = self._masks(obs, legal_mask)
+        masks = self._masks(obs, tensors, legal_mask)
         actions, log_prob, value = self._run(("act", len(masks), deterministic), [*tensors, *masks])
         return self.actions.structure(actions), log_prob, value
 
@@ -89,7 +94,7 @@ class ActorCritic(TensorDictModuleBase):
         if isinstance(obs, TensorDictBase):
             obs, legal_mask = _observation(obs), _mask(obs, legal_mask)
         tensors = self.observations.read(obs)
-        masks = self._masks(obs, legal_mask)
+        masks = self._masks(obs, tensors, legal_mask)
         return self._run(("evaluate", len(masks)), [*tensors, *self.actions.leaves_of(actions), *masks])
 
     def get_value(self, obs: Any) -> Tensor:
@@ -118,7 +123,11 @@ class ActorCritic(TensorDictModuleBase):
             with inference():
                 if legal_mask is not None:
                     return masked_call(obs, legal_mask, deterministic)
-                (action,), log_prob, value = program.run(obs)
+                try:
+                    (action,), log_prob, value = program.run(obs)
+                except (RuntimeError, ValueError) as error:
+                    self._blame_shapes([obs], error)
+                    raise
                 return action, log_prob, value
 
         return act
@@ -144,20 +153,17 @@ class ActorCritic(TensorDictModuleBase):
 
         `state` is handed back as it came: this policy has no memory.
         """
-        leaf = self.observations.leaves[0]
-        single = getattr(pick(observation, leaf.path), "ndim", 0) == leaf.ndim
         action, _, _ = self.get_action_and_value(self.prepare(observation), deterministic=deterministic)
         numpy = self.actions.to_environment(action)
-        if single:
-            numpy = self.actions.structure([a[0] for a in self.actions.leaves_of(numpy)])
-        return numpy, state
+        return (self.actions.first(numpy) if self.observations.is_single(observation) else numpy), state
 
     def distribution(self, obs: Any, legal_mask: Any = None) -> DistributionView:
         """The distribution over actions; agrees with `get_action_and_value` and `evaluate_actions`."""
         if isinstance(obs, TensorDictBase):
             obs, legal_mask = _observation(obs), _mask(obs, legal_mask)
-        params, _ = self._run(("forward",), self.observations.read(obs))
-        return self.actions.view(params, self._masks(obs, legal_mask))
+        tensors = self.observations.read(obs)
+        params, _ = self._run(("forward",), tensors)
+        return self.actions.view(params, self._masks(obs, tensors, legal_mask))
 
     get_dist = distribution
 
@@ -202,7 +208,17 @@ class ActorCritic(TensorDictModuleBase):
     def _run(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> Any:
         if is_compiling():
             return self._body(key)[0](*tensors)
-        return self._program(key).run(*tensors)
+        try:
+            return self._program(key).run(*tensors)
+        except (RuntimeError, ValueError) as error:
+            self._blame_shapes(tensors, error)
+            raise
+
+    def _blame_shapes(self, tensors: Sequence[Tensor], error: Exception) -> None:
+        """Raise `ShapeError` if an observation has another shape than promised; looked at only after a failure."""
+        for leaf, tensor in zip(self.observations.leaves, tensors, strict=False):
+            if problem := _shape_problem(leaf, tuple(tensor.shape)):
+                raise ShapeError(problem) from error
 
     def _program(self, key: tuple[Any, ...]) -> Program:
         full = (*key, self.training)
@@ -237,13 +253,11 @@ class ActorCritic(TensorDictModuleBase):
 
         return body, count + actions + masks, steps
 
-    def _masks(self, obs: Any, mask: Any) -> list[Tensor]:
+    def _masks(self, obs: Any, tensors: Sequence[Tensor], mask: Any) -> list[Tensor]:
+        """Masks for the discrete leaves: the given one, or the observation's own, or none."""
         if mask is None and self.observations.mask_path is not None and not isinstance(obs, Tensor):
             mask = pick(obs, self.observations.mask_path)
-        if mask is None:
-            return []
-        actions, device = self.actions, self.device
-        return [read_mask(mask, actions.paths[i], actions.leaves[i].mask_width, device) for i in actions.discrete]
+        return [] if mask is None else legal_masks(self.actions.space, mask, len(tensors[0]), self.device)
 
     def _write_forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         params, value = self.forward(_observation(tensordict))
@@ -274,6 +288,15 @@ class Critic(TensorDictModuleBase):
         return tensordict.set("state_value", self.policy.get_value(_observation(tensordict)).unsqueeze(-1))
 
 
+def _shape_problem(leaf: Leaf, found: tuple[int, ...]) -> str | None:
+    expected = leaf.spec.shape
+    if found[1:] == expected and found:
+        return None
+    nhwc = len(expected) == 3 and found[-3:] == (*expected[1:], expected[0])
+    hint = " (looks like NHWC; expected channels first)" if nhwc else ""
+    return f"{leaf.name} has shape {found}, expected ({', '.join(map(str, ('B', *expected)))}){hint}"
+
+
 def _edge(plan: Plan, role: str) -> str:
     return next(node.spec.out_keys[0] for node in plan.nodes if node.role == role)
 
@@ -286,7 +309,8 @@ def _parameter_keys(actions: ActionDistribution) -> list[str]:
 
 def _observation(tensordict: TensorDictBase) -> Any:
     """The observation in a TensorDict: under `observation`, or (as TorchRL has Dict spaces) its leaves at the top."""
-    return tensordict[ROOT] if ROOT in tensordict.keys() else tensordict  # noqa: SIM118 - not a dict
+    found = tensordict[ROOT] if ROOT in tensordict.keys() else tensordict  # noqa: SIM118 - not a dict
+    return found.to_dict() if isinstance(found, TensorDictBase) else found
 
 
 def _mask(tensordict: TensorDictBase, given: Any) -> Any:

@@ -36,9 +36,11 @@ class Blueprint:
     def __init__(self, plan: Plan, observations: Observations, actions: ActionDistribution) -> None:
         self.plan, self.observations, self.actions = plan, observations, actions
 
-    def build(self, seed: int | None, config: Mapping[str, Any] | None = None) -> ActorCritic:
+    def build(
+        self, seed: int | None, config: Mapping[str, Any] | None = None, *, initialized: bool = True
+    ) -> ActorCritic:
         """Allocate and initialise; `seed=None` draws from torch's global generator."""
-        modules = build_modules(self.plan, seed)
+        modules = build_modules(self.plan, seed, initialized=initialized)
         components = ComponentContainer()
         for node in self.plan.nodes:
             components.register_component(node.name, node.component(modules[node.name]))
@@ -130,7 +132,8 @@ def _heads(components: Mapping[str, ComponentSpec], report: Report) -> dict[str,
 
 def _actions(space: spaces.Space[Any], head: ComponentSpec | None) -> ActionDistribution:
     options = head.part.options if head is not None and head.part is not None else {}
-    return ActionDistribution(space, options.get("squash", False), options.get("std") == "dependent")
+    dependent = options.get("std") == "dependent"
+    return ActionDistribution(space, options.get("squash", False), dependent, options.get("initial_std", 1.0))
 
 
 def _consents(model: PartSpec, components: Mapping[str, ComponentSpec], report: Report) -> bool:

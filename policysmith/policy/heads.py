@@ -45,7 +45,7 @@ class ActionHead(nn.Module):
         self.log_std = nn.Parameter(torch.full((free,), float(initial_std)).log()) if free else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*, F) → (*, P)."""
+        """x (*, F) → (*, P)."""
         y = self.out(self.body(x))
         if self.log_std is None:
             return y
@@ -80,5 +80,5 @@ class ValueHead(nn.Module):
         self.out = with_role(nn.Linear(hidden[-1] if hidden else in_features, 1), "value_out")
 
     def forward(self, x: Tensor) -> Tensor:
-        """X (*, F) → (*,)."""
+        """x (*, F) → (*,)."""
         return self.out(self.body(x)).squeeze(-1)

@@ -5,6 +5,8 @@ The graph's inputs are the environment's own arrays; encoders (images, categorie
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from policysmith.errors import ConfigError, ShapeError, did_you_mean
+from policysmith.errors import ConfigError, Problem, ShapeError, did_you_mean
 from policysmith.graph.plan import TensorSpec
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import expand_key
@@ -78,7 +80,7 @@ class Observations:
     def encode(self, components: Mapping[str, ComponentSpec], registry: Registry) -> dict[str, ComponentSpec]:
         """The components with encoders put between raw leaves and those that read them."""
         names = [leaf.name for leaf in self.leaves]
-        added: dict[str, ComponentSpec] = {}
+        added = _Encoders(taken=set(components))
         changed = {}
         for name, spec in components.items():
             part = components[spec.use].part if spec.use is not None and spec.use in components else spec.part
@@ -92,18 +94,14 @@ class Observations:
                     keys.append(self._encoded(leaf, added, registry) if found else leaf)
                     arguments += [spec.arguments[index]] if spec.arguments else []
             changed[name] = replace(spec, in_keys=tuple(keys), arguments=tuple(arguments) or None)
-        return {**added, **changed}
+        return {**added.specs, **changed}
 
-    def _encoded(self, name: str, added: dict[str, ComponentSpec], registry: Registry) -> str:
+    def _encoded(self, name: str, added: _Encoders, registry: Registry) -> str:
         leaf = next(leaf for leaf in self.leaves if leaf.name == name)
-        stem = name.replace(".", "_")
         key = name
         for suffix, options in (("encoder", self._encoder(leaf)), ("normalizer", self._normalizer(leaf))):
             if options is not None:
-                component = f"{stem}_{suffix}"
-                part: PartSpec = registry.decode("component", options)
-                added.setdefault(component, ComponentSpec(component, part, (key,), (component,)))
-                key = component
+                key = added.put(f"{name}.{suffix}", key, registry.decode("component", options))
         return key
 
     def _encoder(self, leaf: Leaf) -> dict[str, Any] | None:
@@ -123,20 +121,32 @@ class Observations:
 
     def _check_names(self, exclude: Sequence[str]) -> None:
         listed = [] if isinstance(self.normalize, bool) else list(self.normalize)
-        known = [_short(leaf) for leaf in self.leaves]
-        for name in [*self.scale, *listed]:
-            if name not in known:
-                raise ConfigError(f"no observation {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
+        leaves = {_short(leaf): leaf for leaf in self.leaves}
         everything = {".".join(map(str, path)) for path, _ in _all_paths(self.space)}
-        for name in exclude:
-            if name not in everything:
-                hint = did_you_mean(name, everything)
-                raise ConfigError(f"cannot exclude {name!r}{hint}; the space has: {', '.join(sorted(everything))}")
+        wrong = [
+            f"cannot exclude {n!r}{did_you_mean(n, everything)}; the space has: {', '.join(sorted(everything))}"
+            for n in exclude
+            if n not in everything
+        ]
+        for name in [*self.scale, *listed]:
+            if name not in leaves:
+                wrong.append(f"no observation {name!r}{did_you_mean(name, leaves)}; there are: {', '.join(leaves)}")
+            elif leaves[name].spec.categories is not None:
+                wrong.append(f"{name!r} holds categories, not numbers: it can't be scaled or normalised")
+        if wrong:
+            raise ConfigError([Problem("", text) for text in wrong])
 
     def read(self, observation: Any) -> list[Tensor]:
         """The leaves of a batch of observations: a tensor, or a nested dict or tuple of tensors."""
         if len(self.leaves) == 1 and isinstance(observation, Tensor):
             return [observation]
+        return self._pick(observation)
+
+    def is_single(self, observation: Any) -> bool:
+        """Whether this is one observation, not a batch of them."""
+        return np.ndim(self._pick(observation)[0]) == self.leaves[0].ndim
+
+    def _pick(self, observation: Any) -> list[Any]:
         try:
             return [pick(observation, leaf.path) for leaf in self.leaves]
         except (KeyError, IndexError, TypeError):
@@ -150,7 +160,7 @@ class Observations:
 
     def prepare(self, observation: Any, device: torch.device | str = "cpu") -> Any:
         """What an environment gives, one observation or a batch → tensors of the same structure with a batch axis."""
-        arrays = [np.asarray(pick(observation, leaf.path)) for leaf in self.leaves]
+        arrays = [np.asarray(leaf) for leaf in self._pick(observation)]
         single = arrays[0].ndim == self.leaves[0].ndim
         tensors = [self._tensor(leaf, array, single, device) for leaf, array in zip(self.leaves, arrays, strict=True)]
         paths = [leaf.path for leaf in self.leaves]
@@ -162,9 +172,8 @@ class Observations:
 
     def _tensor(self, leaf: Leaf, array: np.ndarray, single: bool, device: torch.device | str) -> Tensor:
         if array.ndim < leaf.ndim or array.shape[array.ndim - leaf.ndim :] != leaf.spec.shape:
-            hint = ""
-            if array.shape[-3:] == (*leaf.spec.shape[1:], leaf.spec.shape[0])[-3:] and leaf.ndim == 3:
-                hint = " (looks like the channels are elsewhere: NHWC or NCHW?)"
+            moved = leaf.ndim == 3 and sorted(array.shape[-3:]) == sorted(leaf.spec.shape)
+            hint = " (looks like the channels are elsewhere: NHWC or NCHW?)" if moved else ""
             raise ShapeError(f"{leaf.name} has shape {array.shape}, expected (…, {_shape(leaf.spec.shape)}){hint}")
         start = getattr(leaf.space, "start", 0)
         tensor = torch.as_tensor(array, device=device)
@@ -173,6 +182,25 @@ class Observations:
         elif tensor.dtype != leaf.spec.dtype:
             tensor = tensor.to(leaf.spec.dtype)
         return tensor.unsqueeze(0) if single else tensor
+
+
+class _Encoders:
+    """Encoder components added to a graph, each under a legal name of its own."""
+
+    def __init__(self, taken: set[str]) -> None:
+        self.specs: dict[str, ComponentSpec] = {}
+        self._taken = taken
+        self._names: dict[str, str] = {}
+
+    def put(self, wish: str, in_key: str, part: PartSpec) -> str:
+        """Add a component unless it is there already; returns its name, `wish` with everything illegal replaced."""
+        if wish not in self._names:
+            stem = re.sub(r"\W", "_", wish)
+            names = itertools.chain([stem], (f"{stem}_{i}" for i in itertools.count(2)))
+            name = self._names[wish] = next(n for n in names if n not in self._taken)
+            self._taken.add(name)
+            self.specs[name] = ComponentSpec(name, part, (in_key,), (name,))
+        return self._names[wish]
 
 
 def _shape(shape: Sequence[int]) -> str:
@@ -187,7 +215,7 @@ def _spec(space: Any) -> TensorSpec:
     if isinstance(space, spaces.Discrete):
         return TensorSpec((), torch.int64, (int(space.n),))
     if isinstance(space, spaces.MultiDiscrete):
-        return TensorSpec((int(space.nvec.size),), torch.int64, tuple(int(n) for n in space.nvec.flat))
+        return TensorSpec(tuple(space.shape), torch.int64, tuple(int(n) for n in space.nvec.flat))
     if isinstance(space, spaces.MultiBinary):
         return TensorSpec(tuple(space.shape), torch.int8)
     dtype = (

@@ -16,6 +16,11 @@ __all__ = ["SpacePath", "leaf_spaces", "leaves_of", "pick", "rebuild"]
 
 SpacePath = tuple[str | int, ...]
 
+_REFUSED_ACTIONS = {
+    "Text": "text has no fixed size: offer a Discrete choice of phrases in an environment wrapper",
+    "Sequence": "sequences vary in length: pad it to a MultiDiscrete of fixed length with a value for 'nothing'",
+    "Graph": "graphs vary in size: turn it into a fixed array in an environment wrapper",
+}
 _REFUSED = {
     "Text": "text has no fixed size: exclude it (observation: {exclude: [%s]}), or turn it into numbers in a wrapper",
     "Graph": "graphs vary in size: turn it into a fixed array in an environment wrapper, or exclude it",
@@ -43,7 +48,8 @@ def _walk(space: Any, root: str, path: SpacePath, exclude: tuple[str, ...]) -> I
     else:
         kind = type(space).__name__
         where = ".".join(map(str, path))
-        advice = _REFUSED.get(kind, "wrap the environment so that it gives Box, Discrete, Dict or Tuple spaces")
+        table = _REFUSED if root == "observation" else {**_REFUSED, **_REFUSED_ACTIONS}
+        advice = table.get(kind, "wrap the environment so that it gives Box, Discrete, Dict or Tuple spaces")
         advice = advice % (where or "…") if "%s" in advice else advice
         raise ConfigError(f"the {root} space has a {kind} at {where or 'its root'}: {advice}")
 

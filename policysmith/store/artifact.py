@@ -60,10 +60,9 @@ def save(policy: ActorCritic, directory: str | Path, *, training: TrainingState 
             describes, or the files can't be written; the directory is then as it was.
     """
     directory = Path(directory)
-    _check_target(directory)
-    files = _contents(policy, training)
     try:
-        replace_directory(directory, files, OWN)
+        _check_target(directory)
+        replace_directory(directory, _contents(policy, training), OWN)
     except OSError as error:
         remedy = "check that its parent directory can be written to, is on the same file system, and has room"
         raise CheckpointError(f"{directory}: cannot be written: {error}; {remedy}") from error
@@ -250,6 +249,8 @@ def _settled(directory: Path, read: Callable[[Path], T]) -> T:
         except CheckpointError:
             if _identity(find_directory(directory)) == before:
                 raise
+        except OSError as error:
+            raise CheckpointError(f"{directory}: cannot be read: {error}; check its permissions") from error
 
 
 def _identity(directory: Path) -> tuple[Any, ...] | None:

@@ -53,8 +53,9 @@ def _encode_bound(bound: np.ndarray, bounded: np.ndarray, endless: str) -> Any:
     """One value if all are alike, else nested lists."""
     values = bound.astype(object)  # plain numbers: the floats that they are, and integers of any size
     values[~bounded] = endless
-    first = values.flat[0] if values.size else None
-    return first if values.size and all(value == first for value in values.flat) else values.tolist()
+    if values.size and np.all(values == values.flat[0]):
+        return values.flat[0]
+    return values.tolist()
 
 
 def _decode_box(data: Data) -> spaces.Box:

@@ -150,7 +150,7 @@ class Collector:
 
     def _stack_masks(self, observations: list[Any], masks: list[Any]) -> list[Tensor]:
         steps = [
-            self.policy._masks(obs, mask)
+            self.policy._masks(obs, self.policy.observations.read(obs), mask)
             for obs, mask in zip(observations, masks or [None] * len(observations), strict=True)
         ]
         return [torch.stack(leaf) for leaf in zip(*steps, strict=True)]

@@ -19,7 +19,9 @@ STEPS, ENVS = 16, 4
 
 
 def _policy():
-    return policysmith.build({"model": {"type": "mlp", "hidden": [16]}}, spaces.Box(-1, 1, (4,)), spaces.Discrete(3), seed=0)
+    return policysmith.build(
+        {"model": {"type": "mlp", "hidden": [16]}}, spaces.Box(-1, 1, (4,)), spaces.Discrete(3), seed=0
+    )
 
 
 def _critic(policy):
@@ -78,7 +80,9 @@ def test_the_objective_equals_torchrls_clip_ppo_loss(value_clip):
         parameter.data += 0.1 * torch.randn_like(parameter)
 
     actor = ProbabilisticTensorDictSequential(
-        TensorDictModule(lambda obs: policy(obs.reshape(-1, 4))[0].view(*obs.shape[:-1], -1), ["observation"], ["logits"]),
+        TensorDictModule(
+            lambda obs: policy(obs.reshape(-1, 4))[0].view(*obs.shape[:-1], -1), ["observation"], ["logits"]
+        ),
         ProbabilisticTensorDictModule(["logits"], ["action"], distribution_class=Categorical, return_log_prob=True),
     )
     options = {"clip_epsilon": 0.2, "normalize_advantage": False, "loss_critic_type": "l2", "entropy_bonus": True}

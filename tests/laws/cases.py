@@ -73,6 +73,11 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case((VECTOR, IMAGE), {"hidden": [8]}, {"action_layout": ((2, 2),)}),
         Case((VECTOR,), {"initial_std": 0.5}, {"action_layout": ((2, 2), (3, 0), (1, 1))}),
     ),
+    "board_policy_head": (
+        Case((IMAGE,), {}, {"action_layout": ((5, 0),)}),
+        Case((IMAGE,), {}, {"action_layout": ((2, 2), (3, 0))}),
+    ),
+    "board_value_head": (one(IMAGE),),
     "concat": (Case((VECTOR, SEQUENCE, TensorSpec(()))), one(VECTOR)),
     "conv": (
         one(IMAGE, channels=[5, 6], features=7),
@@ -135,6 +140,11 @@ CASES: dict[str, tuple[Case, ...]] = {
     "nn.Unflatten": (one(VECTOR, dim=1, unflattened_size=[2, 3]),),
     "normalizer": (one(VECTOR), one(IMAGE, clip=0.5), one(TensorSpec(()))),
     "one_hot": (one(CATEGORY), one(CATEGORIES)),
+    "resnet_tower": (
+        one(IMAGE, depth=2, width=6, se_ratio=0.5),
+        one(IMAGE, depth=1, width=6, dropout=0.5),
+        one(IMAGE, depth=0, width=6, se_ratio=0.0),
+    ),
     "sum": (Case((VECTOR, VECTOR, VECTOR)), one(VECTOR)),
     "to_float": (one(TensorSpec((3,), torch.int8)), one(TensorSpec((3,), torch.int64), scale=2.0), one(VECTOR)),
     "value_head": (one(VECTOR), Case((VECTOR, IMAGE), {"hidden": [8]})),

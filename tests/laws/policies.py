@@ -25,6 +25,7 @@ OBSERVATIONS: dict[str, Callable[[], spaces.Space[Any]]] = {
     "multidiscrete": lambda: spaces.MultiDiscrete([3, 2, 5]),
     "multidiscrete_2d": lambda: spaces.MultiDiscrete([[3, 2], [4, 5]], start=[[1, 0], [0, -2]]),
     "multibinary_2d": lambda: spaces.MultiBinary((2, 3)),
+    "planes": lambda: spaces.Box(0, 1, (4, 5, 5), np.float32),
     "dict": lambda: spaces.Dict(
         camera=spaces.Box(0, 255, (9, 9, 3), np.uint8),
         inner=spaces.Dict(room=spaces.Discrete(3, start=1), speed=spaces.Box(-1, 1, (2,), np.float32)),
@@ -64,8 +65,18 @@ MODELS: dict[str, dict[str, Any]] = {
         }
     },
     "mlp": {"hidden": [8]},
+    "resnet": {"tower_depth": 1, "tower_width": 8},
 }
 MODELS.update({name: {} for name in default_registry.names("model") if name not in MODELS})
+
+
+# One name for each thing registered: aliases of a model need not be exported and compiled again.
+DISTINCT = list({default_registry.entry("model", name).target: name for name in sorted(MODELS, reverse=True)}.values())
+
+
+def observations_for(model: str) -> list[str]:
+    """The observation spaces that a model takes: every one, or planes alone."""
+    return ["planes"] if default_registry.entry("model", model).traits.get("board") else list(OBSERVATIONS)
 
 
 def policy_of(

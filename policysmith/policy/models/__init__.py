@@ -2,5 +2,6 @@
 
 from policysmith.policy.models.graph import graph
 from policysmith.policy.models.mlp import mlp
+from policysmith.policy.models.resnet import ActorCriticResTower, dummy, resnet
 
-__all__ = ["graph", "mlp"]
+__all__ = ["ActorCriticResTower", "dummy", "graph", "mlp", "resnet"]

@@ -1,0 +1,243 @@
+"""One direction: lower rooms never import higher ones, and every file is small and says what it is."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "policysmith"
+MAX_LINES = 500
+
+# What each room may import of the others. A new room is added here, with the least it needs.
+LOW = {"errors"}
+DATA = LOW | {"config", "registry"}
+TENSORS = DATA | {"ops"}
+POLICY = TENSORS | {"parts", "graph", "policy", "wrappers"}
+STORE = POLICY | {"store"}
+TRAINING = STORE | {"training"}
+BESIDE = {"transform", "importers", "interop"}
+EVERYTHING = TRAINING | BESIDE | {"skills", "api", "compat"}
+
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "ops": LOW,
+    "config": LOW,
+    "registry": LOW | {"config"},
+    "parts": TENSORS,
+    "graph": TENSORS,
+    "policy": POLICY,
+    "wrappers": POLICY,
+    "store": STORE,
+    "training": TRAINING,
+    "skills": TRAINING | {"skills"},
+    "transform": STORE,
+    "importers": STORE,
+    "interop": STORE,
+    "api": TRAINING | BESIDE | {"skills"},
+    "compat": EVERYTHING,
+    "cli": EVERYTHING | {"cli"},
+    "__main__": {"cli"},
+    "__init__": EVERYTHING,
+}
+
+# Packages from elsewhere that a room keeps away from; everything else is free.
+FORBIDDEN: dict[str, set[str]] = {
+    "errors": {"torch", "numpy", "tensordict", "gymnasium", "pydantic", "omegaconf", "yaml"},
+    "config": {"torch", "numpy", "tensordict", "gymnasium"},
+    "registry": {"torch", "numpy", "tensordict", "gymnasium"},
+    "ops": {"numpy", "tensordict", "gymnasium", "pydantic", "omegaconf", "yaml"},
+    "parts": {"tensordict", "gymnasium", "omegaconf", "yaml"},
+    "graph": {"gymnasium", "omegaconf", "yaml"},
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One import: who imports what, where, and whether only type checkers do, or only a call."""
+
+    file: str
+    line: int
+    room: str
+    target: str
+    typing_only: bool
+    lazy: bool
+
+    @property
+    def top(self) -> str:
+        """The imported package, or the room of ours."""
+        parts = self.target.split(".")
+        return parts[1] if parts[0] == "policysmith" and len(parts) > 1 else parts[0]
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.target}"
+
+
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def is_typing_guard(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def walk(node: ast.AST, typing_only: bool = False, lazy: bool = False) -> Iterator[tuple[ast.stmt, bool, bool]]:
+    """Every import statement below a node, with whether it stands in a TYPE_CHECKING block or in a function."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        yield node, typing_only, lazy
+        return
+    for child in ast.iter_child_nodes(node):
+        guarded = typing_only or (is_typing_guard(node) and child in node.body)  # type: ignore[attr-defined]
+        yield from walk(child, guarded, lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+
+
+def targets(node: ast.stmt, file: Path) -> list[str]:
+    """The full names that a statement imports; `from policysmith.graph import spec` may name a module."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    assert isinstance(node, ast.ImportFrom)
+    base = node.module or ""
+    if node.level:
+        package = module_name(file).split(".")
+        package = package if file.name == "__init__.py" else package[:-1]
+        base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [base])])
+    return [f"{base}.{alias.name}" if base.split(".")[0] == "policysmith" else base for alias in node.names]
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    found = []
+    for file in files():
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node, typing_only, lazy in walk(tree):
+            for target in targets(node, file):
+                name = str(file.relative_to(PACKAGE.parent))
+                found.append(Import(name, node.lineno, room_of(file), target, typing_only, lazy))
+    return tuple(found)
+
+
+def ours() -> list[Import]:
+    return [i for i in imports() if i.target.split(".")[0] == "policysmith" and i.target != "policysmith"]
+
+
+def test_the_reader_of_imports_sees_them_all():
+    """Lazy and guarded imports too, or the tests below would prove nothing."""
+    assert any(i.lazy for i in imports())
+    assert any(i.typing_only for i in imports())
+    assert {"torch", "pydantic", "gymnasium"} <= {i.top for i in imports()}
+    assert len(ours()) > 100
+
+
+def test_every_room_has_its_place_in_the_order():
+    assert sorted({room_of(file) for file in files()} - set(ALLOWED)) == []
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_no_room_imports_upwards(room):
+    allowed = ALLOWED[room] | {room}
+    wrong = [i for i in ours() if i.room == room and i.top not in allowed and not i.top.startswith("__")]
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+def test_nothing_below_the_public_face_imports_it():
+    """`from policysmith import …` inside the package would load everything, and backwards."""
+    rooms = {"cli", "compat", "__main__", "__init__"}
+    wrong = [i for i in imports() if i.target == "policysmith" or i.target.startswith("policysmith.__")]
+    assert not [str(i) for i in wrong if i.room not in rooms]
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_a_room_keeps_away_from_packages_it_must_not_need(room):
+    wrong = [i for i in imports() if i.room == room and i.top in FORBIDDEN[room] and not i.typing_only]
+    assert not wrong, "\n".join(map(str, wrong))
+
+
+def test_ops_need_only_torch_and_the_standard_library():
+    outside = {i.top for i in imports() if i.room == "ops"} - set(sys.stdlib_module_names)
+    assert outside <= {"torch", "errors", "ops"}
+
+
+def test_parts_and_graph_never_import_each_other():
+    assert not [str(i) for i in ours() if (i.room, i.top) in {("parts", "graph"), ("graph", "parts")}]
+
+
+def test_no_file_imports_another_in_a_circle():
+    modules = {module_name(file) for file in files()}
+    needs: dict[str, set[str]] = {name: set() for name in modules}
+    for i in ours():
+        if i.lazy or i.typing_only:
+            continue
+        name = module_name(PACKAGE.parent / i.file)
+        found = next((t for t in (i.target, i.target.rpartition(".")[0]) if t in modules), None)
+        if found is not None and found != name and not name.startswith(f"{found}."):
+            needs[name].add(found)
+    graphlib.TopologicalSorter(needs).prepare()
+
+
+@pytest.mark.parametrize(
+    "module", ["policysmith", "policysmith.errors", "policysmith.registry", "policysmith.config.load"]
+)
+def test_reading_a_configuration_loads_no_torch(module):
+    code = (
+        f"import sys, {module}; print([m for m in ('torch', 'numpy', 'gymnasium', 'matplotlib') if m in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("room", sorted(p.name for p in (PACKAGE / "config").glob("*.py")))
+def test_no_file_of_config_loads_torch(room):
+    """Neither directly nor through what it imports; all in one process would hide the culprit."""
+    reached, todo = set(), {f"policysmith.config.{Path(room).stem}"}
+    by_module: dict[str, list[Import]] = {}
+    for i in imports():
+        by_module.setdefault(module_name(PACKAGE.parent / i.file), []).append(i)
+    while todo:
+        name = todo.pop()
+        reached.add(name)
+        for i in by_module.get(name, []):
+            assert i.top != "torch" or i.typing_only, str(i)
+            if not i.typing_only and i.target.startswith("policysmith."):
+                todo |= {t for t in (i.target, i.target.rpartition(".")[0]) if t in by_module} - reached
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_a_file_is_small_and_says_what_it_is(file):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring and len(docstring) >= 20, "a module opens with what it is"
+
+
+def test_files_are_mostly_short():
+    lengths = sorted(len(file.read_text(encoding="utf-8").splitlines()) for file in files())
+    assert lengths[len(lengths) // 2] <= 150
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_what_a_file_promises_it_has(file):
+    """Every name of `__all__` is defined or imported in the file (lazily, for the package's own face)."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    promised: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            promised = [ast.literal_eval(e) for e in getattr(node.value, "elts", []) if isinstance(e, ast.Constant)]
+    text = file.read_text(encoding="utf-8")
+    assert len(promised) == len(set(promised))
+    assert [name for name in promised if text.count(name) < 2] == []

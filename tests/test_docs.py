@@ -1,0 +1,75 @@
+"""Every code block of the README and the docs runs; every example does what it says."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+import policysmith
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SPACE = spaces.Dict(
+    image=spaces.Box(0, 255, (84, 84, 3), np.uint8),
+    y=spaces.Box(-1, 1, (3,)),
+    room=spaces.Discrete(5),
+    speed=spaces.Box(-1, 1, (2,)),
+)
+
+
+def _blocks(language):
+    pattern = re.compile(rf"```{language}\n(.*?)```", re.S)
+    return [
+        pytest.param(block, id=f"{page.name}-{i}")
+        for page in PAGES
+        for i, block in enumerate(pattern.findall(page.read_text(encoding="utf-8")))
+    ]
+
+
+@pytest.mark.parametrize("block", _blocks("python"))
+def test_python_block_runs(block, tmp_path):
+    (tmp_path / "block.py").write_text(block)
+    environment = {**os.environ, "PYTHONWARNINGS": "error"}
+    subprocess.run([sys.executable, "block.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
+
+
+@pytest.mark.parametrize("block", _blocks("yaml"))
+def test_yaml_block_is_right(block, tmp_path):
+    path = tmp_path / "block.yaml"
+    path.write_text(block)
+    (tmp_path / "base.yaml").write_text("environment: {id: CartPole-v1}\n")
+    nested = "observation." in block
+    space = SPACE if nested else spaces.Box(-1, 1, (4,))
+    assert policysmith.check(path, observation_space=space, action_space=spaces.Discrete(2)) == []
+
+
+@pytest.mark.parametrize("name", policysmith.api.presets())
+def test_preset_is_right(name):
+    assert policysmith.check(name) == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_example_configuration_trains(path):
+    result = policysmith.train(path, ["training.total_steps=1024"], progress=False, evaluate=False)
+    assert result.steps == 1024
+
+
+def test_own_loop_learns():
+    sys.path.insert(0, str(ROOT / "examples"))
+    try:
+        import own_loop
+    finally:
+        sys.path.pop(0)
+    assert own_loop.main(120) > 60, "an untrained policy holds the pole for about 20 steps"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cartpole", "acrobot", "pendulum", "minigrid-empty"])
+def test_preset_solves_its_environment(name):
+    result = policysmith.train(name, progress=False)
+    assert result.evaluation.mean >= result.policy.config["training"]["solved_at"]
