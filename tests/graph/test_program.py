@@ -554,6 +554,61 @@ def test_a_part_that_branches_on_the_gradient_mode_is_right_in_both():
     assert torch.equal(graph(X), X * 2)
 
 
+class WithoutGradient(nn.Module):
+    """One stretch without gradients, as for a target or a running statistic."""
+
+    def __init__(self, width: Annotated[int, Infer("features")]) -> None:
+        super().__init__()
+        self.learned, self.fixed = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = self.fixed(x)
+        return self.learned(x) + y
+
+
+class Undecorated(WithoutGradient):
+    """The same by a decorated method."""
+
+    @torch.no_grad()
+    def target(self, x: Tensor) -> Tensor:
+        return self.fixed(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.learned(x) + self.target(x)
+
+
+@pytest.mark.parametrize("part", [WithoutGradient, Undecorated])
+def test_a_stretch_without_gradients_stays_without(part):
+    graph = one(part)
+    graph(X).sum().backward()
+    assert inner(graph).learned.weight.grad is not None
+    assert inner(graph).fixed.weight.grad is None
+
+
+class InHalf(nn.Module):
+    """Computes in bfloat16 for a stretch."""
+
+    def __init__(self, width: Annotated[int, Infer("features")]) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.linear(x)
+
+
+def test_a_stretch_in_half_precision_stays_so():
+    assert one(InHalf)(X).dtype == torch.bfloat16
+
+
+def test_autocast_around_a_call_holds_inside():
+    graph = model()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert graph(X).dtype == torch.bfloat16
+    assert agrees(graph).dtype == torch.float32
+
+
 class RandomTensor(nn.Module):
     """Adds noise."""
 
