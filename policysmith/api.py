@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,7 @@ class TypeInfo:
 
 def list_types(pattern: str = "*", slot: str | None = None, registry: Registry | None = None) -> list[TypeInfo]:
     """Registered types whose name matches a shell pattern (`nn.*`), by slot and name."""
+    _load_plugins()
     registry = registry or default_registry
     found = []
     for name_of_slot in SLOTS if slot is None else (slot,):
@@ -191,6 +193,7 @@ def _document(config: Any, overrides: Sequence[str]) -> Document:
 
 
 def _experiment(config: Any, overrides: Sequence[str], registry: Registry) -> Experiment:
+    _load_plugins()
     document = _document(config, overrides)
     try:
         return decode_experiment(document, registry)
@@ -258,6 +261,12 @@ def _same_model(policy: ActorCritic, experiment: Experiment) -> None:
         raise ConfigError(
             "the configuration describes another model than the artifact to resume; leave the model as it is"
         )
+
+
+@cache
+def _load_plugins() -> None:
+    """Types of installed packages, once a process."""
+    default_registry.load_plugins()
 
 
 def _is_artifact(config: Any) -> bool:

@@ -7,6 +7,7 @@ A registry is a plain object; the default one is filled by the rooms that define
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
@@ -76,7 +77,10 @@ class PartSpec:
         return self.entry.name
 
     def build(self, **context: Any) -> Any:
-        """Call the type with its options and, for arguments marked `Infer(kind)`, `context[kind]`."""
+        """Call the type with its options and, for arguments marked `Infer(kind)`, `context[kind]`.
+
+        A stated argument that differs from the context raises ValueError.
+        """
         return self.entry.target(**{**self._plain_options(), **self._inferred(context)})
 
     def encode(self) -> dict[str, Any]:
@@ -93,13 +97,17 @@ class PartSpec:
         return {n: self.options[n] for n in self.entry.schema.inferred if not isinstance(self.options[n], Unset)}
 
     def _plain_options(self) -> dict[str, Any]:
-        return {n: v for n, v in self.options.items() if n not in self.entry.schema.inferred}
+        return {n: _fresh(v) for n, v in self.options.items() if n not in self.entry.schema.inferred}
 
     def _inferred(self, context: Mapping[str, Any]) -> dict[str, Any]:
         schema, stated, values = self.entry.schema, self.stated(), {}
         for name, kind in schema.inferred.items():
             if kind in context:
                 values[name] = context[kind]
+                if name in stated and _plain(stated[name]) != _plain(context[kind]):
+                    raise ValueError(
+                        f"{self.type!r}: {name} is stated as {stated[name]!r}, but must be {context[kind]!r}"
+                    )
             elif name in stated:
                 values[name] = stated[name]
             elif name not in schema.optional_inferred:
@@ -114,6 +122,17 @@ class PartSpec:
 
     def __repr__(self) -> str:
         return f"PartSpec({self.slot}: {self.key})"
+
+
+def _fresh(value: Any) -> Any:
+    """Containers anew, so that what a part does to its options does not reach the next one built."""
+    if isinstance(value, list):
+        return [_fresh(v) for v in value]
+    return {k: _fresh(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _encode(value: Any) -> Any:
@@ -155,8 +174,9 @@ class Registry:
         `annotations` replaces a signature's types (for callables that are not ours), `exclude` hides parameters.
         The same object under the same name is fine; another object under a taken name raises `RegistryError`.
         """
-        if slot not in self._entries:
-            raise RegistryError(f"unknown slot {slot!r}{did_you_mean(slot, SLOTS)}; slots: {', '.join(SLOTS)}")
+        self._slot(slot)
+        if not isinstance(name, str) or not name:
+            raise RegistryError(f"a type needs a name, found {name!r}")
 
         def decorate(target: T) -> T:
             taken = self._entries[slot].get(name)
@@ -174,21 +194,26 @@ class Registry:
 
     def entry(self, slot: str, name: str) -> Entry:
         """The type of that name; raises `RegistryError` with a suggestion."""
-        found = self._entries.get(slot, {}).get(name)
+        found = self._slot(slot).get(name)
         if found is None:
             raise RegistryError(self._unknown(slot, name))
         return found
 
     def names(self, slot: str, pattern: str = "*") -> list[str]:
         """Sorted names in a slot that match a shell pattern (`nn.*`)."""
-        return sorted(n for n in self._entries[slot] if fnmatch.fnmatchcase(n, pattern))
+        return sorted(n for n in self._slot(slot) if fnmatch.fnmatchcase(n, pattern))
 
     def decode(self, slot: str, value: Any) -> PartSpec:
         """A name, a `{type: …}` mapping or a `PartSpec` as a checked spec; a `ValidationError` lists all problems.
 
         In the slot `schedule` a bare number is a constant.
         """
+        self._slot(slot)
         if isinstance(value, PartSpec):
+            if value.slot != slot:
+                raise located(
+                    slot, [error_at((), f"expected {_a(slot)}, found the {value.slot} {value.type!r}", value)]
+                )
             return value
         if slot == "schedule" and isinstance(value, int | float) and not isinstance(value, bool):
             value = {"type": "constant", "value": value}
@@ -213,8 +238,13 @@ class Registry:
             if callable(loaded) and not inspect.isclass(loaded):
                 loaded(self)
 
+    def _slot(self, slot: str) -> dict[str, Entry]:
+        if slot not in self._entries:
+            raise RegistryError(f"unknown slot {slot!r}{did_you_mean(slot, SLOTS)}; slots: {', '.join(SLOTS)}")
+        return self._entries[slot]
+
     def _unknown(self, slot: str, name: object) -> str:
-        known = self.names(slot) if slot in self._entries else []
+        known = self.names(slot)
         hint = did_you_mean(name, known)
         if hint and len(known) > 12:
             return f"unknown {slot} {name!r}{hint}"
@@ -232,15 +262,25 @@ def part(slot: str, value: Any, registry: Registry | None = None) -> PartSpec:
 
 
 def load_plugin_file(path: str | Path) -> None:
-    """Run a local Python file that registers types: an explicit act of the user, never of a configuration."""
-    path = Path(path)
-    name = f"policysmith_plugin_{path.stem}"
+    """Run a local Python file that registers types: an explicit act of the user, never of a configuration.
+
+    A file runs once; one that raises leaves no module behind.
+    """
+    path = Path(path).resolve()
+    digest = hashlib.blake2b(str(path).encode(), digest_size=4).hexdigest()
+    name = f"policysmith_plugin_{path.stem}_{digest}"
+    if name in sys.modules:
+        return
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise RegistryError(f"no plugin file at {path.absolute()}")
+        raise RegistryError(f"no plugin file at {path}")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def _origin(target: Callable[..., Any]) -> str:

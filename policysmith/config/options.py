@@ -156,7 +156,7 @@ class OptionSchema:
         fields: dict[str, Any] = {}
         for name, (annotation, default) in self.parameters.items():
             if name in self.inferred:
-                fields[name] = (annotation, Field(default=UNSET))
+                fields[name] = (_as_lists(annotation), Field(default=UNSET))
             elif default is inspect.Parameter.empty:
                 fields[name] = (annotation, ...)
             elif _is_slot(annotation) and default is not None:
@@ -218,6 +218,15 @@ def _allow_default(annotation: Any, default: Any) -> Any:
     return annotation | None if default is None and annotation is not Any else annotation
 
 
+def _as_lists(annotation: Any) -> Any:
+    """The annotation as a file can satisfy it: `tuple[int, ...]` becomes `list[int]`, inside others too."""
+    if get_origin(annotation) is Annotated:
+        return _as_lists(get_args(annotation)[0])
+    if get_origin(annotation) is tuple:
+        return list[_as_lists(get_args(annotation)[0])]  # type: ignore[misc]
+    return annotation
+
+
 def _mark(annotation: Any, kind: type) -> Any:
     if get_origin(annotation) is Annotated:
         return next((m for m in annotation.__metadata__ if isinstance(m, kind)), None)
@@ -241,12 +250,13 @@ def _best_branch(items: list[Any], branches: Sequence[Any]) -> list[Any]:
     deep = [item for item in items if len(item["loc"]) > 2]
     if deep:
         return [{**item, "loc": (item["loc"][0], *item["loc"][2:])} for item in deep]
-    constraint = [item for item in items if item["type"] not in _KINDS]
+    constraint = [item for item in items if item["type"] in _BOUNDS or item["type"] == "too_short"]
     if constraint:
         return [{**constraint[0], "loc": constraint[0]["loc"][:1]}]
     expected = " or ".join(_describe_type(branch) for branch in branches)
     first = items[0]
-    message = f"expected {expected}, found {_show(first['input'])}"
+    words = [a for b in branches for a in (get_args(b) if get_origin(b) is typing.Literal else ())]
+    message = f"expected {expected}, found {_show(first['input'])}{did_you_mean(first['input'], words)}"
     return [{**first, "type": OUR_ERROR, "msg": message, "loc": first["loc"][:1]}]
 
 

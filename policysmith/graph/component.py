@@ -34,8 +34,9 @@ def read_key(mapping: Any, key: Key) -> Tensor:
         for name in key:
             mapping = mapping[name]
         return mapping
-    except KeyError:
-        raise KeyError(f"missing input key {key!r}; there are: {', '.join(map(str, mapping.keys()))}") from None
+    except (KeyError, TypeError, IndexError):
+        found = ", ".join(map(str, mapping.keys())) if hasattr(mapping, "keys") else type(mapping).__name__
+        raise KeyError(f"missing input key {key!r}; there are: {found}") from None
 
 
 def write_key(mapping: Any, key: Key, value: Tensor) -> None:

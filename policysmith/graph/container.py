@@ -23,9 +23,9 @@ class ComponentContainer(nn.ModuleDict):
     """Named components (anything with `in_keys` and `out_keys`), wired by their keys."""
 
     def __init__(self, components: Mapping[str, nn.Module] | None = None) -> None:
-        super().__init__()
         self._declared: dict[str, tuple[str, ...]] = {}
         self._order: list[str] | None = None
+        super().__init__()
         for name, module in (components or {}).items():
             self.register_component(name, module)
 
@@ -37,7 +37,6 @@ class ComponentContainer(nn.ModuleDict):
             raise WiringError(problem)
         self._check_module(name, module)
         self[name] = module
-        self._order = None
         if dependencies:
             self._declared[name] = tuple(dependencies)
 
@@ -48,14 +47,21 @@ class ComponentContainer(nn.ModuleDict):
         self._check_module(name, module)
         before = self[name]
         self[name] = module
-        self._order = None
         try:
             self.validate()
         except WiringError:
             self[name] = before
-            self._order = None
             raise
         return before
+
+    def __setitem__(self, name: str, module: nn.Module) -> None:
+        super().__setitem__(name, module)
+        self._order = None
+
+    def __delitem__(self, name: str) -> None:
+        super().__delitem__(name)
+        self._declared.pop(name, None)
+        self._order = None
 
     def execute(self, mapping: Any) -> Any:
         """Run every component on a plain mapping or a TensorDict, which is written to and returned."""

@@ -10,7 +10,7 @@ import builtins
 import keyword
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -47,6 +47,7 @@ _MODE_FREE = (
     nn.MaxPool2d, nn.AvgPool2d,
 )  # fmt: skip
 
+_MODE_FREE_FORWARDS = {kind.forward for kind in _MODE_FREE}
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 # An activation may overwrite what these give when nothing else reads it: their backward does not need their output.
@@ -94,21 +95,38 @@ def emit(
     writer = _Writer(traced)
     body = writer.statements()
     hooked = _HookCheck([*(m.__dict__[name] for m in traced.inlined for name in _HOOKS), *(e for e in empty if not e)])
-    for name, value in (("handles", RemovableHandle), ("seen", hooked.seen), ("hooked", hooked), ("rebuild", rebuild)):
+    for name, value in (
+        ("handles", RemovableHandle),
+        ("seen", hooked.seen),
+        ("hooked", hooked),
+        ("rebuild", rebuild),
+        ("count", len),
+    ):
         writer.bind(name, value)
     tests = ["handles.next_id != seen[0] and hooked()", *writer.tests(watches)]
     inputs = ", ".join(f"x{i}" for i in range(arity))
+    condition = [f"        {'if (' if i == 0 else '    or '}{test}" for i, test in enumerate(tests)]
     lines = [
         f"def run({inputs}):",
-        *(f"    {'if ' if i == 0 else '   '}{' (' if i == 0 else 'or '}{test}" for i, test in enumerate(tests)),
+        "    try:",
+        *condition[:-1],
+        f"{condition[-1]}):",
+        f"            return rebuild({inputs})",
     ]
-    lines[-1] += "):"
-    lines += [f"        return rebuild({inputs})", "    try:", *(f"        {line}" for line in body)]
+    lines += [f"        {line}" for line in body]
     lines += ["    except KeyError as error:", f"        return rebuild({inputs}, error=error)"]
-    source = "\n".join(lines).replace("if  (", "if (")
+    source = "\n".join(lines)
     namespace = {**writer.namespace, "__builtins__": {"KeyError": KeyError}}
     exec(compile(source, "<policysmith>", "exec"), namespace)  # generated names only, see above
     return Emitted(namespace["run"], source)
+
+
+def _holders(module: nn.Module) -> Iterator[nn.Module]:
+    """The module and the lists and dicts of modules below it, which are read without being called."""
+    yield module
+    for child in module._modules.values():
+        if isinstance(child, nn.ModuleList | nn.ModuleDict):
+            yield from _holders(child)
 
 
 class _HookCheck:
@@ -161,7 +179,7 @@ class _Writer:
                 self._values[node] = self._tensor(node)
             elif node.op == "output":
                 lines.append(f"return {self.text(node.args[0])}")
-            elif node.users or _is_impure(node):
+            else:  # without users too: it may write in place
                 lines.append(self._statement(node, last_use))
         return lines
 
@@ -230,16 +248,25 @@ class _Writer:
         """Expressions that are true when the code is stale: another child, another mode."""
         tests: list[str] = []
         for module in dict.fromkeys(self.traced.inlined):
-            if not isinstance(module, _MODE_FREE):
+            if type(module).forward not in _MODE_FREE_FORWARDS:
                 tests.append(f"{self.name_of('d', module.__dict__)}['training'] is not {module.training}")
-            for name, child in module._modules.items():
-                tests.append(f"{self.name_of('c', module._modules)}[{name!r}] is not {self.name_of('m', child)}")
+            tests += [test for holder in _holders(module) for test in self._children(holder)]
+        for module in dict.fromkeys(self.traced.hooked):
+            hooks = [self.name_of("h", module.__dict__[name]) for name in _HOOKS if module.__dict__[name]]
+            tests += [f"not ({' or '.join(hooks)})"] if hooks else []  # flat again once they are gone
         for mapping, key, expected in watches:
             tests.append(f"{self.name_of('c', mapping)}[{key!r}] is not {self.name_of('m', expected)}")
         return list(dict.fromkeys(tests))
 
+    def _children(self, module: nn.Module) -> list[str]:
+        if not module._modules:
+            return []
+        children = self.name_of("c", module._modules)
+        same = [f"{children}[{name!r}] is not {self.name_of('m', child)}" for name, child in module._modules.items()]
+        return [*same, f"count({children}) != {len(module._modules)}"]
 
-_TAKEN = ("run", "handles", "seen", "hooked", "rebuild", "error")
+
+_TAKEN = ("run", "count", "handles", "seen", "hooked", "rebuild", "error")
 
 
 def _readable(function: Any) -> str:
@@ -250,9 +277,3 @@ def _readable(function: Any) -> str:
 
 def _overwritable(node: Any) -> bool:
     return isinstance(node, fx.Node) and node.target in _FRESH and len(node.users) == 1
-
-
-def _is_impure(node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return True
-    return node.op == "call_method" and str(node.target).endswith("_") and not str(node.target).endswith("__")

@@ -154,6 +154,9 @@ def build_model(
     for key in data:
         if key not in TOP_KEYS:
             report((key,), f"unknown key{did_you_mean(key, TOP_KEYS)}; there are: {', '.join(TOP_KEYS)}")
+    seed_stated = data.get("seed")
+    if seed_stated is not None and (type(seed_stated) is not int or seed_stated < 0):
+        report(("seed",), f"expected an integer ≥ 0, found {seed_stated!r}")
     specs = _inputs(data.get("inputs", {}), inputs or {}, report)
     plan = _plan(document, data, specs, registry or default_registry, report)
     outputs = _outputs(data.get("outputs"), plan, report)
@@ -171,7 +174,7 @@ def _inputs(stated: Any, given: Mapping[str, Any], report: Any) -> dict[str, Ten
     for name, shape in {**stated, **given}.items():
         if isinstance(shape, TensorSpec):
             specs[name] = shape
-        elif isinstance(shape, list | tuple) and all(isinstance(n, int) and n > 0 for n in shape):
+        elif isinstance(shape, list | tuple) and all(type(n) is int and n > 0 for n in shape):
             specs[name] = TensorSpec(tuple(shape))
         else:
             report(("inputs", name), f"expected an event shape such as [4], found {shape!r}")
@@ -210,6 +213,6 @@ def _outputs(stated: Any, plan: Plan | None, report: Any) -> Outputs:
             report(("outputs",), f"expected a name, a list of names, or a mapping result → name, found {stated!r}")
         return ""
     for name in names:
-        if plan is not None and name not in plan.edges:
-            report(("outputs",), f"nothing produces {name!r}{did_you_mean(name, plan.edges)}")
+        if not isinstance(name, str) or (plan is not None and name not in plan.edges):
+            report(("outputs",), f"nothing produces {name!r}{did_you_mean(name, plan.edges if plan else ())}")
     return result

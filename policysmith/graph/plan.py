@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from policysmith.errors import did_you_mean
 from policysmith.graph.component import TensorComponent
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import Report, wire
@@ -23,7 +24,7 @@ from policysmith.registry import PartSpec
 
 __all__ = ["NodePlan", "Plan", "TensorSpec", "make_plan"]
 
-PLAN_BATCH = 2
+PLAN_BATCH = 13  # no event has this size by chance as easily as 1 or 2
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def make_plan(
         if node is not None:
             nodes[name] = node
             edges.update(zip(spec.out_keys, node.measure.outputs, strict=True))
-    if len(nodes) < len(components):
+    if len(nodes) < len(components) or not _shares_fit(nodes, report):
         return None
     return Plan(dict(inputs), tuple(nodes.values()), edges)
 
@@ -143,9 +144,26 @@ def _check_use(components: Mapping[str, ComponentSpec], report: Report) -> bool:
     good = True
     for name, spec in components.items():
         if spec.use is not None and (spec.use not in components or components[spec.use].use is not None):
-            what = "which shares itself" if spec.use in components else "which does not exist"
+            hint = did_you_mean(spec.use, (n for n, s in components.items() if s.use is None))
+            what = "which shares itself" if spec.use in components else f"which does not exist{hint}"
             report((name, "use"), f"shares the weights of {spec.use!r}, {what}")
             good = False
+    return good
+
+
+def _shares_fit(nodes: Mapping[str, NodePlan], report: Report) -> bool:
+    """Whether components that share weights were inferred alike: the weights are the owner's."""
+    good = True
+    for name, node in nodes.items():
+        owner = nodes[node.spec.use] if node.spec.use is not None else node
+        for kind, value in node.context.items():
+            if _plain(owner.context[kind]) != _plain(value):
+                found = _show_edges(node.sources, node.inputs)
+                report(
+                    (name,),
+                    f"{owner.name!r} was built for {kind} {owner.context[kind]}; it reads {found}, which gives {value}",
+                )
+                good = False
     return good
 
 
@@ -165,11 +183,12 @@ def _plan_node(
         report((spec.name,), f"{part.type!r} {error}; it reads {_show_edges(sources, inputs)}")
         return None
     known = {kind: value for kind, value in known.items() if value is not None}
-    for name, stated in part.stated().items():
-        value = known.get(kinds[name], stated)
-        if _plain(value) != _plain(stated):
-            report((spec.name, name), f"stated as {stated!r}, but the inputs give {value!r}")
-            return None
+    stated = part.stated()
+    wrong = [name for name in stated if _plain(known.get(kinds[name], stated[name])) != _plain(stated[name])]
+    for name in wrong:
+        report((spec.name, name), f"stated as {stated[name]!r}, but the inputs give {known[kinds[name]]!r}")
+    if wrong:
+        return None
     try:
         measure = _measure(part, tuple(inputs), spec.arguments, joins, _freeze(known))
     except Exception as error:
@@ -226,10 +245,12 @@ def _measure(
         tensors = [torch.empty((PLAN_BATCH, *spec.shape), dtype=spec.dtype) for spec in inputs]
     if joins:
         tensors = [torch.empty((PLAN_BATCH, sum(s.features for s in inputs)), device="meta")]
-    with torch.no_grad(), _Cost() as cost:
+    with torch.no_grad(), torch.device("meta"), _Cost() as cost:
         result = module(**dict(zip(arguments, tensors, strict=True))) if arguments else module(*tensors)
-    results = (result,) if isinstance(result, Tensor) else tuple(result)
+    results = result if isinstance(result, tuple | list) else (result,)
     for tensor in results:
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"it gives a {type(tensor).__name__} where a tensor, or a tuple of tensors, is expected")
         if tensor.dim() == 0 or tensor.shape[0] != PLAN_BATCH:
             raise ValueError(f"its output {tuple(tensor.shape)} lost the batch axis")
     return Measure(
@@ -275,7 +296,7 @@ def _freeze(known: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple | list) else value
+    return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 def _show_edges(sources: Sequence[str], inputs: Sequence[TensorSpec]) -> str:

@@ -60,7 +60,8 @@ class Step:
         if len(self.outputs) == 1:
             values[self.outputs[0]] = result
         else:
-            values.update(zip(self.outputs, result, strict=True))
+            # By index, since a traced call's result can't be iterated.
+            values.update((name, result[i]) for i, name in enumerate(self.outputs))
 
 
 def _compute(component: Any, tensors: list[Tensor]) -> Any:

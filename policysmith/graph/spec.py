@@ -22,6 +22,8 @@ __all__ = ["ComponentSpec", "Components", "GraphSpec", "decode_components", "loo
 
 NAME = re.compile(r"[A-Za-z_]\w*")
 RESERVED = frozenset({"observation", "action", "action_mask", "action_log_prob", "is_init", "next", "reward", "done"})
+OF_CONTAINER = {"execute", "execution_order", "register_component", "replace_component", "validate"}
+ATTRIBUTES = frozenset(dir(nn.ModuleDict())) | OF_CONTAINER
 COMPONENT_KEYS = ("type", "in_keys", "out_keys", "use", "wrappers", "init", "freeze")
 
 
@@ -127,7 +129,7 @@ def name_problem(name: object) -> str | None:
         return f"illegal component name {name!r}: letters, digits and _ only, not starting with a digit"
     if name in RESERVED:
         return f"{name!r} is reserved for a standard key; choose another name"
-    if hasattr(nn.ModuleDict, name):
+    if name in ATTRIBUTES:
         return f"{name!r} is reserved (an attribute of every module); choose another name"
     return None
 
@@ -162,7 +164,8 @@ def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDe
             )
         if not isinstance(entry["use"], str):
             errors.append(error_at(("use",), f"expected a component's name, found {entry['use']!r}", entry["use"]))
-        errors += [error_at((k,), "a component with 'use' takes no options of its own", v) for k, v in options.items()]
+        own = {**options, **{k: entry[k] for k in ("init", "freeze") if k in entry}}
+        errors += [error_at((k,), "a component with 'use' takes no options of its own", v) for k, v in own.items()]
         return None
     try:
         if "type" in entry:

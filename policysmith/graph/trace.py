@@ -14,6 +14,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
+from policysmith.graph.inspect import may_inline
+
 __all__ = ["GLOBAL_HOOKS", "Trace", "has_hooks", "trace"]
 
 GLOBAL_HOOKS: tuple[dict[int, Any], ...] = (
@@ -33,6 +35,7 @@ class Trace:
     graph: fx.Graph
     leaves: list[nn.Module] = field(default_factory=list)
     inlined: list[nn.Module] = field(default_factory=list)
+    hooked: list[nn.Module] = field(default_factory=list)
     owners: dict[str, Owner] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
 
@@ -47,7 +50,7 @@ def trace(body: Callable[..., Any], arity: int, modules: Iterable[nn.Module], *,
     tracer = _Tracer(modules, inline)
     graph = tracer.trace(function)
     constants = {n.target: getattr(tracer.root, n.target) for n in graph.nodes if _is_constant(n, tracer.owners)}
-    return Trace(graph, tracer.leaves, tracer.inlined, tracer.owners, constants)
+    return Trace(graph, tracer.leaves, tracer.inlined, tracer.hooked, tracer.owners, constants)
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -78,6 +81,7 @@ class _Tracer(fx.Tracer):
         self.inline = inline
         self.leaves: list[nn.Module] = []
         self.inlined: list[nn.Module] = []
+        self.hooked: list[nn.Module] = []
         self.owners: dict[str, Owner] = {}
         self._proxies: dict[tuple[int, str], fx.Proxy] = {}
         self._stack: list[nn.Module] = []
@@ -92,7 +96,9 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Trace through the module, or take back what was traced and keep it as a call."""
-        if not self.inline or has_hooks(m):
+        if self.inline and has_hooks(m):
+            self.hooked.append(m)
+        if not self.inline or has_hooks(m) or not may_inline(m):
             return self._call(m, args, kwargs)
         nodes, leaves, inlined = len(self.graph.nodes), len(self.leaves), len(self.inlined)
         owners, proxies, state = dict(self.owners), dict(self._proxies), dict(m.__dict__)

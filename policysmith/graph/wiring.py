@@ -78,7 +78,7 @@ def topological_order(needs: Mapping[str, Sequence[str]], on_cycle: Callable[[li
     try:
         sorter.prepare()
     except graphlib.CycleError as error:
-        on_cycle(list(reversed(error.args[1])))
+        on_cycle(list(error.args[1]))
         return None
     order: list[str] = []
     ready = [rank[n] for n in sorter.get_ready()]

@@ -19,7 +19,20 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def _orthogonal(gain: float) -> Initializer:
-    return lambda weight: nn.init.orthogonal_(weight, gain)
+    return lambda weight: _orthogonal_(weight, gain)
+
+
+def _orthogonal_(weight: Tensor, gain: float) -> None:
+    """`nn.init.orthogonal_` to rounding; a long matrix, which is well-conditioned, by the faster Cholesky QR."""
+    rows, columns = len(weight), weight[0].numel()
+    if max(rows, columns) < 2 * min(rows, columns):
+        nn.init.orthogonal_(weight, gain)
+        return
+    drawn = weight.new_empty(rows, columns).normal_()
+    long = drawn if rows > columns else drawn.T
+    triangle = torch.linalg.cholesky(long.T @ long, upper=True)
+    basis = torch.linalg.solve_triangular(triangle, long, upper=True, left=False)
+    weight.copy_((basis if rows > columns else basis.T).reshape(weight.shape)).mul_(gain)
 
 
 def _normal(std: float) -> Initializer:

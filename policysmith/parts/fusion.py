@@ -55,7 +55,7 @@ class FiLM(nn.Module):
 
     def __init__(self, event_shapes: Shapes) -> None:
         super().__init__()
-        if len(event_shapes) != 2 or len(event_shapes[1]) != 1:
+        if len(event_shapes) != 2 or not event_shapes[0] or len(event_shapes[1]) != 1:
             found = ", ".join(str(shape) for shape in event_shapes)
             raise ValueError(f"film takes x and a condition vector, found shapes {found}")
         x_shape, (width,) = event_shapes

@@ -80,7 +80,7 @@ class CategoricalLeaf(nn.Module):
     def choose(self, params: Tensor, mask: Tensor | None, deterministic: bool) -> tuple[Tensor, Tensor]:
         """Parameters (*, P) → action in the environment's units, and log_prob (*)."""
         table, mask = self.log_probs(params, mask)
-        index = table.argmax(-1) if deterministic else sample.categorical_sample(table)
+        index = table.argmax(-1) if deterministic else sample.categorical_sample(table, self.choices)
         log_prob = sample.categorical_log_prob(table, index)
         if mask is not None:
             some = mask.any(-1)

@@ -5,6 +5,7 @@ load → decode → wire → plan → build; every problem of a stage is reporte
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -108,6 +109,11 @@ def is_batch_coupled(part: PartSpec) -> bool:
 
 
 def _components(model: PartSpec, registry: Registry, report: Report) -> Mapping[str, ComponentSpec] | None:
+    if inspect.isclass(model.entry.target):
+        report(
+            ("model", "type"), f"{model.type!r} is a class: model_factory builds it; a file takes recipes and graphs"
+        )
+        return None
     try:
         return decode_components(model.build(), registry).components
     except ValidationError as error:

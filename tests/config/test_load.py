@@ -358,14 +358,6 @@ def test_template_and_reference_bombs_fail_quickly():
     assert time.perf_counter() - start < 10
 
 
-def test_a_thousand_components_load_in_less_than_half_a_second():
-    component = "    c{}:\n      type: mlp\n      in_keys: c{}\n      hidden: [64, 64]\n      activation: tanh\n"
-    file = write("model:\n  components:\n" + "".join(component.format(i, i - 1) for i in range(1000)))
-    start = time.perf_counter()
-    assert len(load(file).data["model"]["components"]) == 1000
-    assert time.perf_counter() - start < 0.5
-
-
 def test_loading_imports_neither_torch_nor_omegaconf_without_need():
     write("a: 1\nb: ${a}\n")
     code = (

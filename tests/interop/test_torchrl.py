@@ -90,10 +90,8 @@ def test_the_objective_equals_torchrls_clip_ppo_loss(value_clip):
 
     flat = td.reshape(-1)
     log_prob, entropy, value = policy.evaluate_actions(flat["observation"], flat["action"])
-    ours = ppo_terms(
-        log_prob, entropy, value, flat["action_log_prob"], flat["advantage"].squeeze(-1), flat["value_target"].squeeze(-1),
-        flat["state_value"].squeeze(-1), clip=0.2, value_clip=value_clip,
-    )  # fmt: skip
+    targets = [flat[key].squeeze(-1) for key in ("advantage", "value_target", "state_value")]
+    ours = ppo_terms(log_prob, entropy, value, flat["action_log_prob"], *targets, clip=0.2, value_clip=value_clip)
     torch.testing.assert_close(ours.policy, loss["loss_objective"].squeeze(), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(ours.entropy, loss["entropy"].squeeze(), rtol=1e-5, atol=1e-6)
     factor = 2.0  # torchrl's l2 loss has no ½

@@ -40,7 +40,7 @@ def dummy(
     se_ratio: Ratio | None = None,
     dropout_rate: Dropout = 0.0,
 ) -> dict[str, Any]:
-    """The smallest tower, one block of 16 channels, for tests: it takes a tower's options and ignores them."""
+    """The smallest tower, for tests: one block of 16 channels. It takes a tower's options and ignores them."""
     return resnet(**SMALL)
 
 
