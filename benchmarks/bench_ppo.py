@@ -113,7 +113,7 @@ def _train(config: dict[str, Any]) -> tuple[float, int, list[tuple[int, float]]]
     import policysmith
 
     start = time.perf_counter()
-    result = policysmith.train(config, output=None, progress=False)
+    result = policysmith.train(config, output=None, progress=False, evaluate=False)
     return time.perf_counter() - start, result.steps, list(result.returns)
 
 

@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-TINY = 1e-38  # no clock shows zero: 0/0 would be the greatest of all
+TINY = 1e-30  # no clock shows zero: 0/0 would be the greatest of all
 MANY = 64  # choices from which inversion is faster than a race
 SATURATION = 1e-6  # keeps atanh finite: |tanh| ≤ 1 - SATURATION in float32
 # Gauss–Hermite nodes and weights for E[f(z)], z standard normal: Σ w f(z), exact for polynomials up to degree 15.

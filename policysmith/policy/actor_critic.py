@@ -35,8 +35,11 @@ class ActorCritic(TensorDictModuleBase):
     """An actor-critic policy; parameters are named `components.<name>.…`. Made by `policysmith.build`.
 
     `plan` knows every shape, `components` holds the live modules, `observations` and `actions` the two spaces, and
-    `config` the resolved description it was built from.
+    `config` the resolved description it was built from. Set `strict_masks` to have a row without a legal action raise
+    ValueError rather than give action 0.
     """
+
+    strict_masks = False
 
     def __init__(
         self,
@@ -257,7 +260,11 @@ class ActorCritic(TensorDictModuleBase):
         """Masks for the discrete leaves: the given one, or the observation's own, or none."""
         if mask is None and self.observations.mask_path is not None and not isinstance(obs, Tensor):
             mask = pick(obs, self.observations.mask_path)
-        return [] if mask is None else legal_masks(self.actions.space, mask, len(tensors[0]), self.device)
+        return (
+            []
+            if mask is None
+            else legal_masks(self.actions.space, mask, len(tensors[0]), self.device, strict=self.strict_masks)
+        )
 
     def _write_forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         params, value = self.forward(_observation(tensordict))

@@ -15,13 +15,30 @@ from policysmith.errors import ShapeError, did_you_mean
 __all__ = ["legal_masks"]
 
 
-def legal_masks(space: spaces.Space[Any], mask: Any, rows: int, device: torch.device) -> list[Tensor]:
+def legal_masks(
+    space: spaces.Space[Any], mask: Any, rows: int, device: torch.device, *, strict: bool = False
+) -> list[Tensor]:
     """One mask for each discrete leaf of the action space, depth first: bool (rows, width), or (1, width) for all rows.
 
     Bool, integer and float masks pass (non-zero is legal). In a composite space the mask has its structure; what is
-    left out or None is all legal. `ShapeError` says what does not fit.
+    left out or None is all legal. `ShapeError` says what does not fit; `strict` refuses a row without a legal action.
     """
-    return [_tensor(leaf, found, rows, device) for leaf, found in _leaves(space, mask, "the legal mask")]
+    found = [(leaf, _tensor(leaf, given, rows, device)) for leaf, given in _leaves(space, mask, "the legal mask")]
+    if strict:
+        for leaf, tensor in found:
+            _refuse_dead_rows(leaf, tensor)
+    return [tensor for _, tensor in found]
+
+
+def _refuse_dead_rows(space: Any, mask: Tensor) -> None:
+    sizes = [int(n) for n in space.nvec.flat] if isinstance(space, spaces.MultiDiscrete) else None
+    if isinstance(space, spaces.MultiBinary):
+        sizes = [2] * (mask.shape[-1] // 2)
+    parts = mask.split(sizes, -1) if sizes else (mask,)
+    alive = torch.stack([part.any(-1) for part in parts]).all(0)
+    if not alive.all():
+        dead = (~alive).nonzero().flatten().tolist()
+        raise ValueError(f"no legal action in row {', '.join(map(str, dead[:8]))}; strict_masks is on")
 
 
 def _leaves(space: Any, mask: Any, name: str) -> Iterator[tuple[Any, Any]]:

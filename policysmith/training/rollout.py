@@ -5,7 +5,7 @@ What a step gives is kept as it comes and stacked once at the end: per-step copi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -49,6 +49,16 @@ class Rollout:
     episodes: list[Episode] = field(default_factory=list)
 
 
+@dataclass
+class _Record:
+    """What the steps of one rollout gave, as it came."""
+
+    acted: list[tuple[Any, Any, Any, Tensor, Tensor]] = field(default_factory=list)
+    stepped: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    finals: list[tuple[int, int, Any]] = field(default_factory=list)
+    episodes: list[Episode] = field(default_factory=list)
+
+
 class Collector:
     """Steps a vector environment with a policy, across rollouts; `step` counts transitions of all environments."""
 
@@ -66,35 +76,21 @@ class Collector:
         """`steps` steps of every environment with the policy as it is now."""
         act = self.policy.acting()
         to_environment = _action_writer(self.policy)
-        observations, chosen, log_probs, values = [], [], [], []
-        rewards, terminations, dones, masks, valid = [], [], [], [], []
-        finals: list[tuple[int, int, Any]] = []
-        episodes: list[Episode] = []
+        record = _Record()
         for t in range(steps):
             obs = self._prepare(self._observation)
             mask = self._info.get(MASK) if self._info else None
             action, log_prob, value = act(obs) if mask is None else act(obs, mask)
-            observations.append(obs)
-            chosen.append(action)
-            log_probs.append(log_prob)
-            values.append(value)
-            if mask is not None:
-                masks.append(mask)
+            record.acted.append((obs, mask, action, log_prob, value))
             self._observation, reward, terminated, truncated, self._info = self.environments.step(
                 to_environment(action)
             )
             done = terminated | truncated
-            rewards.append(reward)
-            terminations.append(terminated)
-            dones.append(done)
-            if self.next_step:
-                valid.append(~self._ended)
-            elif truncated.any():
-                finals += [(t, int(i), self._info["final_obs"][i]) for i in np.flatnonzero(truncated)]
-            self._count(reward, done, episodes)
-        return self._stack(
-            observations, chosen, masks, log_probs, values, rewards, terminations, dones, valid, finals, episodes
-        )
+            record.stepped.append((reward, terminated, done, ~self._ended))
+            if truncated.any() and not self.next_step:
+                record.finals += [(t, int(i), self._info["final_obs"][i]) for i in np.flatnonzero(truncated)]
+            self._count(reward, done, record.episodes)
+        return self._stack(record)
 
     def _count(self, reward: np.ndarray, done: np.ndarray, episodes: list[Episode]) -> None:
         self.step += self.count
@@ -111,52 +107,46 @@ class Collector:
         self._ended = done
 
     @torch.no_grad()
-    def _stack(
-        self,
-        observations: list[Any],
-        chosen: list[Any],
-        masks: list[Any],
-        log_probs: list[Tensor],
-        values: list[Tensor],
-        rewards: list[np.ndarray],
-        terminations: list[np.ndarray],
-        dones: list[np.ndarray],
-        valid: list[np.ndarray],
-        finals: list[tuple[int, int, Any]],
-        episodes: list[Episode],
-    ) -> Rollout:
+    def _stack(self, record: _Record) -> Rollout:
         policy, device = self.policy, self.policy.device
+        observations, masks, chosen, log_probs, values = zip(*record.acted, strict=True)
+        rewards, terminated, done, valid = zip(*record.stepped, strict=True)
         read, leaves = policy.observations.read, policy.actions.leaves_of
         values_TN = torch.stack(values)
-        last = policy.get_value(self._prepare(self._observation))
-        next_values = torch.cat([values_TN[1:], last[None]])
-        if finals:
-            final_values = policy.get_value(policy.prepare(_batch([obs for _, _, obs in finals])))
-            rows, columns = zip(*((t, i) for t, i, _ in finals), strict=True)
-            next_values[list(rows), list(columns)] = final_values
         return Rollout(
             observations=[torch.stack(leaf) for leaf in zip(*map(read, observations), strict=True)],
             actions=[torch.stack(leaf) for leaf in zip(*map(leaves, chosen), strict=True)],
             masks=self._stack_masks(observations, masks),
             log_probs=torch.stack(log_probs),
             values=values_TN,
-            next_values=next_values,
+            next_values=self._next_values(values_TN, record.finals),
             rewards=_floats(rewards, device),
-            terminated=_floats(terminations, device),
-            done=_floats(dones, device),
-            valid=torch.as_tensor(np.stack(valid), device=device) if valid else None,
-            episodes=episodes,
+            terminated=_floats(terminated, device),
+            done=_floats(done, device),
+            valid=torch.as_tensor(np.stack(valid), device=device) if self.next_step else None,
+            episodes=record.episodes,
         )
 
-    def _stack_masks(self, observations: list[Any], masks: list[Any]) -> list[Tensor]:
+    def _next_values(self, values_TN: Tensor, finals: list[tuple[int, int, Any]]) -> Tensor:
+        """Values of the states that steps led to: the next step's, or the final observation's where it was cut off."""
+        policy = self.policy
+        last = policy.get_value(self._prepare(self._observation))
+        next_values = torch.cat([values_TN[1:], last[None]])
+        if finals:
+            rows, columns, observations = zip(*finals, strict=True)
+            next_values[list(rows), list(columns)] = policy.get_value(policy.prepare(_batch(list(observations))))
+        return next_values
+
+    def _stack_masks(self, observations: Sequence[Any], masks: Sequence[Any]) -> list[Tensor]:
+        policy = self.policy
         steps = [
-            self.policy._masks(obs, self.policy.observations.read(obs), mask)
-            for obs, mask in zip(observations, masks or [None] * len(observations), strict=True)
+            policy._masks(obs, policy.observations.read(obs), mask)
+            for obs, mask in zip(observations, masks, strict=True)
         ]
         return [torch.stack(leaf) for leaf in zip(*steps, strict=True)]
 
 
-def _floats(arrays: list[np.ndarray], device: torch.device) -> Tensor:
+def _floats(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
     return torch.as_tensor(np.stack(arrays).astype(np.float32), device=device)
 
 

@@ -431,3 +431,14 @@ def test_masks_change_between_calls(action):
         mask = random_mask(policy, seed=seed)
         assert is_legal(policy.actions, policy.get_action_and_value(obs, mask)[0], mask)
     assert policy.get_action_and_value(obs)[0].shape[0] == BATCH
+
+
+@every_discrete
+def test_strict_masks_refuse_a_row_without_a_legal_action(action):
+    policy = lively(policy_of("vector", action))
+    obs, mask = batch_of(policy), random_mask(policy)
+    policy.strict_masks = True
+    assert is_legal(policy.actions, policy.get_action_and_value(obs, mask)[0], mask)
+    mask[2] = False
+    with pytest.raises(ValueError, match="no legal action in row 2"):
+        policy.get_action_and_value(obs, mask)
