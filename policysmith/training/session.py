@@ -74,7 +74,7 @@ def run_training(
     run = _Run(experiment, policy, algorithm, environment, output)
     if resume is not None:
         run.resume(resume)
-    elif output is not None:
+    if output is not None:
         run.save()  # finds out now, not after the training, whether the place can be written
     environments = make_vector(environment)
     started, first_step = time.perf_counter(), run.step
@@ -84,6 +84,8 @@ def run_training(
             title = experiment.name or environment.id
             display = stack.enter_context(Progress(algorithm.total_steps, title, run.step, progress))
             loggers: list[Logger] = [display, *([TensorBoard(output / "logs", run.step)] if output else [])]
+            for logger in loggers:
+                stack.callback(logger.close)
             seed = None if experiment.seed is None else experiment.seed + run.step
             collector = Collector(policy, environments, seed, run.step)
 
@@ -94,8 +96,6 @@ def run_training(
                 return run.take(report) or stop.is_set()
 
             algorithm.learn(policy, collector, run.optimizer, watch, run.iteration)
-            for logger in loggers:
-                logger.close()
     finally:
         environments.close()
     seconds = time.perf_counter() - started

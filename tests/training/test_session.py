@@ -42,6 +42,17 @@ def test_resume_continues_the_count_the_optimiser_and_the_history(cartpole_confi
     assert json.loads((second.artifact / "config.json").read_text())["experiment"]["training"]["total_steps"] == 2048
 
 
+def test_resuming_into_another_folder_stores_there_and_leaves_the_first_alone(cartpole_config, tmp_path):
+    first = policysmith.train(cartpole_config, output=tmp_path / "one", progress=False, evaluate=False).artifact
+    before = (first / "model.safetensors").read_bytes()
+    overrides = ["training.total_steps=2048"]
+    second = policysmith.train(
+        resume=first, output=tmp_path / "two", overrides=overrides, progress=False, evaluate=False
+    )
+    assert second.artifact == tmp_path / "two" and load_training(second.artifact).data["step"] == 2048
+    assert (first / "model.safetensors").read_bytes() == before
+
+
 def test_resuming_what_is_finished_or_another_model_is_refused(cartpole_config, tmp_path):
     done = policysmith.train(cartpole_config, output=tmp_path / "run", progress=False, evaluate=False).artifact
     with pytest.raises(ConfigError, match="has already trained 1024 steps; raise total_steps"):
