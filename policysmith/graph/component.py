@@ -5,6 +5,7 @@ In: a plain mapping or a TensorDict. Out: the same one, with the outputs written
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
@@ -16,7 +17,10 @@ from policysmith.errors import WiringError
 from policysmith.graph.view import ViewMixin, share_state
 from policysmith.ops.features import join_features
 
-__all__ = ["Component", "Key", "TensorComponent", "as_key", "read_key", "write_key"]
+__all__ = ["AUX", "Component", "Key", "TensorComponent", "as_key", "read_key", "takes_aux", "write_key"]
+
+AUX = "aux"
+"""The key of a mapping's sink of auxiliary losses and statistics: a dict that modules add to."""
 
 Key = str | tuple[str, ...]
 
@@ -71,13 +75,17 @@ class Component(TensorDictModuleBase):
         """Read, compute, write; returns the mapping it was given. Any leading batch dimensions pass."""
         if not isinstance(mapping, Mapping | TensorDictBase | MutableMapping):
             raise TypeError(f"{type(self).__name__} takes a mapping or a TensorDict, found {type(mapping).__name__}")
-        result = self.compute(*[read_key(mapping, key) for key in self.in_keys])
+        result = self.compute(*[read_key(mapping, key) for key in self.in_keys], **self.sink(mapping))
         results = (result,) if isinstance(result, Tensor) else result
         if len(results) != len(self.out_keys):
             raise WiringError(f"{type(self).__name__} gave {len(results)} outputs for out_keys {list(self.out_keys)}")
         for key, value in zip(self.out_keys, results, strict=True):
             write_key(mapping, key, value)
         return mapping
+
+    def sink(self, mapping: Any) -> dict[str, Any]:
+        """What `compute` gets besides tensors: nothing, for most."""
+        return {}
 
 
 class TensorComponent(ViewMixin, Component):
@@ -100,10 +108,21 @@ class TensorComponent(ViewMixin, Component):
         self.arguments = tuple(arguments) if arguments else None
         self.event_ndims = tuple(event_ndims) if event_ndims else None
 
-    def compute(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Join if asked, then call the module."""
+    def compute(self, *tensors: Tensor, **aux: Any) -> Tensor | tuple[Tensor, ...]:
+        """Join if asked, then call the module; `aux` is a sink of auxiliary losses, for modules that take one."""
         if self.event_ndims is not None:
             tensors = (join_features(tensors, self.event_ndims),)
         if self.arguments is not None:
-            return self.module(**dict(zip(self.arguments, tensors, strict=True)))
-        return self.module(*tensors)
+            return self.module(**dict(zip(self.arguments, tensors, strict=True)), **aux)
+        return self.module(*tensors, **aux)
+
+    def sink(self, mapping: Any) -> dict[str, Any]:
+        """The mapping's sink of auxiliary losses, where it has one and the module takes it."""
+        if isinstance(mapping, dict) and AUX in mapping and takes_aux(self.module):
+            return {AUX: mapping[AUX]}
+        return {}
+
+
+def takes_aux(module: nn.Module) -> bool:
+    """Whether a module reports auxiliary losses: its forward has an argument `aux`."""
+    return "aux" in inspect.signature(module.forward).parameters

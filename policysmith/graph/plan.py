@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from policysmith.errors import did_you_mean
-from policysmith.graph.component import TensorComponent
+from policysmith.graph.component import TensorComponent, takes_aux
+from policysmith.graph.memory import MemoryComponent, MemoryStep, SequenceStep, has_memory
+from policysmith.graph.program import Step
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import Report, wire
 from policysmith.registry import PartSpec
@@ -48,7 +50,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Measure:
-    """What one pass of a part on meta tensors tells."""
+    """What one pass of a part on meta tensors tells.
+
+    `state` is what it keeps between steps, by name; `aux` names the auxiliary losses and statistics it reports.
+    """
 
     outputs: tuple[TensorSpec, ...]
     parameters: int
@@ -57,6 +62,9 @@ class Measure:
     buffer_bytes: int
     flops: int
     activation_bytes: int
+    state: tuple[tuple[str, TensorSpec], ...] = ()
+    takes_aux: bool = False
+    aux: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,22 @@ class NodePlan:
 
     def component(self, module: nn.Module) -> TensorComponent:
         """A module built for this node as a component with its keys."""
-        return TensorComponent(module, self.sources, self.spec.out_keys, self.spec.arguments, self.event_ndims)
+        keys = (self.sources, self.spec.out_keys, self.spec.arguments, self.event_ndims)
+        if self.measure.state:
+            return MemoryComponent(module, self.name, len(self.inputs[0].shape), *keys)
+        return TensorComponent(module, *keys)
+
+    def step(self, store: nn.ModuleDict, *, sequence: bool = False) -> Step:
+        """This node in a program over the live components of `store`: of one step, or of a sequence."""
+        step = Step(store, self.name, self.sources, self.spec.out_keys, takes_aux=self.measure.takes_aux)
+        if not self.measure.state:
+            return step
+        return (SequenceStep if sequence else MemoryStep)(step, [key for key, _ in self.measure.state])
+
+    @property
+    def state_bytes(self) -> int:
+        """Memory that one row keeps between steps."""
+        return sum(spec.bytes for _, spec in self.measure.state)
 
     @property
     def event_ndims(self) -> tuple[int, ...] | None:
@@ -245,8 +268,20 @@ def _measure(
         tensors = [torch.empty((PLAN_BATCH, *spec.shape), dtype=spec.dtype) for spec in inputs]
     if joins:
         tensors = [torch.empty((PLAN_BATCH, sum(s.features for s in inputs)), device="meta")]
-    with torch.no_grad(), torch.device("meta"), _Cost() as cost:
-        result = module(**dict(zip(arguments, tensors, strict=True))) if arguments else module(*tensors)
+    aux: dict[str, Any] = {}
+    reports = takes_aux(module)
+    sink = {"aux": aux} if reports else {}
+    named = dict(zip(arguments, tensors, strict=True)) if arguments else {}
+    state: dict[str, Tensor] = {}
+    with torch.no_grad(), torch.device("meta"):
+        if has_memory(module):
+            state = module.initial_state(PLAN_BATCH)
+            tensors = [*tensors, state]  # type: ignore[list-item]
+        with _Cost() as cost:
+            result = module(**named, **sink) if named else module(*tensors, **sink)
+    if state:
+        result, after = result
+        _check_state(state, after)
     results = result if isinstance(result, tuple | list) else (result,)
     for tensor in results:
         if not isinstance(tensor, Tensor):
@@ -258,7 +293,17 @@ def _measure(
         **_counts(module),
         flops=cost.flops // PLAN_BATCH,
         activation_bytes=cost.bytes // PLAN_BATCH,
+        state=tuple((name, TensorSpec(tuple(t.shape[1:]), t.dtype)) for name, t in state.items()),
+        takes_aux=reports,
+        aux=tuple(aux),
     )
+
+
+def _check_state(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    """The state must keep its names, shapes and dtypes from step to step."""
+    looks = [{name: (tuple(t.shape), t.dtype) for name, t in state.items()} for state in (before, after)]
+    if looks[0] != looks[1]:
+        raise ValueError(f"its state changes from {looks[0]} to {looks[1]} in one step")
 
 
 def _counts(module: nn.Module) -> dict[str, int]:

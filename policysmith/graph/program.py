@@ -6,12 +6,12 @@ rebuilt when a guard finds that hooks, a swap, a wrapper or another training mod
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
 
-from policysmith.graph.component import Component, TensorComponent, as_key, write_key
+from policysmith.graph.component import AUX, Component, TensorComponent, as_key, write_key
 from policysmith.graph.emit import Emitted, Watch, emit
 from policysmith.graph.trace import GLOBAL_HOOKS, has_hooks, trace
 from policysmith.ops.features import join_features
@@ -25,9 +25,12 @@ class Step:
     The component is looked up in `store` each time, so a swapped one takes its predecessor's place.
     """
 
-    def __init__(self, store: nn.ModuleDict, name: str, sources: Sequence[str], outputs: Sequence[str]) -> None:
+    def __init__(
+        self, store: nn.ModuleDict, name: str, sources: Sequence[str], outputs: Sequence[str], takes_aux: bool = False
+    ) -> None:
         self.store, self.name = store, name
         self.sources, self.outputs = tuple(sources), tuple(outputs)
+        self.takes_aux = takes_aux
 
     @property
     def component(self) -> Any:
@@ -46,32 +49,41 @@ class Step:
         own_forward = not isinstance(component, Component) or type(component).forward is not Component.forward
         return own_forward or has_hooks(component)
 
-    def __call__(self, values: dict[str, Tensor]) -> None:
+    def __call__(self, values: dict[str, Any]) -> None:
         """Read from and write to the values by edge name."""
         component = self.component
         if self.opaque:
-            mapping: dict[Any, Any] = {}
-            for name in self.sources:
-                write_key(mapping, as_key(name), values[name])
-            written = component(mapping)
+            written = self.through_mapping(values, self.sources, self.aux(values))
             values.update((name, written[as_key(name)]) for name in self.outputs)
             return
-        result = _compute(component, [values[name] for name in self.sources])
+        result = self._compute(component, [values[name] for name in self.sources], self.aux(values))
         if len(self.outputs) == 1:
             values[self.outputs[0]] = result
         else:
             # By index, since a traced call's result can't be iterated.
             values.update((name, result[i]) for i, name in enumerate(self.outputs))
 
+    def aux(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The sink of auxiliary losses as an argument, where the values hold one and the module takes it."""
+        return {AUX: values[AUX]} if self.takes_aux and AUX in values else {}
 
-def _compute(component: Any, tensors: list[Tensor]) -> Any:
-    if not isinstance(component, TensorComponent):
-        return component.compute(*tensors)
-    if component.event_ndims is not None:
-        tensors = [join_features(tensors, component.event_ndims)]
-    if component.arguments is not None:
-        return component.module(**dict(zip(component.arguments, tensors, strict=True)))
-    return component.module(*tensors)
+    def through_mapping(self, values: Mapping[str, Any], names: Sequence[str], extra: Mapping[str, Any]) -> Any:
+        """What `component(mapping)` makes of a mapping with the named values and some more."""
+        mapping: dict[Any, Any] = dict(extra)
+        for name in names:
+            write_key(mapping, as_key(name), values[name])
+        return self.component(mapping)
+
+    @staticmethod
+    def _compute(component: Any, tensors: list[Tensor], aux: Mapping[str, Any]) -> Any:
+        """`component.compute`, in operations that tracing sees through."""
+        if not isinstance(component, TensorComponent):
+            return component.compute(*tensors)
+        if component.event_ndims is not None:
+            tensors = [join_features(tensors, component.event_ndims)]
+        if component.arguments is not None:
+            return component.module(**dict(zip(component.arguments, tensors, strict=True)), **aux)
+        return component.module(*tensors, **aux)
 
 
 def steps_for(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:

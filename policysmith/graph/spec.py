@@ -21,7 +21,9 @@ from policysmith.registry import PartSpec, Registry
 __all__ = ["ComponentSpec", "Components", "GraphSpec", "decode_components", "loose_keys", "name_problem"]
 
 NAME = re.compile(r"[A-Za-z_]\w*")
-RESERVED = frozenset({"observation", "action", "action_mask", "action_log_prob", "is_init", "next", "reward", "done"})
+RESERVED = frozenset(
+    {"observation", "action", "action_mask", "action_log_prob", "aux", "is_init", "next", "reward", "done"}
+)
 OF_CONTAINER = {"execute", "execution_order", "register_component", "replace_component", "validate"}
 ATTRIBUTES = frozenset(dir(nn.ModuleDict())) | OF_CONTAINER
 COMPONENT_KEYS = ("type", "in_keys", "out_keys", "use", "wrappers", "init", "freeze")

@@ -47,6 +47,7 @@ ROLES: dict[str, Initializer] = {
     "embedding": _normal(1.0),
     "router": _normal(0.02),
     "recurrent": _orthogonal(1.0),
+    "projection": _orthogonal(1.0),  # of transformer blocks, whose norms and residuals set the scale
 }
 
 _HIDDEN = (

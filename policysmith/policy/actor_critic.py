@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from policysmith.errors import ShapeError
+from policysmith.graph.component import AUX
 from policysmith.graph.container import ComponentContainer
 from policysmith.graph.plan import Plan
 from policysmith.graph.program import Program, Step, run_steps, steps_for
@@ -57,12 +58,18 @@ class ActorCritic(TensorDictModuleBase):
         self.out_keys = [*_parameter_keys(actions), "state_value"]
         self._policy_edge = _edge(plan, "policy")
         self._value_edge = _edge(plan, "value")
-        self._steps = [Step(components, n.name, n.sources, n.spec.out_keys) for n in plan.nodes]
+        self._steps = [node.step(components) for node in plan.nodes]
         self._programs: dict[tuple[Any, ...], Program] = {}
         self._forwards: dict[bool, Program] = {}
 
-    def forward(self, obs: Any) -> Any:
-        """Observation → (policy output (B, P), value (B,)); a TensorDict gains parameters by name, and the value."""
+    def forward(self, obs: Any, return_aux: bool = False) -> Any:
+        """Observation → (policy output (B, P), value (B,)); a TensorDict gains parameters by name, and the value.
+
+        `return_aux` appends `{name: scalar}` here and in the calls below: auxiliary losses (`…_loss`, weighted by
+        their coefficients) and statistics of the components that have any.
+        """
+        if return_aux:
+            return self._run_reporting(("forward",), self.observations.read(obs))
         if type(obs) is Tensor and not is_compiling():
             program = self._forwards.get(self.training)  # the hot path: one tensor, compiled before
             if program is not None:
@@ -75,7 +82,9 @@ class ActorCritic(TensorDictModuleBase):
             return self._write_forward(obs)
         return self._run(("forward",), self.observations.read(obs))
 
-    def get_action_and_value(self, obs: Any, legal_mask: Any = None, deterministic: bool = False) -> Any:
+    def get_action_and_value(
+        self, obs: Any, legal_mask: Any = None, deterministic: bool = False, return_aux: bool = False
+    ) -> Any:
         """Observation → (action in the environment's units, log_prob (B,), value (B,)).
 
         `legal_mask` has the shape DESIGN gives for the space: (B, A), or (A,) for all rows; by default the
@@ -89,16 +98,18 @@ class ActorCritic(TensorDictModuleBase):
             return obs.update({"action": action, "action_log_prob": log_prob, "state_value": value})
         tensors = self.observations.read(obs)
         masks = self._masks(obs, tensors, legal_mask)
-        actions, log_prob, value = self._run(("act", len(masks), deterministic), [*tensors, *masks])
-        return self.actions.structure(actions), log_prob, value
+        run = self._run_reporting if return_aux else self._run
+        actions, *rest = run(("act", len(masks), deterministic), [*tensors, *masks])
+        return self.actions.structure(actions), *rest
 
-    def evaluate_actions(self, obs: Any, actions: Any, legal_mask: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate_actions(self, obs: Any, actions: Any, legal_mask: Any = None, return_aux: bool = False) -> Any:
         """Observation and actions → (log_prob (B,), entropy (B,), value (B,)), differentiable."""
         if isinstance(obs, TensorDictBase):
             obs, legal_mask = _observation(obs), _mask(obs, legal_mask)
         tensors = self.observations.read(obs)
         masks = self._masks(obs, tensors, legal_mask)
-        return self._run(("evaluate", len(masks)), [*tensors, *self.actions.leaves_of(actions), *masks])
+        run = self._run_reporting if return_aux else self._run
+        return run(("evaluate", len(masks)), [*tensors, *self.actions.leaves_of(actions), *masks])
 
     def get_value(self, obs: Any) -> Tensor:
         """Observation → value (B,); only the components that the value needs run."""
@@ -217,6 +228,15 @@ class ActorCritic(TensorDictModuleBase):
             self._blame_shapes(tensors, error)
             raise
 
+    def _run_reporting(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+        """The results of a call, and after them what components report to a sink; the modules run one by one."""
+        sink: dict[str, Tensor] = {}
+        try:
+            return *self._body(key, sink)[0](*tensors), sink
+        except (RuntimeError, ValueError) as error:
+            self._blame_shapes(tensors, error)
+            raise
+
     def _blame_shapes(self, tensors: Sequence[Tensor], error: Exception) -> None:
         """Raise `ShapeError` if an observation has another shape than promised; looked at only after a failure."""
         for leaf, tensor in zip(self.observations.leaves, tensors, strict=False):
@@ -233,8 +253,10 @@ class ActorCritic(TensorDictModuleBase):
                 self._forwards[self.training] = program
         return program
 
-    def _body(self, key: tuple[Any, ...]) -> tuple[Callable[..., Any], int, list[Step]]:
-        """The function behind a key, the number of its tensors, and the steps it runs."""
+    def _body(
+        self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None
+    ) -> tuple[Callable[..., Any], int, list[Step]]:
+        """The function behind a key, the number of its tensors, and the steps it runs; `sink` gets auxiliary losses."""
         kind, inputs = key[0], list(self.plan.inputs)
         edges = {"value": [self._value_edge]}.get(kind, [self._policy_edge, self._value_edge])
         steps = steps_for(self._steps, edges)
@@ -242,7 +264,7 @@ class ActorCritic(TensorDictModuleBase):
         actions = len(self.actions.leaves) if kind == "evaluate" else 0
 
         def body(*tensors: Tensor) -> Any:
-            values = run_steps(steps, dict(zip(inputs, tensors[:count], strict=True)))
+            values = run_steps(steps, _values(inputs, tensors[:count], sink))
             chosen, legal = tensors[count : count + actions], tensors[count + actions :]
             value = values[self._value_edge]
             if kind == "value":
@@ -302,6 +324,11 @@ def _shape_problem(leaf: Leaf, found: tuple[int, ...]) -> str | None:
     nhwc = len(expected) == 3 and found[-3:] == (*expected[1:], expected[0])
     hint = " (looks like NHWC; expected channels first)" if nhwc else ""
     return f"{leaf.name} has shape {found}, expected ({', '.join(map(str, ('B', *expected)))}){hint}"
+
+
+def _values(names: Sequence[str], tensors: Sequence[Tensor], sink: dict[str, Tensor] | None) -> dict[str, Any]:
+    values: dict[str, Any] = dict(zip(names, tensors, strict=True))
+    return values if sink is None else {**values, AUX: sink}
 
 
 def _edge(plan: Plan, role: str) -> str:

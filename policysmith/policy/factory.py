@@ -23,6 +23,7 @@ from policysmith.graph.spec import ComponentSpec, decode_components
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import Observations
+from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import PartSpec, Registry
 
 __all__ = ["Blueprint", "build_policy", "make_blueprint"]
@@ -45,7 +46,8 @@ class Blueprint:
         components = ComponentContainer()
         for node in self.plan.nodes:
             components.register_component(node.name, node.component(modules[node.name]))
-        return ActorCritic(self.plan, components, self.observations, self.actions, config)
+        kind = StatefulActorCritic if any(node.measure.state for node in self.plan.nodes) else ActorCritic
+        return kind(self.plan, components, self.observations, self.actions, config)
 
 
 def make_blueprint(

@@ -1,0 +1,133 @@
+"""Components with memory: what they keep between steps is an argument and a result. B rows, T steps.
+
+State lies beside the other edges under `<component>/<name>`, batch first. One step reads and writes it; a sequence
+starts from it, and `is_init` (B, T) marks the steps that begin an episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+
+from policysmith.graph.component import Key, TensorComponent, read_key, write_key
+from policysmith.graph.program import Step
+from policysmith.graph.trace import has_hooks
+from policysmith.ops.features import join_features
+from policysmith.ops.state import State, reset_state
+
+__all__ = ["FIRST", "MemoryComponent", "MemoryStep", "SequenceStep", "has_memory"]
+
+FIRST = "is_init"
+
+
+def has_memory(module: object) -> bool:
+    """Whether a module keeps something between steps: it offers `initial_state` and `unroll`."""
+    return callable(getattr(module, "initial_state", None)) and callable(getattr(module, "unroll", None))
+
+
+class MemoryComponent(TensorComponent):
+    """A module with memory as a component.
+
+    `forward(mapping)` takes one step for inputs (B, *event), or T steps for (B, T, *event): `ndim` is the number of
+    dimensions of one row of the first input. It reads the state from `<name>/<key>` (absent: the initial one) and
+    `is_init` (absent: no episode begins), and writes the output and the state after.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        ndim: int,
+        in_keys: Sequence[Key],
+        out_keys: Sequence[Key],
+        arguments: Sequence[str] | None = None,
+        event_ndims: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(module, in_keys, out_keys, arguments, event_ndims)
+        self.name, self.ndim = name, ndim
+
+    def forward(self, mapping: Any) -> Any:
+        """Step or unroll, by the number of dimensions of the input."""
+        tensors = [read_key(mapping, key) for key in self.in_keys]
+        x, sequence = self.joined(tensors), tensors[0].dim() - self.ndim == 2
+        first = mapping.get(FIRST, None)
+        initial = self.module.initial_state(len(x))  # type: ignore[operator]
+        state = {key: _get(mapping, f"{self.name}/{key}", tensor) for key, tensor in initial.items()}
+        if first is not None:
+            first = first.reshape(x.shape[: 2 if sequence else 1])
+        aux = self.sink(mapping)
+        if sequence:
+            y, after = self.module.unroll(x, state, first, **aux)  # type: ignore[operator]
+        else:
+            y, after = self.module(x, state if first is None else reset_state(state, initial, first), **aux)
+        write_key(mapping, self.out_keys[0], y)
+        for key, tensor in after.items():
+            write_key(mapping, f"{self.name}/{key}", tensor)
+        return mapping
+
+    def joined(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The module's one input."""
+        return join_features(tensors, self.event_ndims) if self.event_ndims is not None else tensors[0]
+
+
+def _get(mapping: Any, key: str, default: Tensor) -> Tensor:
+    found = mapping.get(key, None) if isinstance(mapping, TensorDictBase) else mapping.get(key)
+    return default if found is None else found
+
+
+class MemoryStep(Step):
+    """One step of a component with memory; its state (`keys`) is read from and written to the values."""
+
+    def __init__(self, step: Step, keys: Sequence[str]) -> None:
+        super().__init__(step.store, step.name, step.sources, step.outputs, takes_aux=step.takes_aux)
+        self.keys = tuple(keys)
+
+    @property
+    def edges(self) -> list[str]:
+        """The names of its state among the values."""
+        return [f"{self.name}/{key}" for key in self.keys]
+
+    @property
+    def opaque(self) -> bool:
+        """Whether only `component(mapping)` says what it does."""
+        component = self.component
+        return type(component).forward is not MemoryComponent.forward or has_hooks(component)
+
+    def __call__(self, values: dict[str, Any]) -> None:
+        """Read the inputs and the state, write the output and the state after."""
+        component = self.component
+        if self.opaque:
+            self._call_whole(values, {})
+            return
+        x = component.joined([values[name] for name in self.sources])
+        state: State = dict(zip(self.keys, (values[edge] for edge in self.edges), strict=True))
+        result = component.module(x, state, **self.aux(values))
+        values[self.outputs[0]] = result[0]  # by index, since a traced call's result can't be unpacked
+        values.update((edge, result[1][key]) for edge, key in zip(self.edges, self.keys, strict=True))
+
+    def _call_whole(self, values: dict[str, Any], extra: dict[str, Any]) -> None:
+        written = self.through_mapping(values, [*self.sources, *self.edges], {**extra, **self.aux(values)})
+        values.update((edge, written[edge]) for edge in (*self.outputs, *self.edges))
+
+
+class SequenceStep(MemoryStep):
+    """T steps of a component with memory. Other edges are flat, (B·T, …); `is_init` among the values tells B and T."""
+
+    def __call__(self, values: dict[str, Any]) -> None:
+        """Unroll from the state; the state after is that of the last step."""
+        component, first = self.component, values[FIRST]
+        rows = first.shape
+        sources = {name: values[name].unflatten(0, rows) for name in self.sources}
+        if self.opaque:
+            inner = {**values, **sources}
+            self._call_whole(inner, {FIRST: first})
+            values.update({edge: inner[edge] for edge in self.edges})
+            values[self.outputs[0]] = inner[self.outputs[0]].flatten(0, 1)
+            return
+        state: State = dict(zip(self.keys, (values[edge] for edge in self.edges), strict=True))
+        y, after = component.module.unroll(component.joined(list(sources.values())), state, first, **self.aux(values))
+        values[self.outputs[0]] = y.flatten(0, 1)
+        values.update((edge, after[key]) for edge, key in zip(self.edges, self.keys, strict=True))

@@ -1,0 +1,344 @@
+"""StatefulActorCritic: a policy with memory. B rows, T steps.
+
+State is an argument and a result, a dict of tensors with the batch first. One step at a time the policy acts; over
+whole sequences it learns; both are the same function of observations, state and episode beginnings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torch.compiler import is_compiling
+
+from policysmith.errors import PolicysmithError, ShapeError, did_you_mean
+from policysmith.graph.component import AUX
+from policysmith.graph.memory import FIRST, MemoryStep
+from policysmith.graph.program import Step, run_steps, steps_for
+from policysmith.ops.state import State, reset_state
+from policysmith.policy.actor_critic import ActorCritic, _mask, _observation
+from policysmith.policy.distributions import DistributionView, named_parameters
+from policysmith.policy.masks import legal_masks
+from policysmith.policy.spaces import pick
+
+__all__ = ["StatefulActorCritic"]
+
+
+class StatefulActorCritic(ActorCritic):
+    """An actor-critic whose components keep something between steps.
+
+    `init_state(batch)` begins; `act` takes one step, `evaluate` and `unroll` whole sequences. `first` marks rows (or
+    steps) whose episode begins: their state starts anew. The calls of memoryless policies raise and name `act`.
+    A TensorDict holds the state under `<component>/<name>` and `first` under `is_init`.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        nodes = [node for node in self.plan.nodes if node.measure.state]
+        self._memories = [node.name for node in nodes]
+        self._state_keys = [f"{node.name}/{key}" for node in nodes for key, _ in node.measure.state]
+        self._state_inputs = [*self.plan.inputs, *self._state_keys]
+        self._sequence_steps = [node.step(self.components, sequence=True) for node in self.plan.nodes]
+
+    def init_state(self, batch: int) -> State:
+        """The state of `batch` rows before their first step, on the policy's device."""
+        state: State = {}
+        for name in self._memories:
+            initial = self.components[name].module.initial_state(batch)  # type: ignore[union-attr, operator]
+            state.update((f"{name}/{key}", tensor) for key, tensor in initial.items())
+        return state
+
+    def act(
+        self,
+        obs: Any,
+        state: Mapping[str, Tensor],
+        first: Tensor | None = None,
+        legal_mask: Any = None,
+        deterministic: bool = False,
+        return_aux: bool = False,
+    ) -> Any:
+        """One step: observation (B, …), state, first (B,) → (action, log_prob (B,), value (B,), state after)."""
+        tensors = self.observations.read(obs)
+        masks = self._masks(obs, tensors, legal_mask)
+        run = self._run_reporting if return_aux else self._run
+        inputs = [*tensors, *self._begun(state, first, len(tensors[0])), *masks]
+        actions, log_prob, value, after, *aux = run(("step", len(masks), deterministic), inputs)
+        return self.actions.structure(actions), log_prob, value, self._named(after), *aux
+
+    def evaluate(
+        self,
+        obs: Any,
+        actions: Any,
+        state: Mapping[str, Tensor] | None = None,
+        first: Tensor | None = None,
+        legal_mask: Any = None,
+        return_aux: bool = False,
+    ) -> Any:
+        """Sequences: observations (B, T, …), actions (B, T, …), the state before, first (B, T)
+        → (log_prob (B, T), entropy (B, T), value (B, T)), differentiable. No state is the initial one.
+        """
+        leaves, rows = self._flat_leaves(obs)
+        masks = self._flat_masks(self._own_mask(obs) if legal_mask is None else legal_mask, rows)
+        chosen = [leaf.flatten(0, 1) for leaf in self.actions.leaves_of(actions)]
+        sink: dict[str, Tensor] | None = {} if return_aux else None
+        results = self.evaluate_leaves(leaves, chosen, masks, rows, state, first, sink)
+        shaped = tuple(tensor.unflatten(0, rows) for tensor in results)
+        return (*shaped, sink) if return_aux else shaped
+
+    def evaluate_leaves(
+        self,
+        leaves: Sequence[Tensor],
+        actions: Sequence[Tensor],
+        masks: Sequence[Tensor],
+        rows: tuple[int, int],
+        state: Mapping[str, Tensor] | None = None,
+        first: Tensor | None = None,
+        sink: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`evaluate` for leaves that are flat already, (B·T, …), with `rows` = (B, T); results are flat too."""
+        values = self._sequence(leaves, rows, state, first, [self._policy_edge, self._value_edge], sink)
+        return (*self.actions.evaluate(values[self._policy_edge], actions, masks), values[self._value_edge])
+
+    def unroll(
+        self, obs: Any, state: Mapping[str, Tensor] | None = None, first: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """Sequences (B, T, …) → (policy output (B, T, P), value (B, T), state after the last step)."""
+        leaves, rows = self._flat_leaves(obs)
+        values = self._sequence(leaves, rows, state, first, [self._policy_edge, self._value_edge, *self._state_keys])
+        params, value = values[self._policy_edge].unflatten(0, rows), values[self._value_edge].unflatten(0, rows)
+        return params, value, {key: values[key] for key in self._state_keys}
+
+    def forward(self, obs: Any, return_aux: bool = False) -> Any:
+        """A TensorDict (B) takes one step, (B, T) is a sequence; it gains parameters, value and the state after.
+
+        Anything else raises: a step without state would forget.
+        """
+        if not isinstance(obs, TensorDictBase):
+            self._refuse("forward")
+        params, value, state = self._of_tensordict(obs)
+        parts = named_parameters(self.actions, params)
+        named: dict[str, Any] = parts[0] if not self.actions.composite else {"params": self.actions.structure(parts)}
+        return self._write_state(obs.update({**named, "state_value": value}), state)
+
+    def get_action_and_value(
+        self, obs: Any, legal_mask: Any = None, deterministic: bool = False, return_aux: bool = False
+    ) -> Any:
+        """One step of a TensorDict (B): it gains `action`, `action_log_prob`, `state_value` and the state after."""
+        if not isinstance(obs, TensorDictBase):
+            self._refuse("get_action_and_value")
+        action, log_prob, value, state = self.act(
+            _observation(obs), *self._memory_of(obs), _mask(obs, legal_mask), deterministic
+        )
+        obs.update({"action": action, "action_log_prob": log_prob, "state_value": value})
+        return self._write_state(obs, state)
+
+    def evaluate_actions(self, obs: Any, actions: Any, legal_mask: Any = None, return_aux: bool = False) -> Any:
+        """Sequences in a TensorDict (B, T); see `evaluate` for tensors."""
+        if not isinstance(obs, TensorDictBase) or obs.ndim < 2:
+            self._refuse("evaluate_actions", "evaluate(obs, actions, state, first)")
+        state, first = self._memory_of(obs)
+        state = {key: tensor[:, 0] for key, tensor in state.items()}
+        return self.evaluate(_observation(obs), actions, state, first, _mask(obs, legal_mask), return_aux)
+
+    def get_value(self, obs: Any, state: Mapping[str, Tensor] | None = None, first: Tensor | None = None) -> Any:
+        """One step: observation (B, …), state, first (B,) → value (B,); a TensorDict gains `state_value`."""
+        if isinstance(obs, TensorDictBase):
+            return obs.set("state_value", self._of_tensordict(obs)[1])
+        if state is None:
+            self._refuse("get_value")
+        tensors = self.observations.read(obs)
+        return self._run(("step_value",), [*tensors, *self._begun(state, first, len(tensors[0]))])
+
+    def acting(self, deterministic: bool = False) -> Callable[..., Any]:
+        """One function for rollouts: (obs, state, first=None, legal_mask=None) → (action, log_prob, value, state).
+
+        It runs in inference mode: copy or clone its results before autograd sees them.
+        """
+
+        def act(
+            obs: Any, state: Mapping[str, Tensor], first: Tensor | None = None, legal_mask: Any = None
+        ) -> tuple[Any, Tensor, Tensor, State]:
+            with torch.inference_mode():
+                return self.act(obs, state, first, legal_mask, deterministic)
+
+        return act
+
+    def evaluating(self, masks: int = 0) -> NoReturn:
+        """Memoryless policies only; sequences go through `evaluate`."""
+        self._refuse("evaluating", "evaluate(obs, actions, state, first)")
+
+    @torch.no_grad()
+    def predict(self, observation: Any, state: Any = None, deterministic: bool = True) -> tuple[Any, Any]:
+        """NumPy in, NumPy out: (action for `env.step`, state after); state None begins an episode in every row."""
+        obs = self.prepare(observation)
+        if state is None:
+            state = self.init_state(len(self.observations.read(obs)[0]))
+        action, _, _, state = self.act(obs, state, deterministic=deterministic)
+        numpy = self.actions.to_environment(action)
+        return (self.actions.first(numpy) if self.observations.is_single(observation) else numpy), state
+
+    def distribution(
+        self,
+        obs: Any,
+        legal_mask: Any = None,
+        state: Mapping[str, Tensor] | None = None,
+        first: Tensor | None = None,
+    ) -> DistributionView:
+        """The distribution over actions of one step."""
+        if isinstance(obs, TensorDictBase):
+            state, first = self._memory_of(obs)
+            obs, legal_mask = _observation(obs), _mask(obs, legal_mask)
+        if state is None:
+            self._refuse("distribution", "distribution(obs, state=state, first=first)")
+        tensors = self.observations.read(obs)
+        params, _, _ = self._run(("step_forward",), [*tensors, *self._begun(state, first, len(tensors[0]))])
+        return self.actions.view(params, self._masks(obs, tensors, legal_mask))
+
+    get_dist = distribution
+
+    @property
+    def code(self) -> str:
+        """The source of the program behind one step of `act`."""
+        return self._program(("step", 0, False)).code
+
+    def _body(
+        self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None
+    ) -> tuple[Callable[..., Any], int, list[Step]]:
+        kind, inputs = key[0], self._state_inputs
+        edges = [self._value_edge] if kind == "step_value" else [self._policy_edge, self._value_edge]
+        steps = steps_for(self._steps, edges)
+        count, masks = len(inputs), key[1] if len(key) > 1 else 0
+
+        def body(*tensors: Tensor) -> Any:
+            values: dict[str, Any] = dict(zip(inputs, tensors[:count], strict=True))
+            if sink is not None:
+                values[AUX] = sink
+            run_steps(steps, values)
+            value = values[self._value_edge]
+            if kind == "step_value":
+                return value
+            params, after = values[self._policy_edge], [values[name] for name in self._state_keys]
+            if kind == "step_forward":
+                return params, value, after
+            return (*self.actions.choose(params, tensors[count:], key[2]), value, after)
+
+        return body, count + masks, steps
+
+    def slow(self, kind: str, *tensors: Tensor, masks: int = 0, deterministic: bool = False) -> Any:
+        """The slow twin of one step's program: `step`, `step_forward` or `step_value`; state after the leaves."""
+        return self._body(("step", masks, deterministic) if kind == "step" else (kind,))[0](*tensors)
+
+    def _sequence(
+        self,
+        leaves: Sequence[Tensor],
+        rows: tuple[int, int],
+        state: Mapping[str, Tensor] | None,
+        first: Tensor | None,
+        edges: Sequence[str],
+        sink: dict[str, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """Every edge that `edges` need, flat (B·T, …); state edges are those after the last step."""
+        if first is None:
+            first = torch.zeros(rows, dtype=torch.bool, device=leaves[0].device)
+        given = self._ordered(self.init_state(rows[0]) if state is None else state, rows[0])
+        values: dict[str, Any] = dict(zip(self._state_inputs, [*leaves, *given], strict=True))
+        values[FIRST] = first.reshape(rows).bool()
+        if sink is not None:
+            values[AUX] = sink
+        try:
+            return run_steps(_keeping(self._sequence_steps, edges), values)
+        except (RuntimeError, ValueError) as error:
+            self._blame_shapes(leaves, error)
+            raise
+
+    def _begun(self, state: Mapping[str, Tensor], first: Tensor | None, batch: int) -> list[Tensor]:
+        """The state's tensors in order, rows whose episode begins started anew."""
+        given = self._ordered(state, batch)
+        if first is None or (not is_compiling() and first.device.type == "cpu" and not first.any()):
+            return given
+        named = dict(zip(self._state_keys, given, strict=True))
+        return list(reset_state(named, self.init_state(1), first.reshape(batch).bool()).values())
+
+    def _ordered(self, state: Mapping[str, Tensor], batch: int) -> list[Tensor]:
+        if not isinstance(state, Mapping) or set(state) != set(self._state_keys):
+            found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            hint = did_you_mean(str(next(iter(state), "")), self._state_keys) if isinstance(state, Mapping) else ""
+            raise ShapeError(
+                f"the state must hold {', '.join(self._state_keys)}; found {found or 'nothing'}{hint}. "
+                "Begin with init_state(batch)"
+            )
+        tensors = [state[key] for key in self._state_keys]
+        if any(len(tensor) != batch for tensor in tensors):
+            raise ShapeError(f"the state has {len(tensors[0])} rows for {batch} observations")
+        return tensors
+
+    def _named(self, tensors: Sequence[Tensor]) -> State:
+        return dict(zip(self._state_keys, tensors, strict=True))
+
+    def _flat_leaves(self, obs: Any) -> tuple[list[Tensor], tuple[int, int]]:
+        leaves = self.observations.read(obs)
+        for leaf, tensor in zip(self.observations.leaves, leaves, strict=True):
+            if tensor.dim() != leaf.ndim + 2:
+                shape = ", ".join(map(str, ("B", "T", *leaf.spec.shape)))
+                raise ShapeError(f"{leaf.name} has shape {tuple(tensor.shape)}, expected a sequence ({shape})")
+        return [leaf.flatten(0, 1) for leaf in leaves], (leaves[0].shape[0], leaves[0].shape[1])
+
+    def _own_mask(self, obs: Any) -> Any:
+        """The mask that lies in an observation, or None."""
+        path = self.observations.mask_path
+        return None if path is None or isinstance(obs, Tensor) else pick(obs, path)
+
+    def _flat_masks(self, mask: Any, rows: tuple[int, int]) -> list[Tensor]:
+        """Masks (B, T, n) or (n,) → one (B·T, n) a discrete leaf."""
+        if mask is None:
+            return []
+        return legal_masks(self.actions.space, _flatten(mask), rows[0] * rows[1], self.device, strict=self.strict_masks)
+
+    def _of_tensordict(self, tensordict: TensorDictBase) -> tuple[Tensor, Tensor, State]:
+        obs, (state, first) = _observation(tensordict), self._memory_of(tensordict)
+        if tensordict.ndim > 1:
+            return self.unroll(obs, {key: tensor[:, 0] for key, tensor in state.items()}, first)
+        tensors = self.observations.read(obs)
+        params, value, after = self._run(("step_forward",), [*tensors, *self._begun(state, first, len(tensors[0]))])
+        return params, value, self._named(after)
+
+    def _memory_of(self, tensordict: TensorDictBase) -> tuple[State, Tensor | None]:
+        """State and `first` in a TensorDict, shaped (B, …) or (B, T, …); what is absent is initial."""
+        initial = self.init_state(tensordict.shape[0])
+        if tensordict.ndim > 1:
+            initial = {key: tensor.unsqueeze(1) for key, tensor in initial.items()}
+        first = tensordict.get(FIRST, None)
+        found = {key: tensordict.get(key, None) for key in initial}
+        state = {key: initial[key] if tensor is None else tensor for key, tensor in found.items()}
+        return state, first if first is None else first.reshape(tensordict.shape[:2])
+
+    def _write_state(self, tensordict: TensorDictBase, state: State) -> TensorDictBase:
+        """The state after goes under `next`, from where collectors carry it to the next step; sequences keep theirs."""
+        if tensordict.ndim == 1:
+            for key, tensor in state.items():
+                tensordict.set(("next", key), tensor)
+        return tensordict
+
+    def _refuse(self, call: str, instead: str = "act(obs, state, first)") -> NoReturn:
+        names = ", ".join(map(repr, self._memories))
+        raise PolicysmithError(
+            f"{call} would forget: this policy has a memory ({names}). Begin with init_state(batch) and call {instead}"
+        )
+
+
+def _keeping(steps: Sequence[Step], edges: Sequence[str]) -> list[Step]:
+    """The steps that edges depend on; a state edge is written by its component."""
+    memories = {edge: step.outputs[0] for step in steps if isinstance(step, MemoryStep) for edge in step.edges}
+    return steps_for(steps, [memories.get(edge, edge) for edge in edges])
+
+
+def _flatten(mask: Any) -> Any:
+    if isinstance(mask, Mapping):
+        return {key: _flatten(part) for key, part in mask.items()}
+    if isinstance(mask, tuple | list) and not isinstance(mask[0], int | float | bool):
+        return tuple(_flatten(part) for part in mask)
+    tensor = torch.as_tensor(mask)
+    return tensor.flatten(0, 1) if tensor.dim() > 2 else tensor
