@@ -16,7 +16,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torch.compiler import is_compiling
 
-from policysmith.errors import ShapeError
+from policysmith.errors import ConfigError, ShapeError
 from policysmith.graph.component import AUX
 from policysmith.graph.container import ComponentContainer
 from policysmith.graph.plan import Plan
@@ -146,16 +146,28 @@ class ActorCritic(TensorDictModuleBase):
 
         return act
 
-    def evaluating(self, masks: int = 0) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-        """One function for training: leaves of observation, actions and masks → (log_prob, entropy, value).
+    def evaluating(self, masks: int = 0, return_aux: bool = False, extra: Sequence[str] = ()) -> Callable[..., Any]:
+        """One function for training: leaves of observation, actions and masks → (log_prob, entropy, value, *extra).
 
-        It is compiled for the present training mode; ask again after changing it.
+        It is compiled for the present training mode; ask again after changing it. `extra` names further edges of the
+        plan that a loss reads (`ConfigError` for one that there is not); `return_aux` appends what components report.
         """
-        key = ("evaluate", masks)
+        self.require_edges(extra)
+        key = ("evaluate", masks, *extra)
+        if return_aux:
+            return lambda *tensors: self._run_reporting(key, tensors)
         if is_compiling():
             return self._body(key)[0]
         program = self._program(key)
         return lambda *tensors: program.run(*tensors)
+
+    def require_edges(self, names: Sequence[str]) -> None:
+        """Raise `ConfigError` with every one of these edges that the plan does not have."""
+        missing = [repr(name) for name in names if name not in self.plan.edges]
+        if missing:
+            model = self.config.get("model", {}).get("type", "graph")
+            found = ", ".join(map(repr, self.plan.edges))
+            raise ConfigError(f"the policy (model {model!r}) has no edge {' and '.join(missing)}; it has {found}")
 
     def prepare(self, observation: Any) -> Any:
         """What an environment gives (NumPy; one observation or a batch) → tensors with a batch axis, on our device."""
@@ -203,6 +215,11 @@ class ActorCritic(TensorDictModuleBase):
             if step in learners:
                 step.component.module.update(values[step.sources[0]])
             step(values)
+
+    @property
+    def reports(self) -> bool:
+        """Whether a component has auxiliary losses or statistics to report (`return_aux`)."""
+        return any(node.measure.aux for node in self.plan.nodes)
 
     @property
     def has_statistics(self) -> bool:
@@ -258,7 +275,8 @@ class ActorCritic(TensorDictModuleBase):
     ) -> tuple[Callable[..., Any], int, list[Step]]:
         """The function behind a key, the number of its tensors, and the steps it runs; `sink` gets auxiliary losses."""
         kind, inputs = key[0], list(self.plan.inputs)
-        edges = {"value": [self._value_edge]}.get(kind, [self._policy_edge, self._value_edge])
+        extra = key[2:] if kind == "evaluate" else ()
+        edges = {"value": [self._value_edge]}.get(kind, [self._policy_edge, self._value_edge, *extra])
         steps = steps_for(self._steps, edges)
         count, masks = len(inputs), key[1] if len(key) > 1 else 0
         actions = len(self.actions.leaves) if kind == "evaluate" else 0
@@ -274,7 +292,7 @@ class ActorCritic(TensorDictModuleBase):
                 return params, value
             if kind == "act":
                 return (*self.actions.choose(params, legal, key[2]), value)
-            return (*self.actions.evaluate(params, chosen, legal), value)
+            return (*self.actions.evaluate(params, chosen, legal), value, *(values[name] for name in extra))
 
         return body, count + actions + masks, steps
 

@@ -166,7 +166,7 @@ class StatefulActorCritic(ActorCritic):
 
         return act
 
-    def evaluating(self, masks: int = 0) -> NoReturn:
+    def evaluating(self, masks: int = 0, return_aux: bool = False, extra: Sequence[str] = ()) -> NoReturn:
         """Memoryless policies only; sequences go through `evaluate`."""
         self._refuse("evaluating", "evaluate(obs, actions, state, first)")
 

@@ -6,11 +6,14 @@ uses the running ones, and they are refreshed once an iteration, between learnin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.stateful import StatefulActorCritic
 
 __all__ = ["hold_statistics", "refresh_statistics"]
 
@@ -35,5 +38,12 @@ def refresh_statistics(policy: ActorCritic, leaves: list[Tensor], rows: int = 10
     policy.train()
     for parts in zip(*(leaf.split(rows) for leaf in leaves), strict=True):
         if len(parts[0]) > 1:  # one row has no variance
-            policy.forward(policy.observations.assemble(parts))
+            _see(policy, parts)
     policy.eval()
+
+
+def _see(policy: ActorCritic, leaves: Sequence[Tensor]) -> None:
+    if isinstance(policy, StatefulActorCritic):  # each row as a sequence of one step: what it remembers matters little
+        policy.unroll(policy.observations.assemble([leaf.unsqueeze(1) for leaf in leaves]))
+    else:
+        policy.forward(policy.observations.assemble(leaves))

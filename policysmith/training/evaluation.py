@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from policysmith.config.experiment import Environment
 from policysmith.errors import missing_extra
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
+from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.environments import make_environment, make_vector
 from policysmith.training.threads import few_threads
 
@@ -71,16 +73,17 @@ def _play(policy: ActorCritic, section: Environment, episodes: int, deterministi
     returns: list[list[float]] = [[] for _ in range(count)]
     lengths: list[list[int]] = [[] for _ in range(count)]
     totals, steps, ended = np.zeros(count), np.zeros(count, dtype=int), np.zeros(count, dtype=bool)
-    act = policy.acting(deterministic)
+    act, begins = _actor(policy, count, deterministic), np.ones(count, dtype=bool)
     observation, info = environments.reset(seed=seed)
     try:
         while any(len(r) < q for r, q in zip(returns, quota, strict=True)):
-            action, _, _ = act(policy.prepare(observation), info.get(MASK))
+            action = act(policy.prepare(observation), info.get(MASK), begins)
             step = environments.step(policy.actions.to_environment(action))
             observation, reward, terminated, truncated, info = step
             live = ~ended if next_step else np.ones(count, dtype=bool)
             totals, steps = totals + np.where(live, reward, 0.0), steps + live
-            ended = terminated | truncated
+            begins, ended = ended, terminated | truncated
+            begins = begins if next_step else ended
             for i in np.flatnonzero(ended):
                 if len(returns[i]) < quota[i]:
                     returns[i].append(float(totals[i]))
@@ -91,6 +94,21 @@ def _play(policy: ActorCritic, section: Environment, episodes: int, deterministi
     return EvaluationResult(
         tuple(r for of_one in returns for r in of_one), tuple(n for of_one in lengths for n in of_one)
     )
+
+
+def _actor(policy: ActorCritic, count: int, deterministic: bool) -> Callable[[Any, Any, np.ndarray], Any]:
+    """(observation, mask, rows whose episode begins) → action; a policy's memory is carried from call to call."""
+    act = policy.acting(deterministic)
+    if not isinstance(policy, StatefulActorCritic):
+        return lambda observation, mask, begins: act(observation, mask)[0]
+    state = policy.init_state(count)
+
+    def remember_and_act(observation: Any, mask: Any, begins: np.ndarray) -> Any:
+        nonlocal state
+        action, _, _, state = act(observation, state, torch.as_tensor(begins, device=policy.device), mask)
+        return action
+
+    return remember_and_act
 
 
 def record_video(
@@ -104,10 +122,10 @@ def record_video(
     environment = make_environment(section, render_mode="rgb_array")
     frames: list[Any] = []
     observation, _ = environment.reset(seed=seed)
-    done = False
+    done, state = False, None
     while not done:
         frames.append(environment.render())
-        action, _ = policy.predict(observation, deterministic=deterministic)
+        action, state = policy.predict(observation, state, deterministic)
         observation, _, terminated, truncated, _ = environment.step(action)
         done = terminated or truncated
     fps = environment.metadata.get("render_fps", 30)

@@ -5,21 +5,23 @@ In: a policy and a collector. Out: a trained policy; after every iteration a rep
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import torch
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
+from gymnasium.vector import VectorEnv
 
+from policysmith.errors import ConfigError
 from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import register
 from policysmith.training.advantages import generalized_advantages
 from policysmith.training.batch_statistics import hold_statistics, refresh_statistics
+from policysmith.training.batches import Columns, RowBatches, SequenceBatches, keep_times
 from policysmith.training.objectives import clip_diagnostics, ppo_terms
 from policysmith.training.optimizer import Adam
-from policysmith.training.rollout import Collector, Episode, Rollout
+from policysmith.training.rollout import Collector, Episode, MemoryCollector, Rollout
 from policysmith.training.schedules import Schedule, schedule
 
 __all__ = ["PPO", "Report"]
@@ -39,22 +41,15 @@ class Report(NamedTuple):
     scalars: dict[str, float]
 
 
-class Batch(NamedTuple):
-    """Rows of a rollout, flat: leaves of observations, actions and masks, and five columns."""
-
-    leaves: list[Tensor]
-    log_prob: Tensor
-    advantage: Tensor
-    returns: Tensor
-    value: Tensor
-
-
 @register("ppo", slot="algorithm")
 class PPO:
     """PPO with clipped ratios, GAE, minibatch epochs, gradient clipping and optional early stopping by KL divergence.
 
     `total_steps` counts transitions of all environments; `rollout_steps` is per environment. `learning_rate`, `clip`
     and `entropy_coef` are numbers or schedules of progress. Defaults follow the common CartPole recipe.
+
+    A policy with memory learns over sequences of `sequence_length` steps (null: the whole rollout), each from the state
+    it acted with, or from one made anew by `burn_in` steps before it; `minibatches` then divides the sequences.
     """
 
     def __init__(
@@ -75,6 +70,8 @@ class PPO:
         normalize_advantage: bool = True,
         solved_at: float | None = None,
         checkpoint_every: Count | None = None,
+        sequence_length: Count | None = None,
+        burn_in: Annotated[int, Ge(0)] = 0,
     ) -> None:
         self.total_steps, self.rollout_steps = total_steps, rollout_steps
         self.epochs, self.minibatches = epochs, minibatches
@@ -85,12 +82,21 @@ class PPO:
             solved_at,
             checkpoint_every,
         )
+        self.sequence_length, self.burn_in = sequence_length or rollout_steps, burn_in
+        _check_sequences(rollout_steps, self.sequence_length, burn_in)
         self._learning_rate, self._clip = schedule(learning_rate), schedule(clip)
         self._entropy_coef = schedule(entropy_coef)
 
     def optimizer(self, policy: ActorCritic) -> Adam:
         """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it."""
         return Adam([p for p in policy.parameters() if p.requires_grad], eps=1e-5)
+
+    def collector(self, policy: ActorCritic, environments: VectorEnv, seed: int | None, step: int) -> Collector:
+        """What gathers the rollouts that `learn` asks for."""
+        if isinstance(policy, StatefulActorCritic):
+            keep = keep_times(self.rollout_steps, self.sequence_length, self.burn_in)
+            return MemoryCollector(policy, environments, seed, step, keep)
+        return Collector(policy, environments, seed, step)
 
     def learn(
         self,
@@ -120,27 +126,27 @@ class PPO:
         """All epochs over one rollout; returns scalars by tag."""
         clip, entropy_coef = self._clip(progress), self._entropy_coef(progress)
         optimizer.learning_rate = self._learning_rate(progress)
-        batch = self.batch(rollout)
-        evaluate = policy.evaluating(len(rollout.masks))
-        rows = batch.log_prob.shape[0]
-        size = math.ceil(rows / self.minibatches)
+        batches = self.batches(policy, rollout)
         epochs = 0
         for _ in range(self.epochs):
             epochs += 1
-            for part in _minibatches(batch, size):
-                log_prob, entropy, value = evaluate(*part.leaves)
-                advantage = part.advantage
+            for part in batches.minibatches(self.minibatches):
+                log_prob, entropy, value, aux = part.evaluate()
+                old, advantage = part.columns, part.columns.advantage
                 if self.normalize_advantage and len(advantage) > 1:
                     std, mean = torch.std_mean(advantage)
                     advantage = (advantage - mean) / (std + 1e-8)
                 terms = ppo_terms(
-                    log_prob, entropy, value, part.log_prob, advantage, part.returns, part.value, clip, self.value_clip
+                    log_prob, entropy, value, old.log_prob, advantage, old.returns, old.value, clip, self.value_clip
                 )
                 loss = terms.policy + self.value_coef * terms.value
                 if entropy_coef:
                     loss = loss - entropy_coef * terms.entropy
+                for name, term in aux.items():
+                    if name.endswith("_loss"):
+                        loss = loss + term
                 optimizer.step(loss, self.max_grad_norm)
-            kl, clipped = clip_diagnostics(log_prob.detach(), part.log_prob, clip)
+            kl, clipped = clip_diagnostics(log_prob.detach(), old.log_prob, clip)
             if self.target_kl is not None and kl > self.target_kl:
                 break
         return {
@@ -149,14 +155,14 @@ class PPO:
             "losses/entropy": terms.entropy.item(),
             "losses/approx_kl": kl.item(),
             "losses/clipfrac": clipped.item(),
-            "losses/explained_variance": _explained_variance(batch),
+            "losses/explained_variance": _explained_variance(batches.columns),
             "charts/learning_rate": optimizer.learning_rate,
             "charts/epochs": float(epochs),
+            **{f"aux/{name}": float(term) for name, term in aux.items() if term.numel() == 1},
         }
 
-    @torch.no_grad()
-    def batch(self, rollout: Rollout) -> Batch:
-        """A rollout's valid rows with advantages and returns, flat."""
+    def batches(self, policy: ActorCritic, rollout: Rollout) -> RowBatches | SequenceBatches:
+        """A rollout with advantages and returns, ready to be cut into minibatches."""
         advantages = generalized_advantages(
             rollout.rewards,
             rollout.values,
@@ -166,28 +172,19 @@ class PPO:
             self.gamma,
             self.gae_lambda,
         )
-        returns = advantages + rollout.values
-        leaves = [*rollout.observations, *rollout.actions, *(_over_rows(m, advantages) for m in rollout.masks)]
-        columns = [rollout.log_probs, advantages, returns, rollout.values]
-        if rollout.valid is not None:
-            return Batch([leaf[rollout.valid] for leaf in leaves], *(column[rollout.valid] for column in columns))
-        return Batch([leaf.flatten(0, 1) for leaf in leaves], *(column.flatten() for column in columns))
+        columns = Columns(rollout.log_probs, advantages, advantages + rollout.values, rollout.values)
+        if isinstance(policy, StatefulActorCritic):
+            return SequenceBatches(policy, rollout, columns, self.sequence_length, self.burn_in)
+        return RowBatches(policy, rollout, columns)
 
 
-def _minibatches(batch: Batch, size: int) -> Iterator[Batch]:
-    """Random minibatches: rows are shuffled once an epoch, then sliced."""
-    rows = batch.log_prob.shape[0]
-    order = torch.randperm(rows, device=batch.log_prob.device)
-    leaves = [leaf.index_select(0, order) for leaf in batch.leaves]
-    columns = torch.stack(batch[1:]).index_select(1, order)
-    for start in range(0, rows, size):
-        end = min(start + size, rows)
-        yield Batch([leaf[start:end] for leaf in leaves], *columns[:, start:end].unbind(0))
-
-
-def _over_rows(mask: Tensor, like: Tensor) -> Tensor:
-    """A mask (T, 1 or N, A) for every row."""
-    return mask.expand(*like.shape, mask.shape[-1])
+def _check_sequences(rollout_steps: int, length: int, burn_in: int) -> None:
+    if rollout_steps % length:
+        raise ConfigError(
+            f"training.sequence_length: rollout_steps={rollout_steps} is not a multiple of sequence_length={length}"
+        )
+    if burn_in > length:
+        raise ConfigError(f"training.burn_in: {burn_in} steps are more than sequence_length={length} holds")
 
 
 def _take_statistics(policy: ActorCritic, rollout: Rollout) -> None:
@@ -198,6 +195,6 @@ def _take_statistics(policy: ActorCritic, rollout: Rollout) -> None:
     refresh_statistics(policy, leaves)
 
 
-def _explained_variance(batch: Batch) -> float:
-    variance = batch.returns.var(correction=0)
-    return float(1.0 - (batch.returns - batch.value).var(correction=0) / variance) if variance > 0 else float("nan")
+def _explained_variance(columns: Columns) -> float:
+    variance = columns.returns.var(correction=0)
+    return float(1.0 - (columns.returns - columns.value).var(correction=0) / variance) if variance > 0 else float("nan")

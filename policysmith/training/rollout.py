@@ -5,7 +5,7 @@ What a step gives is kept as it comes and stacked once at the end: per-step copi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,10 +14,12 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
+from policysmith.ops.state import State
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
+from policysmith.policy.stateful import StatefulActorCritic
 
-__all__ = ["Collector", "Episode", "Rollout"]
+__all__ = ["Collector", "Episode", "MemoryCollector", "Rollout"]
 
 
 class Episode(NamedTuple):
@@ -33,7 +35,8 @@ class Rollout:
     """Experience as tensors with leading axes (T, N); observations, actions and masks are lists of leaves.
 
     `valid` is None, or marks steps that are real transitions (under next-step autoreset one step is spent on the
-    reset itself).
+    reset itself). For a policy with memory `first` marks steps that begin an episode, and `states` holds the state
+    before some steps, by step.
     """
 
     observations: list[Tensor]
@@ -47,16 +50,21 @@ class Rollout:
     done: Tensor
     valid: Tensor | None
     episodes: list[Episode] = field(default_factory=list)
+    first: Tensor | None = None
+    states: dict[int, State] = field(default_factory=dict)
 
 
 @dataclass
 class _Record:
-    """What the steps of one rollout gave, as it came."""
+    """What the steps of one rollout gave, as it came; `first` and the two of states only for policies with memory."""
 
     acted: list[tuple[Any, Any, Any, Tensor, Tensor]] = field(default_factory=list)
     stepped: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
     finals: list[tuple[int, int, Any]] = field(default_factory=list)
     episodes: list[Episode] = field(default_factory=list)
+    first: list[Tensor] = field(default_factory=list)
+    states: dict[int, State] = field(default_factory=dict)
+    final_states: list[State] = field(default_factory=list)
 
 
 class Collector:
@@ -70,13 +78,14 @@ class Collector:
         self._returns = np.zeros(self.count)
         self._lengths = np.zeros(self.count, dtype=np.int64)
         self._ended = np.zeros(self.count, dtype=bool)
+        self._begins = np.ones(self.count, dtype=bool)
         self._prepare = _preparer(policy)
 
     def collect(self, steps: int) -> Rollout:
         """`steps` steps of every environment with the policy as it is now."""
-        act = self.policy.acting()
-        to_environment = _action_writer(self.policy)
         record = _Record()
+        act = self._actor(record)
+        to_environment = _action_writer(self.policy)
         for t in range(steps):
             obs = self._prepare(self._observation)
             mask = self._info.get(MASK) if self._info else None
@@ -88,9 +97,17 @@ class Collector:
             done = terminated | truncated
             record.stepped.append((reward, terminated, done, ~self._ended))
             if truncated.any() and not self.next_step:
-                record.finals += [(t, int(i), self._info["final_obs"][i]) for i in np.flatnonzero(truncated)]
+                self._cut_off(record, t, np.flatnonzero(truncated))
             self._count(reward, done, record.episodes)
         return self._stack(record)
+
+    def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
+        """What chooses: (obs, mask=None) → (action, log_prob, value)."""
+        return self.policy.acting()
+
+    def _cut_off(self, record: _Record, t: int, rows: np.ndarray) -> None:
+        """Note the last observations of episodes that a time limit ended at step `t`."""
+        record.finals += [(t, int(i), self._info["final_obs"][i]) for i in rows]
 
     def _count(self, reward: np.ndarray, done: np.ndarray, episodes: list[Episode]) -> None:
         self.step += self.count
@@ -104,6 +121,7 @@ class Collector:
                 episodes.append(Episode(self.step, float(self._returns[i]), int(self._lengths[i])))
             self._returns[done] = 0.0
             self._lengths[done] = 0
+        self._begins = self._ended if self.next_step else done
         self._ended = done
 
     @torch.no_grad()
@@ -119,7 +137,7 @@ class Collector:
             masks=self._stack_masks(observations, masks),
             log_probs=torch.stack(log_probs),
             values=values_TN,
-            next_values=self._next_values(values_TN, record.finals),
+            next_values=self._next_values(values_TN, record),
             rewards=_floats(rewards, device),
             terminated=_floats(terminated, device),
             done=_floats(done, device),
@@ -127,15 +145,21 @@ class Collector:
             episodes=record.episodes,
         )
 
-    def _next_values(self, values_TN: Tensor, finals: list[tuple[int, int, Any]]) -> Tensor:
+    def _next_values(self, values_TN: Tensor, record: _Record) -> Tensor:
         """Values of the states that steps led to: the next step's, or the final observation's where it was cut off."""
-        policy = self.policy
-        last = policy.get_value(self._prepare(self._observation))
-        next_values = torch.cat([values_TN[1:], last[None]])
-        if finals:
-            rows, columns, observations = zip(*finals, strict=True)
-            next_values[list(rows), list(columns)] = policy.get_value(policy.prepare(_batch(list(observations))))
+        next_values = torch.cat([values_TN[1:], self._last_value()[None]])
+        if record.finals:
+            rows, columns, observations = zip(*record.finals, strict=True)
+            next_values[list(rows), list(columns)] = self._final_values(record, _batch(list(observations)))
         return next_values
+
+    def _last_value(self) -> Tensor:
+        """(N,) the value of where the rollout stopped."""
+        return self.policy.get_value(self._prepare(self._observation))
+
+    def _final_values(self, record: _Record, observations: Any) -> Tensor:
+        """The values of final observations."""
+        return self.policy.get_value(self.policy.prepare(observations))
 
     def _stack_masks(self, observations: Sequence[Any], masks: Sequence[Any]) -> list[Tensor]:
         policy = self.policy
@@ -144,6 +168,61 @@ class Collector:
             for obs, mask in zip(observations, masks, strict=True)
         ]
         return [torch.stack(leaf) for leaf in zip(*steps, strict=True)]
+
+
+class MemoryCollector(Collector):
+    """A collector for a policy with memory: it carries the state from step to step, and over rollouts.
+
+    `keep` names the steps of a rollout whose state before them is wanted.
+    """
+
+    policy: StatefulActorCritic
+
+    def __init__(
+        self,
+        policy: StatefulActorCritic,
+        environments: VectorEnv,
+        seed: int | None = None,
+        step: int = 0,
+        keep: Collection[int] = (0,),
+    ) -> None:
+        super().__init__(policy, environments, seed, step)
+        self._keep = frozenset(keep)
+        self._state = {key: tensor.detach() for key, tensor in policy.init_state(self.count).items()}
+
+    def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
+        act, device = self.policy.acting(), self.policy.device
+
+        def remember_and_act(obs: Any, mask: Any = None) -> tuple[Any, Tensor, Tensor]:
+            t = len(record.first)
+            first = torch.as_tensor(self._begins, device=device)
+            if t in self._keep:
+                record.states[t] = self._state
+            record.first.append(first)
+            action, log_prob, value, self._state = act(obs, self._state, first, mask)
+            return action, log_prob, value
+
+        return remember_and_act
+
+    def _cut_off(self, record: _Record, t: int, rows: np.ndarray) -> None:
+        super()._cut_off(record, t, rows)
+        record.final_states += [{key: tensor[int(i)] for key, tensor in self._state.items()} for i in rows]
+
+    def _stack(self, record: _Record) -> Rollout:
+        rollout = super()._stack(record)
+        rollout.first = torch.stack(record.first)
+        # Clones: what inference mode made can't enter a graph of gradients.
+        rollout.states = {t: {k: v.clone() for k, v in state.items()} for t, state in record.states.items()}
+        return rollout
+
+    def _last_value(self) -> Tensor:
+        first = torch.as_tensor(self._begins, device=self.policy.device)
+        return self.policy.get_value(self._prepare(self._observation), self._state, first)
+
+    def _final_values(self, record: _Record, observations: Any) -> Tensor:
+        states = record.final_states
+        state = {key: torch.stack([s[key] for s in states]) for key in states[0]}
+        return self.policy.get_value(self.policy.prepare(observations), state)
 
 
 def _floats(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:

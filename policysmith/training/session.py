@@ -29,7 +29,6 @@ from policysmith.training.evaluation import EvaluationResult, evaluate_policy
 from policysmith.training.logging import Logger, Progress, TensorBoard, Window
 from policysmith.training.online import PPO, Report
 from policysmith.training.optimizer import Adam
-from policysmith.training.rollout import Collector
 from policysmith.training.threads import few_threads
 
 __all__ = ["TrainingResult", "run_training", "seed_everything"]
@@ -87,7 +86,7 @@ def run_training(
             for logger in loggers:
                 stack.callback(logger.close)
             seed = None if experiment.seed is None else experiment.seed + run.step
-            collector = Collector(policy, environments, seed, run.step)
+            collector = algorithm.collector(policy, environments, seed, run.step)
 
             def watch(report: Report) -> bool:
                 speed = (report.step - first_step) / (time.perf_counter() - started)

@@ -29,9 +29,9 @@ def test_the_first_loss_sees_the_policy_that_acted(monkeypatch):
     ratios, update = [], PPO.update
 
     def spy(algorithm, policy, optimizer, rollout, progress=0.0):
-        batch = algorithm.batch(rollout)
+        batch = algorithm.batches(policy, rollout)
         log_prob, _, _ = policy.evaluating()(*batch.leaves)
-        ratios.append((log_prob - batch.log_prob).abs().max().item())
+        ratios.append((log_prob - batch.columns.log_prob).abs().max().item())
         return update(algorithm, policy, optimizer, rollout, progress)
 
     monkeypatch.setattr(PPO, "update", spy)

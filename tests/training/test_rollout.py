@@ -40,14 +40,14 @@ def test_a_truncated_step_bootstraps_from_the_final_observation(autoreset):
 def test_valid_rows_hold_the_same_advantages_under_both_autoreset_modes(autoreset, ends):
     policy, rollout = _collect(autoreset, ends)
     algorithm = PPO(gamma=0.9, gae_lambda=0.8)
-    batch = algorithm.batch(rollout)
-    seen = {round(obs.item()): adv.item() for obs, adv in zip(batch.leaves[0], batch.advantage, strict=True)}
+    batch = algorithm.batches(policy, rollout)
+    seen = {round(obs.item()): adv.item() for obs, adv in zip(batch.leaves[0], batch.columns.advantage, strict=True)}
     values = np.array([[_value(policy, s)] for s in range(4)])
     rewards, terminated = np.ones((3, 1)), np.array([[False], [False], [ends]])
     done = np.array([[False], [False], [True]])
     expected = slow_advantages(rewards, values[:3], values[1:], terminated, done, 0.9, 0.8)
     for step in range(3):  # whole episodes come first in the rollout, so the last one seen may be cut
-        first = next(a.item() for o, a in zip(batch.leaves[0], batch.advantage, strict=True) if round(o.item()) == step)
+        first = next(a.item() for o, a in zip(batch.leaves[0], batch.columns.advantage, strict=True) if round(o.item()) == step)
         assert first == pytest.approx(expected[step, 0], abs=1e-5)
     assert set(seen) == {0, 1, 2}, "the step that only resets is no row"
 

@@ -1,0 +1,151 @@
+"""A rollout as training data: rows where the policy is memoryless, sequences where it remembers.
+
+T steps, N environments, S sequences of L steps, R rows. In: a rollout and its columns. Out: random minibatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.training.rollout import Rollout
+
+__all__ = ["Columns", "Minibatch", "RowBatches", "SequenceBatches", "keep_times"]
+
+Evaluation = tuple[Tensor, Tensor, Tensor, Mapping[str, Tensor]]
+
+
+class Columns(NamedTuple):
+    """What the loss needs of each transition besides what the policy reads; (R,) each, or (T, N) before flattening."""
+
+    log_prob: Tensor
+    advantage: Tensor
+    returns: Tensor
+    value: Tensor
+
+
+class Minibatch(NamedTuple):
+    """Some transitions: `evaluate()` → (log_prob, entropy, value, auxiliary losses and statistics) and the columns."""
+
+    evaluate: Callable[[], Evaluation]
+    columns: Columns
+
+
+class RowBatches:
+    """Transitions one by one, in any order: for memoryless policies."""
+
+    def __init__(self, policy: ActorCritic, rollout: Rollout, columns: Columns) -> None:
+        like = columns.advantage
+        leaves = [*rollout.observations, *rollout.actions, *(_over_rows(mask, like) for mask in rollout.masks)]
+        valid = rollout.valid
+        self.leaves = [leaf.flatten(0, 1) if valid is None else leaf[valid] for leaf in leaves]
+        self.columns = Columns(*(column.flatten() if valid is None else column[valid] for column in columns))
+        self.reports = policy.reports
+        self._evaluate = policy.evaluating(len(rollout.masks), return_aux=self.reports)
+
+    def minibatches(self, count: int) -> Iterator[Minibatch]:
+        """About equal parts: rows are shuffled once an epoch, then sliced."""
+        rows = len(self.columns.log_prob)
+        size = -(-rows // count)
+        order = torch.randperm(rows, device=self.columns.log_prob.device)
+        leaves = [leaf.index_select(0, order) for leaf in self.leaves]
+        columns = torch.stack(self.columns).index_select(1, order)
+        for start in range(0, rows, size):
+            end = min(start + size, rows)
+            part = [leaf[start:end] for leaf in leaves]
+            yield Minibatch(partial(self._run, part), Columns(*columns[:, start:end].unbind(0)))
+
+    def _run(self, leaves: list[Tensor]) -> Evaluation:
+        results = self._evaluate(*leaves)
+        return results if self.reports else (*results, {})
+
+
+class SequenceBatches:
+    """Sequences of `length` steps, each with the state before it: for policies with memory.
+
+    With `burn_in` the state is made anew, without gradient, from that many steps before the sequence; the first
+    sequence of a rollout has none before it and starts from the state that it acted with (R2D2, openreview r1lyTjAqYX).
+    """
+
+    def __init__(
+        self, policy: StatefulActorCritic, rollout: Rollout, columns: Columns, length: int, burn_in: int = 0
+    ) -> None:
+        assert rollout.first is not None
+        self.policy, self.length, self.burn_in = policy, length, burn_in
+        steps, self.environments = rollout.first.shape
+        times = keep_times(steps, length, burn_in)
+        self.observations = [_cut(leaf, length) for leaf in rollout.observations]
+        self.actions = [_cut(leaf, length) for leaf in rollout.actions]
+        self.masks = [_cut(_over_rows(mask, columns.advantage), length) for mask in rollout.masks]
+        self.first = _cut(rollout.first, length)
+        self.columns = Columns(*(_cut(column, length) for column in columns))
+        self.valid = None if rollout.valid is None else _cut(rollout.valid, length)
+        self.state = {
+            key: torch.cat([rollout.states[time][key] for time in times]) for key in next(iter(rollout.states.values()))
+        }
+        if burn_in:
+            self._before = [_before(leaf, length, burn_in) for leaf in rollout.observations]
+            self._first_before = _before(rollout.first, length, burn_in)
+
+    def minibatches(self, count: int) -> Iterator[Minibatch]:
+        """About equal parts: sequences are shuffled once an epoch, then sliced."""
+        sequences = len(self.first)
+        size = -(-sequences // count)
+        for chosen in torch.randperm(sequences, device=self.first.device).split(size):
+            columns = [column[chosen] for column in self.columns]
+            valid = None if self.valid is None else self.valid[chosen]
+            flat = Columns(*(column.flatten() if valid is None else column[valid] for column in columns))
+            yield Minibatch(partial(self._run, chosen, valid), flat)
+
+    def _run(self, chosen: Tensor, valid: Tensor | None) -> Evaluation:
+        aux: dict[str, Tensor] = {}
+        leaves, actions, masks = (
+            [leaf[chosen].flatten(0, 1) for leaf in group] for group in (self.observations, self.actions, self.masks)
+        )
+        rows = (len(chosen), self.length)
+        results: Any = self.policy.evaluate_leaves(
+            leaves, actions, masks, rows, self._state(chosen), self.first[chosen], aux if self.policy.reports else None
+        )
+        if valid is not None:
+            results = [result[valid.flatten()] for result in results]
+        return (*results, aux)
+
+    def _state(self, chosen: Tensor) -> dict[str, Tensor]:
+        """The state before each chosen sequence."""
+        state = {key: tensor[chosen] for key, tensor in self.state.items()}
+        late = (chosen >= self.environments).nonzero().flatten()  # sequences of later chunks have steps before them
+        if not self.burn_in or not len(late):
+            return state
+        source = chosen[late] - self.environments
+        with torch.no_grad():
+            observations = self.policy.observations.assemble([leaf[source] for leaf in self._before])
+            started = {key: tensor[late] for key, tensor in state.items()}
+            _, _, burned = self.policy.unroll(observations, started, self._first_before[source])
+        return {key: tensor.index_copy(0, late, burned[key]) for key, tensor in state.items()}
+
+
+def keep_times(steps: int, length: int, burn_in: int = 0) -> list[int]:
+    """The steps of a rollout whose state is needed: where each sequence, or its burn-in, begins."""
+    return [max(0, start - burn_in) for start in range(0, steps, length)]
+
+
+def _cut(tensor: Tensor, length: int) -> Tensor:
+    """(T, N, *) → (S, L, *), sequences ordered by chunk of time, then environment."""
+    return tensor.unflatten(0, (-1, length)).movedim(2, 1).flatten(0, 1)
+
+
+def _before(tensor: Tensor, length: int, burn_in: int) -> Tensor:
+    """(T, N, *) → ((K − 1)·N, burn_in, *): the steps before each chunk of time but the first."""
+    parts = [tensor[start - burn_in : start].movedim(1, 0) for start in range(length, len(tensor), length)]
+    return torch.cat(parts) if parts else tensor[:0].movedim(1, 0)
+
+
+def _over_rows(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask (T, 1 or N, A) for every row."""
+    return mask.expand(*like.shape, mask.shape[-1])
