@@ -98,7 +98,7 @@ def _play(policy: ActorCritic, section: Environment, episodes: int, deterministi
 
 def _actor(policy: ActorCritic, count: int, deterministic: bool) -> Callable[[Any, Any, np.ndarray], Any]:
     """(observation, mask, rows whose episode begins) → action; a policy's memory is carried from call to call."""
-    act = policy.acting(deterministic)
+    act: Callable[..., Any] = policy.acting(deterministic)
     if not isinstance(policy, StatefulActorCritic):
         return lambda observation, mask, begins: act(observation, mask)[0]
     state = policy.init_state(count)

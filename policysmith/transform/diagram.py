@@ -76,12 +76,19 @@ class _Wire:
 
 
 def mermaid(description: Mapping[str, Any]) -> str:
-    """The graph as a Mermaid flowchart: `name`, `type · shape · params` in the boxes, shapes at the arrows."""
+    """The graph as a Mermaid flowchart: `name`, `type · shape · params` in the boxes, shapes at the arrows.
+
+    A component that is assembled from parts (a transformer) is a frame around them.
+    """
     vertices, wires = _read(description)
+    assemblies = [()] * len(description["inputs"]) + [node.get("assembly", ()) for node in description["nodes"]]
     lines = ["flowchart TD"]
-    for index, vertex in enumerate(vertices):
+    for index, (vertex, stages) in enumerate(zip(vertices, assemblies, strict=True)):
         detail = " · ".join(part for part in (vertex.type, vertex.shape, vertex.note) if part)
         label = f"{_mermaid_text(vertex.name)}<br/>{_mermaid_text(detail)}"
+        if stages:
+            lines += [*_mermaid_frame(f"n{index}", label, stages, "    "), f"    class n{index} {vertex.kind}"]
+            continue
         opening, closing = ("([", "])") if vertex.kind == "input" else ("(", ")")
         lines.append(f'    n{index}{opening}"{label}"{closing}:::{vertex.kind}')
     lines += [f'    n{wire.source} -->|"{_mermaid_text(wire.shape)}"| n{wire.target}' for wire in wires]
@@ -199,6 +206,20 @@ def _node_vertex(node: Mapping[str, Any], outputs: Sequence[str]) -> _Vertex:
     if node["state_bytes"]:
         facts.append(f"state: {human_bytes(node['state_bytes'])}")
     return _Vertex(node["name"], kind, type_text(node), shape, note, "\n".join(facts), shared)
+
+
+def _mermaid_frame(name: str, label: str, stages: Sequence[Mapping[str, Any]], indent: str) -> list[str]:
+    """A subgraph with its stages one after another; stages of stages are frames in it."""
+    lines = [f'{indent}subgraph {name}["{label}"]', f"{indent}    direction TB"]
+    names = [f"{name}_{i}" for i in range(len(stages))]
+    for inner, stage in zip(names, stages, strict=True):
+        text = "<br/>".join(_mermaid_text(part) for part in (stage["name"], stage["detail"]) if part)
+        if stage["parts"]:
+            lines += _mermaid_frame(inner, text, stage["parts"], indent + "    ")
+        else:
+            lines.append(f'{indent}    {inner}("{text}")')
+    lines += [f"{indent}    {one} --> {other}" for one, other in pairwise(names)]
+    return [*lines, f"{indent}end"]
 
 
 def _mermaid_text(text: str) -> str:

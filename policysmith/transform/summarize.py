@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from policysmith.graph.plan import NodePlan, Plan, TensorSpec
+from policysmith.transform.assembly import assembly
 
 __all__ = ["summarize"]
 
@@ -26,7 +27,7 @@ def summarize(plan: Plan, model: str) -> dict[str, Any]:
             "parameter_bytes": sum(measure.parameter_bytes for measure in own),
             "buffer_bytes": sum(measure.buffer_bytes for measure in own),
             "activation_bytes": sum(node.measure.activation_bytes for node in plan.nodes),
-            "state_bytes": 0,
+            "state_bytes": sum(node.state_bytes for node in plan.nodes),
         },
     }
 
@@ -47,8 +48,9 @@ def _node(node: NodePlan) -> dict[str, Any]:
         "buffers": measure.buffers,
         "flops": measure.flops,
         "role": node.role,
-        "state_bytes": 0,
+        "state_bytes": node.state_bytes,
         "shares": node.spec.use,
+        "assembly": assembly(node.part),
     }
 
 
