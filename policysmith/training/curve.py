@@ -1,32 +1,53 @@
-"""The learning curve as a picture."""
+"""Learning curves as pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-__all__ = ["plot_learning_curve"]
+__all__ = ["plot_learning_curve", "plot_learning_curves"]
 
 INK, BAND, LINE, GOAL = "#3d4450", "#b9c7de", "#2f5fb3", "#c0792a"
+SERIES = ("#2f5fb3", "#c0792a", "#3a8f5c", "#8a5bb5", "#b5433f", "#5b6573")
 
 
 def plot_learning_curve(
     path: str | Path, steps: Sequence[int], returns: Sequence[float], title: str, goal: float | None = None
 ) -> Path:
     """Episode returns against environment steps, with the mean of the 20 latest and the goal, as a PNG."""
+    figure, axes = _page(title)
+    if len(returns):
+        axes.scatter(steps, returns, s=7, color=BAND, linewidths=0, label="episodes", rasterized=True)
+        axes.plot(steps, _running_mean(np.asarray(returns, float)), color=LINE, linewidth=1.8, label="mean of 20")
+    return _finish(figure, axes, path, goal)
+
+
+def plot_learning_curves(
+    path: str | Path,
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    title: str,
+    goal: float | None = None,
+    window: int = 100,
+) -> Path:
+    """Several runs side by side, each the mean return of its `window` latest episodes; name → (steps, returns)."""
+    figure, axes = _page(title)
+    for color, (name, (steps, returns)) in zip(itertools.cycle(SERIES), curves.items(), strict=False):
+        mean = _running_mean(np.asarray(returns, float), window)
+        axes.plot(steps, mean, color=color, linewidth=1.8, label=name)
+    return _finish(figure, axes, path, goal)
+
+
+def _page(title: str) -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.2, 4.0), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    if len(returns):
-        axes.scatter(steps, returns, s=7, color=BAND, linewidths=0, label="episodes", rasterized=True)
-        axes.plot(steps, _running_mean(np.asarray(returns, float)), color=LINE, linewidth=1.8, label="mean of 20")
-    if goal is not None:
-        axes.axhline(goal, color=GOAL, linewidth=1.0, linestyle=(0, (4, 3)), label=f"solved at {goal:g}")
     axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
     axes.set_xlabel("environment steps", color=INK)
     axes.set_ylabel("return", color=INK)
@@ -38,6 +59,12 @@ def plot_learning_curve(
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#c9ced6")
+    return figure, axes
+
+
+def _finish(figure: Any, axes: Any, path: str | Path, goal: float | None) -> Path:
+    if goal is not None:
+        axes.axhline(goal, color=GOAL, linewidth=1.0, linestyle=(0, (4, 3)), label=f"solved at {goal:g}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, loc="best", fontsize=8.5, labelcolor=INK)
     figure.savefig(path)
