@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_micro, bench_ppo, bench_tower
+from benchmarks import bench_micro, bench_moe, bench_ppo, bench_tower, bench_transformer
 from benchmarks.harness import Row, machine, table
 
 BENCHMARKS = {
@@ -24,6 +24,12 @@ BENCHMARKS = {
         bench_tower.tower_passes,
         bench_tower.tower_sampling,
         bench_tower.tower_memory,
+        bench_transformer.acting_with_cache,
+        bench_transformer.cache_bytes,
+        bench_transformer.block_passes,
+        bench_moe.moe_training,
+        bench_moe.moe_acting,
+        bench_moe.moe_grouped,
         bench_ppo.ppo_cleanrl,
         bench_ppo.ppo_sb3,
     )

@@ -14,7 +14,7 @@ from policysmith.training.curve import plot_learning_curves
 
 TRUNKS = {
     "mlp": {"type": "mlp", "hidden": [64]},
-    "lstm": {"type": "lstm", "hidden_size": 64},
+    "lstm": {"type": "lstm", "hidden_size": 64, "forget_bias": 1.0},
     "gtrxl": {"type": "gtrxl", "dim": 64, "layers": 1, "context": 16},
     "mla": {"type": "transformer_memory", "dim": 64, "layers": 1, "context": 16, "attention": {"type": "mla"}},
 }

@@ -17,6 +17,7 @@ _HOMES = {
     "Component": "policysmith.graph.component",
     "ComponentContainer": "policysmith.graph.container",
     "GraphModel": "policysmith.graph.model",
+    "ModelConfig": "policysmith.policy.model_config",
     "ModelRegistry": "policysmith.policy.model_factory",
     "build": "policysmith.api",
     "build_model": "policysmith.api",

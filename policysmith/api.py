@@ -5,7 +5,7 @@ A configuration is a path, a preset's name, a mapping, or an OmegaConf DictConfi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +16,7 @@ import policysmith.training.online  # noqa: F401 - importing registers the types
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.load import Document
 from policysmith.config.load import load as load_document
+from policysmith.config.recipes import PRESETS, preset_names, profile_names
 from policysmith.config.schema import option_text, type_options
 from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem, did_you_mean
 from policysmith.graph.model import build_model
@@ -27,7 +28,10 @@ from policysmith.registry import SLOTS, Registry, default_registry
 from policysmith.store import load, save
 from policysmith.training.environments import single_spaces
 from policysmith.training.evaluation import EvaluationResult, evaluate_policy, record_video
+from policysmith.training.games import is_game
+from policysmith.training.match import RANDOM, MatchResult, play_match, record_match
 from policysmith.training.session import TrainingResult, run_training
+from policysmith.training.stored_swap import swap_stored
 from policysmith.transform.diagram import svg
 from policysmith.transform.summarize import summarize
 
@@ -41,11 +45,11 @@ __all__ = [
     "list_types",
     "load",
     "presets",
+    "profiles",
     "save",
+    "swap",
     "train",
 ]
-
-PRESETS = Path(__file__).parent / "config" / "presets"
 
 
 def build(
@@ -56,7 +60,7 @@ def build(
     seed: int | None = None,
     registry: Registry | None = None,
 ) -> ActorCritic:
-    """Build the policy that `config` describes; spaces default to those of its `environment`.
+    """Build the policy that `config` describes; spaces default to those of its `environment`, else to its `spaces`.
 
     Raises `ConfigError` with every problem found, before a weight is allocated. `seed` overrides the configuration's.
     """
@@ -83,18 +87,21 @@ def check(
     return []
 
 
-def describe(config: Any, overrides: Sequence[str] = (), registry: Registry | None = None) -> dict[str, Any]:
+def describe(
+    config: Any, overrides: Sequence[str] = (), registry: Registry | None = None, batch: int = 1
+) -> dict[str, Any]:
     """The plan as plain data: inputs, components with shapes, parameters, FLOPs and bytes, and totals.
 
-    Takes a configuration, a policy, or an artifact's directory; a configuration is planned, never built.
+    Takes a configuration, a policy, or an artifact's directory; a configuration is planned, never built. Figures are
+    for one row; `batch` says for how many rows those under `totals.batch` are.
     """
     registry = registry or default_registry
     if isinstance(config, ActorCritic):
-        return summarize(config.plan, str(config.config.get("model", {}).get("type", "graph")))
+        return summarize(config.plan, str(config.config.get("model", {}).get("type", "graph")), batch)
     if _is_artifact(config):
-        return describe(load(config, registry=registry))
+        return describe(load(config, registry=registry), batch=batch)
     experiment = _experiment(config, overrides, registry)
-    return summarize(_plan(experiment, None, None, registry).plan, experiment.model.type)
+    return summarize(_plan(experiment, None, None, registry).plan, experiment.model.type, batch)
 
 
 def train(
@@ -118,6 +125,7 @@ def train(
         policy = load(resume, registry=registry)
         experiment = _experiment(config if config is not None else policy.config, overrides, registry)
         _same_model(policy, experiment)
+        policy.configure_execution(**asdict(experiment.execution))
         output = output or resume
     else:
         experiment = _experiment(config, [*overrides, *([] if seed is None else [f"seed={seed}"])], registry)
@@ -142,8 +150,13 @@ def evaluate(
     deterministic: bool | None = None,
     seed: int | None = None,
     video: str | Path | None = None,
-) -> EvaluationResult:
-    """Play whole episodes in the policy's own environment; what is not given comes from its configuration."""
+    opponent: ActorCritic | str | Path | None = None,
+) -> EvaluationResult | MatchResult:
+    """Play whole episodes in the policy's own environment; what is not given comes from its configuration.
+
+    In a game for two, `opponent` is another policy, an artifact's directory, or `random` (the default). Two policies
+    draw their moves unless told to be `deterministic`: they would repeat the same two games.
+    """
     actor = policy if isinstance(policy, ActorCritic) else load(policy)
     experiment = _experiment(actor.config, (), default_registry)
     if experiment.environment is None:
@@ -151,9 +164,57 @@ def evaluate(
     options = experiment.evaluation
     greedy = options.deterministic if deterministic is None else deterministic
     chosen = options.seed if seed is None else seed
+    if is_game(experiment.environment):
+        return _match(actor, experiment, opponent, episodes or options.episodes, deterministic, chosen, video)
+    if opponent is not None:
+        raise ConfigError(f"{experiment.environment.id} is no game for two: it takes no opponent")
     if video is not None:
         record_video(actor, experiment.environment, video, greedy, chosen)
     return evaluate_policy(actor, experiment.environment, episodes or options.episodes, greedy, chosen)
+
+
+def _match(
+    policy: ActorCritic,
+    experiment: Experiment,
+    opponent: ActorCritic | str | Path | None,
+    games: int,
+    deterministic: bool | None,
+    seed: int,
+    video: str | Path | None,
+) -> MatchResult:
+    assert experiment.environment is not None
+    name = None if opponent is None or isinstance(opponent, ActorCritic) else str(opponent)
+    rival = opponent if isinstance(opponent, ActorCritic) else None if name in (None, RANDOM) else load(name)
+    usual = experiment.evaluation.deterministic if rival is None else False
+    greedy = usual if deterministic is None else deterministic
+    if video is not None:
+        record_match(policy, experiment.environment, video, rival, greedy, seed)
+    return play_match(policy, experiment.environment, rival, games, greedy, seed, name)
+
+
+def swap(
+    artifact: str | Path,
+    replacements: Mapping[str, Any] | Sequence[str],
+    *,
+    output: str | Path | None = None,
+    keep_weights: bool = False,
+    resize: bool = False,
+    seed: int | None = None,
+    registry: Registry | None = None,
+) -> ActorCritic:
+    """Replace components of a stored policy: name → type, `{type: …}` mapping or `other/artifact:component`.
+
+    Replacements may be texts `name=new`. See `ActorCritic.replace_component` for the options; `output` leaves the
+    artifact as it is and stores the result elsewhere.
+    """
+    _load_plugins()
+    if not isinstance(replacements, Mapping):
+        replacements = load_document({}, replacements).data
+    if output is not None and _is_artifact(output):
+        raise CheckpointError(f"{output} holds a policy already: choose another directory")
+    return swap_stored(
+        artifact, replacements, output=output, keep_weights=keep_weights, resize=resize, seed=seed, registry=registry
+    )
 
 
 @dataclass(frozen=True)
@@ -180,8 +241,13 @@ def list_types(pattern: str = "*", slot: str | None = None, registry: Registry |
 
 
 def presets() -> list[str]:
-    """Names of the recipes that ship with the package."""
-    return sorted(str(path.relative_to(PRESETS).with_suffix("")) for path in PRESETS.rglob("*.yaml"))
+    """Names of the experiments that ship with the package."""
+    return preset_names()
+
+
+def profiles() -> list[str]:
+    """Names of the sections that ship with the package, to be laid over a configuration with `+name`."""
+    return profile_names()
 
 
 def _document(config: Any, overrides: Sequence[str]) -> Document:
@@ -208,7 +274,7 @@ def _wiring_problems(document: Document) -> list[Problem]:
     if not isinstance(components, dict):
         return []
     try:
-        rest = {key: value for key, value in document.data.items() if key in ("environment", "observation")}
+        rest = {key: value for key, value in document.data.items() if key in ("environment", "spaces", "observation")}
         experiment = decode_experiment(load_document({**rest, "model": "mlp"}), default_registry)
         blueprint = _plan(experiment, None, None, default_registry)
     except PolicysmithError:
@@ -231,15 +297,7 @@ def _plan(experiment: Experiment, observation_space: Any, action_space: Any, reg
         problems.append(document.problem(tuple(path), message))
 
     if observation_space is None or action_space is None:
-        if experiment.environment is None:
-            raise ConfigError(
-                [document.problem(("environment",), "required, unless spaces are given: {id: CartPole-v1}")]
-            )
-        try:
-            own = single_spaces(experiment.environment)
-        except ConfigError as error:
-            located = [(tuple(_key(k) for k in p.path.split(".")), p.message) for p in error.problems]
-            raise ConfigError([document.problem(path, message) for path, message in located]) from error
+        own = _own_spaces(experiment)
         observation_space, action_space = observation_space or own[0], action_space or own[1]
     blueprint = make_blueprint(
         experiment.model, observation_space, action_space, report, registry, asdict(experiment.observation)
@@ -247,6 +305,28 @@ def _plan(experiment: Experiment, observation_space: Any, action_space: Any, reg
     if blueprint is None:
         raise ConfigError(problems)
     return blueprint
+
+
+def _own_spaces(experiment: Experiment) -> tuple[Any, Any]:
+    """Observation and action space of the environment, or where there is none those of the section `spaces`."""
+    document = experiment.document
+    if experiment.environment is not None:
+        try:
+            return single_spaces(experiment.environment)
+        except ConfigError as error:
+            located = [(tuple(_key(k) for k in p.path.split(".")), p.message) for p in error.problems]
+            raise ConfigError([document.problem(path, message) for path, message in located]) from error
+    if experiment.spaces is None:
+        raise ConfigError([document.problem(("environment",), "required, unless spaces are given: {id: CartPole-v1}")])
+    found, problems = [], []
+    for name in ("observation", "action"):
+        try:
+            found.append(getattr(experiment.spaces, name).build())
+        except ConfigError as error:
+            problems.append(document.problem(("spaces", name), str(error)))
+    if problems:
+        raise ConfigError(problems)
+    return found[0], found[1]
 
 
 def _build(

@@ -29,7 +29,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 SLOTS = (
     "model", "component", "attention", "feedforward", "norm", "position", "residual", "router", "memory", "encoder",
     "head", "activation", "wrapper", "initializer", "callback", "logger", "algorithm", "objective", "optimizer",
-    "schedule", "dataset", "launcher",
+    "schedule", "dataset", "launcher", "space",
 )  # fmt: skip
 PLUGIN_GROUP = "policysmith.plugins"
 

@@ -14,9 +14,9 @@ import policysmith
 from policysmith.errors import ConfigError
 
 PUBLIC = [
-    "ActorCritic", "ActorCriticProtocol", "Component", "ComponentContainer", "GraphModel", "ModelRegistry", "build",
-    "build_model", "check", "create_model", "describe", "errors", "evaluate", "list_types", "load", "model_factory",
-    "model_factory_v2", "register", "save", "train",
+    "ActorCritic", "ActorCriticProtocol", "Component", "ComponentContainer", "GraphModel", "ModelConfig",
+    "ModelRegistry", "build", "build_model", "check", "create_model", "describe", "errors", "evaluate", "list_types",
+    "load", "model_factory", "model_factory_v2", "register", "save", "train",
 ]  # fmt: skip
 
 IMAGE_AND_VECTOR = """\

@@ -53,6 +53,12 @@ def test_preset_is_right(name):
     assert policysmith.check(name) == []
 
 
+@pytest.fixture
+def examples(monkeypatch):
+    """The folder of examples can be imported from."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
 def test_example_configuration_trains(path):
     result = policysmith.train(path, ["training.total_steps=1024"], progress=False, evaluate=False)
@@ -73,3 +79,29 @@ def test_own_loop_learns():
 def test_preset_solves_its_environment(name):
     result = policysmith.train(name, progress=False)
     assert result.evaluation.mean >= result.policy.config["training"]["solved_at"]
+
+
+def test_the_hot_swap_example_improves_a_policy(examples, capsys):
+    import hot_swap
+
+    scores = hot_swap.main()
+    assert scores["just after"] == scores["before"] < 475 <= scores["at the end"]
+    assert "at the end" in capsys.readouterr().out
+
+
+def test_the_memory_example_plots_side_by_side(examples, tmp_path, capsys):
+    import memory_is_needed
+
+    scores = memory_is_needed.main(2048, tmp_path)
+    assert scores.keys() == {"mlp", "lstm", "gtrxl", "mla"}
+    assert (tmp_path / "memory_is_needed.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_memory_example_needs_memory(examples, tmp_path):
+    import memory_is_needed
+
+    scores = memory_is_needed.main(output=tmp_path)
+    assert scores.pop("mlp") < 0.75
+    assert min(scores.values()) > 0.95, scores

@@ -11,10 +11,12 @@ from policysmith.cli.check import check
 from policysmith.cli.command import Debug, Plugins, command
 from policysmith.cli.eval import evaluate
 from policysmith.cli.help import Command, Group
+from policysmith.cli.import_ import import_policy
 from policysmith.cli.list import list_types
 from policysmith.cli.new import new
 from policysmith.cli.schema import schema
 from policysmith.cli.show import show
+from policysmith.cli.swap import swap
 from policysmith.cli.train import train
 
 __all__ = ["app", "main"]
@@ -70,6 +72,8 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "check": check,
     "list": list_types,
     "new": new,
+    "import": import_policy,
+    "swap": swap,
     "schema": schema,
 }
 for name, function in COMMANDS.items():

@@ -9,11 +9,11 @@ import typer
 
 __all__ = ["AsJson", "Config", "Overrides", "check_overrides", "is_override"]
 
-OVERRIDE = re.compile(r"~[^=\s]+|[^=~\s][^=]*=.*", re.DOTALL)
+OVERRIDE = re.compile(r"~[^=\s]+|\+[^=\s]+|[^=~+\s][^=]*=.*", re.DOTALL)
 
 
 def is_override(text: str) -> bool:
-    """Whether the text has the form `a.b=value` or `~a.b`."""
+    """Whether the text has the form `a.b=value`, `~a.b` or `+profile`."""
     return OVERRIDE.fullmatch(text) is not None
 
 
@@ -22,7 +22,8 @@ def check_overrides(texts: list[str] | None) -> list[str]:
     for text in texts or []:
         if not is_override(text):
             raise typer.BadParameter(
-                f"{text!r} is no override: write 'a.b=value' to set (model.hidden=[128]) and '~a.b' to remove",
+                f"{text!r} is no override: write 'a.b=value' to set (model.hidden=[128]) and '~a.b' to remove; "
+                "'+name' lays a profile over the configuration",
                 param_hint="OVERRIDE",
             )
     return texts or []
@@ -34,6 +35,10 @@ Config = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="OVERRIDE", callback=check_overrides, help="A change: a.b=value sets, ~a.b removes."),
+    typer.Argument(
+        metavar="OVERRIDE",
+        callback=check_overrides,
+        help="A change: a.b=value sets, ~a.b removes, +name lays a profile (such as fast-inference) over it.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]

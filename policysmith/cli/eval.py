@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from policysmith.cli.arguments import AsJson
 from policysmith.cli.output import chatter_to_stderr, count, facts, mean_and_deviation, print_json, shown_path
+
+if TYPE_CHECKING:
+    from policysmith.training.evaluation import EvaluationResult
+    from policysmith.training.match import MatchResult
 
 __all__ = ["evaluate"]
 
@@ -17,7 +21,10 @@ __all__ = ["evaluate"]
 def evaluate(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The directory of a stored policy.")],
     episodes: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="How many; by default what the configuration says.")
+        int | None,
+        typer.Option(
+            "--episodes", "--games", metavar="N", min=1, help="How many; by default what the configuration says."
+        ),
     ] = None,
     deterministic: Annotated[
         bool | None,
@@ -29,23 +36,51 @@ def evaluate(
     ] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
     video: Annotated[Path | None, typer.Option(metavar="FILE", help="Film one episode (.mp4 or .gif).")] = None,
+    opponent: Annotated[
+        str | None,
+        typer.Option(metavar="WHO", help="In a game for two: 'random' (the default), or another stored policy."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a stored policy.
 
-    It plays whole episodes; the result is their mean return ± one standard deviation.
+    It plays whole episodes; the result is their mean return ± one standard deviation. In a game for two it is the share
+    of points (a draw is half a point) with a 95 % interval, and the results in each seat.
 
     Examples:
         policysmith eval runs/cartpole
         policysmith eval runs/cartpole --episodes 20 --sampled --video cartpole.mp4
+        policysmith eval runs/connect-four --opponent runs/connect-four-2 --games 200
     """
     with chatter_to_stderr():
         from policysmith import api
+        from policysmith.training.match import MatchResult
 
-        result = api.evaluate(artifact, episodes=episodes, deterministic=deterministic, seed=seed, video=video)
+        result = api.evaluate(
+            artifact, episodes=episodes, deterministic=deterministic, seed=seed, video=video, opponent=opponent
+        )
+    match = result if isinstance(result, MatchResult) else None
     if as_json:
         mean, std = (value if math.isfinite(value) else None for value in (result.mean, result.std))
-        print_json({"mean": mean, "std": std, "episodes": result.episodes})
+        print_json({"mean": mean, "std": std, "episodes": result.episodes, **(_match_data(match) if match else {})})
         return
-    rows = {"return": f"{mean_and_deviation(result.mean, result.std)} over {count(result.episodes, 'episode')}"}
+    rows = _match_rows(match) if match else {"return": _return_of(result)}
     facts(rows | ({"video": shown_path(video)} if video else {}))
+
+
+def _return_of(result: EvaluationResult) -> str:
+    return f"{mean_and_deviation(result.mean, result.std)} over {count(result.episodes, 'episode')}"
+
+
+def _match_rows(match: MatchResult) -> dict[str, str]:
+    low, high = match.interval
+    games = count(match.episodes, "game")
+    rows = {"score": f"{match.score:.1%} of {games} against {match.opponent} (95 % interval {low:.1%} to {high:.1%})"}
+    for seat, name in enumerate(match.names):
+        rows[name] = "{} won, {} drawn, {} lost".format(*match.tally(seat))
+    return rows
+
+
+def _match_data(match: MatchResult) -> dict[str, Any]:
+    seats = {name: match.tally(seat)._asdict() for seat, name in enumerate(match.names)}
+    return {"opponent": match.opponent, "score": match.score, "interval": list(match.interval), "seats": seats}

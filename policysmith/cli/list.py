@@ -1,4 +1,4 @@
-"""`policysmith list`: the registered types by slot, the options of one, and the presets."""
+"""`policysmith list`: the registered types by slot, the options of one, the presets and the profiles."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ __all__ = ["list_types"]
 
 def list_types(
     pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="A name, a wildcard ('nn.*'), a slot (models), or presets.")
+        str,
+        typer.Argument(metavar="PATTERN", help="A name, a wildcard ('nn.*'), a slot (models), presets or profiles."),
     ] = "*",
     slot: Annotated[str | None, typer.Option(metavar="SLOT", help="Only types for this slot.")] = None,
     as_json: AsJson = False,
@@ -36,9 +37,10 @@ def list_types(
         policysmith list 'nn.*'
         policysmith list mlp
         policysmith list presets
+        policysmith list profiles
     """
-    if pattern in ("preset", "presets") and slot is None:
-        _list_presets(as_json)
+    if pattern in ("preset", "presets", "profile", "profiles") and slot is None:
+        _list_recipes(pattern.rstrip("s"), as_json)
         return
     with chatter_to_stderr():
         from policysmith import api
@@ -119,20 +121,21 @@ def _print_heading(text: str, *, first: bool = True) -> None:
     print_rich(Text(text, style="bold"))
 
 
-def _list_presets(as_json: bool) -> None:
-    with chatter_to_stderr():
-        from policysmith import api
+def _list_recipes(kind: str, as_json: bool) -> None:
+    """The presets or the profiles, each with what it says of itself."""
+    from policysmith.config.recipes import PRESETS, PROFILES, preset_names, profile_names
 
-        found = [(name, _first_comment(api.PRESETS / f"{name}.yaml")) for name in api.presets()]
+    folder, names = (PRESETS, preset_names()) if kind == "preset" else (PROFILES, profile_names())
+    found = [(name, _first_comment(folder / f"{name}.yaml")) for name in names]
     if as_json:
-        print_json({"presets": [{"name": name, "summary": summary} for name, summary in found]})
+        print_json({f"{kind}s": [{"name": name, "summary": summary} for name, summary in found]})
     elif found:
-        _print_heading("presets")
+        _print_heading(f"{kind}s")
         print_columns(found)
 
 
 def _first_comment(path: Any) -> str:
-    """What a preset says of itself in its first line."""
+    """What a recipe says of itself in its first line."""
     with path.open(encoding="utf-8") as file:
         line = file.readline()
     return line.lstrip("# ").strip() if line.startswith("#") else ""

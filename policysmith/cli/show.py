@@ -38,6 +38,9 @@ def show(
     ] = None,
     as_json: AsJson = False,
     code: Annotated[bool, typer.Option("--code", help="Print the Python code that runs the policy.")] = False,
+    batch: Annotated[
+        int, typer.Option("--batch", metavar="N", min=1, help="Say also what a batch of N observations takes.")
+    ] = 1,
 ) -> None:
     """Show what a policy is made of.
 
@@ -45,6 +48,7 @@ def show(
 
     Examples:
         policysmith show cartpole model.hidden=[128]
+        policysmith show board/large --batch 256
         policysmith show runs/cartpole --diagram svg
         policysmith show policy.yaml --output policy.html
     """
@@ -52,6 +56,8 @@ def show(
         diagram = _by_suffix(output)
     if sum(map(bool, (diagram, as_json, code))) > 1:
         raise typer.BadParameter("only one of these at a time", param_hint="--diagram, --json, --code")
+    if batch > 1 and (diagram or code):
+        raise typer.BadParameter("pictures and code are the same for every batch", param_hint="--batch")
     if overrides and _is_artifact(config):
         raise typer.BadParameter(f"{config} is a stored policy, which cannot be changed here", param_hint="OVERRIDE")
     if code:
@@ -60,7 +66,7 @@ def show(
     with chatter_to_stderr():
         from policysmith import api
 
-        description = api.describe(config, overrides or [])
+        description = api.describe(config, overrides or [], batch=batch)
     if as_json:
         _print_or_write(json.dumps(description, indent=2, ensure_ascii=False), output)
     elif diagram:

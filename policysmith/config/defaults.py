@@ -1,20 +1,22 @@
 """Files become one tree: a file is read, what its `defaults` name is read first, and the file itself wins.
 
-In: a path, or a tree with the directory its `defaults` are relative to. Out: the merged tree, without `defaults`.
+In: a path, or a tree with the directory its `defaults` are relative to, and what is laid over it (`+name`). Out: the
+merged tree, without `defaults`. A name that is no file may be a preset or a profile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import reduce
 from pathlib import Path as FilePath
 
 from policysmith.config.json_text import read_json
-from policysmith.config.nodes import Findings, Node, Path, Place, Refused, describe, mapping, merge, with_edits
+from policysmith.config.nodes import Findings, Node, Path, Place, Refused, describe, mapping, merge, quote, with_edits
+from policysmith.config.recipes import locate, preset_names, profile_names
 from policysmith.config.yaml_text import read_yaml
 from policysmith.errors import did_you_mean
 
-__all__ = ["read_file", "with_defaults", "without"]
+__all__ = ["is_layer", "lay_over", "read_file", "with_defaults", "without"]
 
 
 def read_file(path: FilePath, findings: Findings) -> Node | None:
@@ -61,13 +63,30 @@ def with_defaults(root: Node, directory: FilePath, findings: Findings, file: Fil
     return _Composer(findings).compose(root, directory, (file,) if file else ())
 
 
+def is_layer(override: object) -> bool:
+    """Whether an override is `+name`, which lays a profile, a preset or a file over the configuration."""
+    return isinstance(override, str) and override.startswith("+")
+
+
+def lay_over(root: Node, overrides: Iterable[str], findings: Findings) -> Node:
+    """`root` with each `+name` among the overrides laid over it, in order; files are relative to the working directory.
+
+    They come before all other overrides, wherever they stand among them.
+    """
+    composer = _Composer(findings)
+    for text in filter(is_layer, overrides):
+        over = composer.load(text[1:].strip(), FilePath(), (), (), Place(f"override {quote(text)}"))
+        root = merge(root, over) if over else root
+    return root
+
+
 class _Composer:
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
         self._done: dict[FilePath, Node | None] = {}
 
     def compose(self, root: Node, directory: FilePath, chain: tuple[FilePath, ...]) -> Node:
-        bases = [self._load(directory / name, chain, path, place) for name, path, place in self._names(root)]
+        bases = [self.load(name, directory, chain, path, place) for name, path, place in self._names(root)]
         return reduce(merge, [*filter(None, bases), without(root, "defaults")])
 
     def _names(self, root: Node) -> list[tuple[str, Path, Place | None]]:
@@ -84,8 +103,11 @@ class _Composer:
                 self._findings.add(item.place, path, message)
         return [(item.value, path, item.place) for path, item in items if isinstance(item.value, str)]
 
-    def _load(self, file: FilePath, chain: tuple[FilePath, ...], path: Path, place: Place | None) -> Node | None:
+    def load(
+        self, name: str, directory: FilePath, chain: tuple[FilePath, ...], path: Path, place: Place | None
+    ) -> Node | None:
         """A file with its own defaults, read once however many name it."""
+        file = locate(name, directory)
         identity = _identity(file)
         known = [_identity(link) for link in chain]
         if identity in known:
@@ -93,19 +115,26 @@ class _Composer:
             self._findings.add(place, path, f"defaults form a cycle: {' → '.join(map(str, (*cycle, cycle[0])))}")
             return None
         if identity not in self._done:
-            self._done[identity] = self._read(file, chain, path, place)
+            self._done[identity] = self._read(name, file, chain, path, place)
         return self._done[identity]
 
-    def _read(self, file: FilePath, chain: tuple[FilePath, ...], path: Path, place: Place | None) -> Node | None:
+    def _read(
+        self, name: str, file: FilePath, chain: tuple[FilePath, ...], path: Path, place: Place | None
+    ) -> Node | None:
         try:
             root = read_file(file, self._findings)
         except Refused as refused:
-            self._findings.add(place, path, str(refused))
+            self._findings.add(place, path, f"{refused}{_similar_recipe(name)}")
             root = None
         if root is None:
             self._findings.incomplete = True
             return None
         return self.compose(root, file.parent, (*chain, file))
+
+
+def _similar_recipe(name: str) -> str:
+    """A preset or profile of a similar name, unless a file is meant."""
+    return "" if FilePath(name).suffix else did_you_mean(name, [*preset_names(), *profile_names()])
 
 
 def _identity(file: FilePath) -> FilePath:

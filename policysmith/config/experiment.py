@@ -9,15 +9,25 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import ValidationError
 
 from policysmith.config.load import Document
 from policysmith.config.migrate import CURRENT_FORMAT, migrate
-from policysmith.config.options import OptionSchema, Section, Slot, failures
+from policysmith.config.options import OptionSchema, Section, Slot, error_at, failures, located
 from policysmith.errors import ConfigError, Problem, did_you_mean
 
-__all__ = ["Environment", "Evaluation", "Experiment", "ObservationOptions", "decode_experiment"]
+__all__ = [
+    "Environment",
+    "Evaluation",
+    "Execution",
+    "Experiment",
+    "ObservationOptions",
+    "SelfPlay",
+    "Spaces",
+    "decode_execution",
+    "decode_experiment",
+]
 
 Name = Annotated[str, MinLen(1)]
 Count = Annotated[int, Gt(0)]
@@ -39,12 +49,45 @@ class Environment:
 
 
 @dataclass(frozen=True)
+class Spaces:
+    """The spaces of a policy without an environment: where there is one, or spaces are passed, those hold instead."""
+
+    observation: Annotated[Any, Slot("space")]
+    action: Annotated[Any, Slot("space")]
+
+    def encode(self) -> dict[str, Any]:
+        """The section as plain data."""
+        return {"observation": self.observation.encode(), "action": self.action.encode()}
+
+
+@dataclass(frozen=True)
 class ObservationOptions:
     """What of the observation the policy reads, and how it is scaled (`scale`: leaf → divisor)."""
 
     exclude: list[Name] = field(default_factory=list)
     scale: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     normalize: bool | list[Name] = False
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the policy's calls run: precision, compilation and memory layout. No setting changes what is stored.
+
+    `amp` computes the network in bfloat16 and gives float32; `compile` hands each call to `torch.compile`; `auto`
+    measures at the first use on a device and takes what is faster. `channels_last` lays out convolutions as N, H, W, C.
+    """
+
+    amp: bool | Literal["auto"] = False
+    compile: bool | Literal["auto"] = False
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
+    compile_dynamic: bool | None = None
+    compile_backend: Literal["inductor", "aot_eager", "eager"] = "inductor"
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        if self.compile_mode != "default" and self.compile_backend != "inductor":
+            message = f"the backend {self.compile_backend!r} has no modes: leave it out, or take the backend 'inductor'"
+            raise located("execution", [error_at(("compile_mode",), message, self.compile_mode)])
 
 
 @dataclass(frozen=True)
@@ -57,6 +100,24 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class SelfPlay:
+    """Whom a policy meets while it learns a game for two: copies of its past, a random player, otherwise itself.
+
+    Against itself it learns from both seats. `pool` copies are kept, one taken every `snapshot_every` iterations.
+    """
+
+    pool: Count = 8
+    snapshot_every: Count = 10
+    past_share: Annotated[float, Ge(0), Le(1)] = 0.2
+    random_share: Annotated[float, Ge(0), Le(1)] = 0.1
+
+    def __post_init__(self) -> None:
+        if self.past_share + self.random_share > 1:
+            message = f"together with random_share={self.random_share:g} more than all games, found {self.past_share:g}"
+            raise located("self_play", [error_at(("past_share",), message, self.past_share)])
+
+
+@dataclass(frozen=True)
 class Experiment:
     """A checked experiment; `model` and `training` are specs that can be built, `data` what was decoded."""
 
@@ -64,8 +125,11 @@ class Experiment:
     model: Any
     training: Any
     environment: Environment | None
+    spaces: Spaces | None
     observation: ObservationOptions
+    execution: Execution
     evaluation: Evaluation
+    self_play: SelfPlay | None
     seed: int | None
     name: str | None
     document: Document
@@ -77,9 +141,12 @@ class Experiment:
             "name": self.name,
             "seed": self.seed,
             "environment": asdict(self.environment) if self.environment else None,
+            "spaces": self.spaces.encode() if self.spaces else None,
             "observation": asdict(self.observation),
             "model": self.model.encode(),
+            "execution": asdict(self.execution),
             "training": self.training.encode() if self.training else None,
+            "self_play": asdict(self.self_play) if self.self_play else None,
             "evaluation": asdict(self.evaluation),
         }
         return {key: value for key, value in sections.items() if value is not None or key == "seed"}
@@ -91,14 +158,18 @@ def sections(
     name: Name | None = None,
     seed: Annotated[int, Ge(0)] | None = 0,
     environment: Annotated[Environment, Section(Environment, "environment")] | None = None,
+    spaces: Annotated[Spaces, Section(Spaces, "spaces")] | None = None,
     observation: Annotated[ObservationOptions, Section(ObservationOptions, "observation")] | None = None,
+    execution: Annotated[Execution, Section(Execution, "execution")] | None = None,
     training: Annotated[Any, Slot("algorithm")] | None = None,
+    self_play: Annotated[SelfPlay, Section(SelfPlay, "self_play")] | None = None,
     evaluation: Annotated[Evaluation, Section(Evaluation, "evaluation")] | None = None,
 ) -> None:
     """The top level of an experiment file, as a signature: its schema is derived like any type's."""
 
 
 EXPERIMENT = OptionSchema(sections, "experiment")
+EXECUTION = OptionSchema(Execution, "execution")
 
 
 def decode_experiment(document: Document, registry: Any) -> Experiment:
@@ -115,12 +186,23 @@ def decode_experiment(document: Document, registry: Any) -> Experiment:
         values["model"],
         values["training"],
         values["environment"],
+        values["spaces"],
         values["observation"] or ObservationOptions(),
+        values["execution"] or Execution(),
         values["evaluation"] or Evaluation(),
+        values["self_play"],
         values["seed"],
         values["name"],
         document,
     )
+
+
+def decode_execution(settings: Mapping[str, Any]) -> Execution:
+    """The section `execution` alone; raises `ConfigError` with every problem."""
+    try:
+        return Execution(**EXECUTION.decode(settings, {}))
+    except ValidationError as error:
+        raise ConfigError([Problem(".".join(map(str, path)), message) for path, message in failures(error)]) from None
 
 
 def in_text_order(document: Document, problems: list[Problem]) -> list[Problem]:

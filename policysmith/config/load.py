@@ -1,7 +1,7 @@
 """A configuration is loaded: a file or a mapping becomes plain data, with the place of every value.
 
 In: YAML, JSON, a Python mapping or a DictConfig, and overrides. Out: a `Document`, or one error with every problem.
-The steps, a file each: text to nodes, `defaults`, overrides, `templates`, `${}`, nodes to plain data.
+The steps, a file each: text to nodes, `defaults` and profiles, overrides, `templates`, `${}`, nodes to plain data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
 
-from policysmith.config.defaults import read_file, with_defaults
+from policysmith.config.defaults import is_layer, lay_over, read_file, with_defaults
 from policysmith.config.interpolate import interpolate
 from policysmith.config.nodes import (
     MAX_DEPTH,
@@ -120,7 +120,8 @@ def _composed(
     """The tree after all steps; each step goes on after problems, so that all are found."""
     own_templates = template_names(root)
     root = _bounded(with_defaults(root, directory, findings, file), findings)
-    root = _bounded(apply(root, overrides, findings), findings)
+    root = _bounded(lay_over(root, overrides, findings), findings)
+    root = _bounded(apply(root, [text for text in overrides if not is_layer(text)], findings), findings)
     if findings.incomplete:
         findings.raise_any()
     root = _bounded(expand_templates(root, own_templates, findings), findings)

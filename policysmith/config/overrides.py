@@ -1,7 +1,8 @@
 """Overrides: `a.b.c=value` sets, `a.0=value` and `a[0]=value` set an item of a list, `~a.b` removes.
 
-They change the tree after `defaults` are merged. What goes below a node with a `template` waits in that node until the
-template is laid under it, so that an override wins over the template, and can remove what came from it.
+They change the tree after `defaults` are merged and profiles (`+name`) are laid over it. What goes below a node with a
+`template` waits in that node until the template is laid under it, so that an override wins over the template, and can
+remove what came from it.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def _parse(text: str, place: Place, findings: Findings) -> tuple[Path, Node | No
         return parse_path(text[1:].strip()), None
     name, equals, value = text.partition("=")
     if not equals:
-        raise Refused("no '='; write 'a.b=value' to set and '~a.b' to remove")
+        raise Refused("no '='; write 'a.b=value' to set and '~a.b' to remove; '+name' lays a profile over")
     path = parse_path(name.strip())
     if path[0] == "defaults":
-        raise Refused("defaults are read before overrides; change the file, or override the value itself")
+        raise Refused("defaults are read before overrides; lay a file over with '+name', or override the value itself")
     return path, _value(value.strip(), path, place, findings)
 
 

@@ -59,7 +59,7 @@ COMPONENT_KEYS: Mapping[str, Schema] = {
 }
 SECTIONS: Mapping[str, Schema] = {
     "defaults": {
-        "description": "Files on which this one is laid, relative to it; the later wins, this file over all.",
+        "description": "Files (relative to this one), presets or profiles on which this file is laid; the later wins.",
         "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
     },
     "templates": {
@@ -273,7 +273,7 @@ def _value(schema: Schema) -> Schema:
     notes = {k: schema[k] for k in ("description", "default") if schema.get(k) is not None}
     bare = _structure({k: v for k, v in schema.items() if k not in ("title", "description", "default")})
     branches = bare["anyOf"] if set(bare) == {"anyOf"} else [bare]
-    if "const" in bare or any(not b or (b.get("type") == "string" and "enum" not in b) for b in branches):
+    if "const" in bare or any(not b or (b.get("type") == "string" and not {"enum", "const"} & set(b)) for b in branches):
         return {**notes, **bare}  # any text will do, a reference too; or it is what chose this schema
     return {**notes, "anyOf": [*branches, _ref("reference")]}
 

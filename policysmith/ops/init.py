@@ -47,6 +47,7 @@ ROLES: dict[str, Initializer] = {
     "embedding": _normal(1.0),
     "router": _normal(0.02),
     "recurrent": _orthogonal(1.0),
+    "position": _normal(0.02),
     "projection": _orthogonal(1.0),  # of transformer blocks, whose norms and residuals set the scale
 }
 
@@ -76,7 +77,10 @@ def default_role(module: nn.Module) -> str | None:
 
 
 def initialize(module: nn.Module, initializer: Initializer | None = None) -> None:
-    """Initialise every layer by its role: weights by the role's rule (or `initializer`), biases zero."""
+    """Initialise every layer by its role: weights by the role's rule (or `initializer`), biases zero.
+
+    A layer with biases that start elsewhere sets them in its own `start_biases()`, called last.
+    """
     for layer in module.modules():
         role = getattr(layer, "init_role", None) or default_role(layer)
         if role is not None:
@@ -94,3 +98,5 @@ def _initialize_layer(layer: nn.Module, initializer: Initializer) -> None:
             initializer(parameter)
     if isinstance(layer, nn.Embedding) and layer.padding_idx is not None:
         layer.weight[layer.padding_idx].zero_()
+    if hasattr(layer, "start_biases"):
+        layer.start_biases()  # type: ignore[operator]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -23,16 +24,18 @@ from policysmith.graph.plan import Plan
 from policysmith.graph.program import Program, Step, run_steps, steps_for
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.distributions import DistributionView, named_parameters
+from policysmith.policy.execution import Executed, Runtime
 from policysmith.policy.masks import legal_masks
 from policysmith.policy.observations import MASK, ROOT, Leaf, Observations
 from policysmith.policy.spaces import pick
+from policysmith.policy.swap import Swapping
 
 __all__ = ["ActorCritic"]
 
 Acting = Callable[..., tuple[Any, Tensor, Tensor]]
 
 
-class ActorCritic(TensorDictModuleBase):
+class ActorCritic(Swapping, TensorDictModuleBase):
     """An actor-critic policy; parameters are named `components.<name>.…`. Made by `policysmith.build`.
 
     `plan` knows every shape, `components` holds the live modules, `observations` and `actions` the two spaces, and
@@ -58,9 +61,14 @@ class ActorCritic(TensorDictModuleBase):
         self.out_keys = [*_parameter_keys(actions), "state_value"]
         self._policy_edge = _edge(plan, "policy")
         self._value_edge = _edge(plan, "value")
-        self._steps = [node.step(components) for node in plan.nodes]
-        self._programs: dict[tuple[Any, ...], Program] = {}
-        self._forwards: dict[bool, Program] = {}
+        self.runtime = Runtime.of(self.config.get("execution") or {})
+        self._replan()
+
+    def _replan(self) -> None:
+        self._steps = [node.step(self.components) for node in self.plan.nodes]
+        self._programs: dict[tuple[Any, ...], Program | Executed] = {}
+        self._forwards: dict[bool, Program | Executed] = {}
+        self.runtime.lay_out(self.components)
 
     def forward(self, obs: Any, return_aux: bool = False) -> Any:
         """Observation → (policy output (B, P), value (B,)); a TensorDict gains parameters by name, and the value.
@@ -157,7 +165,7 @@ class ActorCritic(TensorDictModuleBase):
         if return_aux:
             return lambda *tensors: self._run_reporting(key, tensors)
         if is_compiling():
-            return self._body(key)[0]
+            return lambda *tensors: self._run(key, tensors)
         program = self._program(key)
         return lambda *tensors: program.run(*tensors)
 
@@ -168,6 +176,17 @@ class ActorCritic(TensorDictModuleBase):
             model = self.config.get("model", {}).get("type", "graph")
             found = ", ".join(map(repr, self.plan.edges))
             raise ConfigError(f"the policy (model {model!r}) has no edge {' and '.join(missing)}; it has {found}")
+
+    def configure_execution(self, **changes: Any) -> None:
+        """Change options of the section `execution` (`amp=True`, `compile="auto"`); the others stay as they are.
+
+        All that was compiled is dropped, so the precision is always set before anything is compiled; functions from
+        `acting` and `evaluating` are asked for again. A save stores the settings. Raises `ConfigError`.
+        """
+        self.runtime = Runtime.of({**asdict(self.runtime.settings), **changes})
+        self.runtime.lay_out(self.components)
+        self._programs, self._forwards = {}, {}
+        self.config["execution"] = asdict(self.runtime.settings)
 
     def prepare(self, observation: Any) -> Any:
         """What an environment gives (NumPy; one observation or a batch) → tensors with a batch axis, on our device."""
@@ -238,7 +257,8 @@ class ActorCritic(TensorDictModuleBase):
 
     def _run(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> Any:
         if is_compiling():
-            return self._body(key)[0](*tensors)
+            with self.runtime.region(self, tensors):
+                return self._body(key)[0](*tensors)
         try:
             return self._program(key).run(*tensors)
         except (RuntimeError, ValueError) as error:
@@ -249,7 +269,8 @@ class ActorCritic(TensorDictModuleBase):
         """The results of a call, and after them what components report to a sink; the modules run one by one."""
         sink: dict[str, Tensor] = {}
         try:
-            return *self._body(key, sink)[0](*tensors), sink
+            with self.runtime.region(self, tensors[: len(self.plan.inputs)]):
+                return *self._body(key, sink)[0](*tensors), sink
         except (RuntimeError, ValueError) as error:
             self._blame_shapes(tensors, error)
             raise
@@ -260,12 +281,16 @@ class ActorCritic(TensorDictModuleBase):
             if problem := _shape_problem(leaf, tuple(tensor.shape)):
                 raise ShapeError(problem) from error
 
-    def _program(self, key: tuple[Any, ...]) -> Program:
+    def _forward_leaves(self, leaves: Sequence[Tensor]) -> Any:
+        """The whole network on leaves of an observation, in whatever state a policy begins."""
+        return self._program(("forward",)).run(*leaves)
+
+    def _program(self, key: tuple[Any, ...]) -> Program | Executed:
         full = (*key, self.training)
         program = self._programs.get(full)
         if program is None:
             body, arity, steps = self._body(key)
-            program = self._programs[full] = Program(body, arity, steps, [self.actions])
+            program = self._programs[full] = self.runtime.program(self, body, arity, steps)
             if key == ("forward",) and arity == 1:
                 self._forwards[self.training] = program
         return program
@@ -280,19 +305,20 @@ class ActorCritic(TensorDictModuleBase):
         steps = steps_for(self._steps, edges)
         count, masks = len(inputs), key[1] if len(key) > 1 else 0
         actions = len(self.actions.leaves) if kind == "evaluate" else 0
+        runtime = self.runtime
 
         def body(*tensors: Tensor) -> Any:
-            values = run_steps(steps, _values(inputs, tensors[:count], sink))
+            values = run_steps(steps, _values(inputs, runtime.inputs(tensors[:count]), sink))
             chosen, legal = tensors[count : count + actions], tensors[count + actions :]
-            value = values[self._value_edge]
+            outputs = runtime.outputs(values[edge] for edge in edges)
             if kind == "value":
-                return value
-            params = values[self._policy_edge]
+                return outputs[0]
+            params, value, *more = outputs
             if kind == "forward":
                 return params, value
             if kind == "act":
                 return (*self.actions.choose(params, legal, key[2]), value)
-            return (*self.actions.evaluate(params, chosen, legal), value, *(values[name] for name in extra))
+            return (*self.actions.evaluate(params, chosen, legal), value, *more)
 
         return body, count + actions + masks, steps
 
@@ -313,7 +339,7 @@ class ActorCritic(TensorDictModuleBase):
         return tensordict.update({**named, "state_value": value})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_forwards": {}}
+        return {**self.__dict__, "_programs": {}, "_forwards": {}, "_swap": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ActorCritic:
         fresh = type(self).__new__(type(self))

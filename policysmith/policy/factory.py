@@ -76,7 +76,8 @@ def make_blueprint(
     if observations is None or actions is None:
         return None
     encoded = observations.encode(components, registry)
-    plan = make_plan(encoded, observations.inputs, report_component, context={"action_layout": actions.layout})
+    known = {"action_layout": actions.layout, "num_actions": _number_of_actions(action_space)}
+    plan = make_plan(encoded, observations.inputs, report_component, context=known)
     if plan is None or not good or not _all_used(plan, components, report_component):
         return None
     return Blueprint(plan, observations, actions)
@@ -142,6 +143,11 @@ def _actions(space: spaces.Space[Any], head: ComponentSpec | None) -> ActionDist
     options = head.part.options if head is not None and head.part is not None else {}
     dependent = options.get("std") == "dependent"
     return ActionDistribution(space, options.get("squash", False), dependent, options.get("initial_std", 1.0))
+
+
+def _number_of_actions(space: spaces.Space[Any]) -> int | None:
+    """How many actions a Discrete space has; None for other spaces."""
+    return int(space.n) if isinstance(space, spaces.Discrete) else None
 
 
 def _consents(model: PartSpec, components: Mapping[str, ComponentSpec], report: Report) -> bool:

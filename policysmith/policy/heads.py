@@ -24,7 +24,8 @@ class ActionHead(nn.Module):
     """Features (*, F) → distribution parameters (*, P) for the action space.
 
     `std` of a Box: `independent` of the state (one free log-deviation a dimension, starting at `initial_std`) or
-    `dependent` on it. `squash` bounds Box actions by tanh.
+    `dependent` on it. `squash` bounds Box actions by tanh. `temperature` divides logits, alike when acting and when
+    evaluating; it is for spaces without Box leaves.
     """
 
     def __init__(
@@ -36,17 +37,22 @@ class ActionHead(nn.Module):
         std: Literal["independent", "dependent"] = "independent",
         initial_std: Annotated[float, Gt(0)] = 1.0,
         squash: bool = False,
+        temperature: Annotated[float, Gt(0)] = 1.0,
     ) -> None:
         super().__init__()
-        self.layout = layout
+        self.layout, self.temperature = layout, temperature
         self.body = MLP(in_features, hidden, activation) if hidden else nn.Identity()
         self.out = with_role(nn.Linear(hidden[-1] if hidden else in_features, sum(n for n, _ in layout)), "policy_out")
         free = sum(extra for _, extra in layout)
         self.log_std = nn.Parameter(torch.full((free,), float(initial_std)).log()) if free else None
+        if temperature != 1 and (free or std == "dependent"):
+            raise ValueError(f"temperature={temperature} is for logits; a Box has initial_std")
 
     def forward(self, x: Tensor) -> Tensor:
         """x (*, F) → (*, P)."""
         y = self.out(self.body(x))
+        if self.temperature != 1:
+            y = y / self.temperature
         if self.log_std is None:
             return y
         if len(self.layout) == 1:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 from torch import nn
@@ -15,6 +16,7 @@ from policysmith.config.options import OptionSchema
 from policysmith.errors import ConfigError, Problem, RegistryError, did_you_mean
 from policysmith.parts.residual_tower import Depth, Ratio
 from policysmith.policy.board import BoardShape, Count, build_on_board, checked
+from policysmith.policy.model_config import ModelConfig, build_from_config
 from policysmith.policy.models.resnet import SMALL, ActorCriticResTower, dummy, resnet
 from policysmith.policy.protocol import ActorCriticProtocol
 from policysmith.registry import Registry, default_registry
@@ -109,8 +111,9 @@ def model_factory(
 ) -> ActorCriticProtocol:
     """A new model for planes `obs_shape` (C, H, W) and `num_actions` moves; `kwargs` are the model's own arguments.
 
-    `resnet` is a tower of that size; `dummy`, `testmodel` and `resumemodel` are the smallest one, whatever size is
-    asked for. Raises as `ModelRegistry.create_model`.
+    `resnet` is a tower of that size, `se_resnet` one of its own sizes (`num_blocks`, `channels`, …); `dummy`,
+    `testmodel` and `resumemodel` are the smallest one, whatever size is asked for. Raises as
+    `ModelRegistry.create_model`.
     """
     return create_model(
         {
@@ -125,12 +128,23 @@ def model_factory(
     )
 
 
-def create_model(config: Mapping[str, Any], registry: Registry | None = None) -> ActorCriticProtocol:
-    """A new model from a mapping, see `ModelRegistry.create_model`."""
+def create_model(config: ModelConfig | Mapping[str, Any], registry: Registry | None = None) -> ActorCriticProtocol:
+    """A new model: of a `ModelConfig` or a mapping with its names, over windows, logits (B, A) and value (B,).
+
+    Of a mapping with `model_type`, over a board: see `ModelRegistry.create_model`.
+    """
+    if isinstance(config, ModelConfig) or _is_flat(config):
+        return build_from_config(config, registry)
     return ModelRegistry(registry).create_model(config)
 
 
 model_factory_v2 = create_model  # the name on the page that asked for it
+
+
+def _is_flat(config: object) -> bool:
+    """Whether a mapping speaks the names of `ModelConfig`, not those of boards."""
+    names = {field.name for field in fields(ModelConfig)}
+    return isinstance(config, Mapping) and "model_type" not in config and bool(names & set(config))
 
 
 def _offers(model_class: type, call: str) -> bool:

@@ -35,8 +35,8 @@ class StatefulActorCritic(ActorCritic):
     A TensorDict holds the state under `<component>/<name>` and `first` under `is_init`.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def _replan(self) -> None:
+        super()._replan()
         nodes = [node for node in self.plan.nodes if node.measure.state]
         self._memories = [node.name for node in nodes]
         self._state_keys = [f"{node.name}/{key}" for node in nodes for key, _ in node.measure.state]
@@ -47,7 +47,7 @@ class StatefulActorCritic(ActorCritic):
         """The state of `batch` rows before their first step, on the policy's device."""
         state: State = {}
         for name in self._memories:
-            initial = self.components[name].module.initial_state(batch)  # type: ignore[union-attr, operator]
+            initial = self.components[name].module.initial_state(batch)
             state.update((f"{name}/{key}", tensor) for key, tensor in initial.items())
         return state
 
@@ -97,10 +97,17 @@ class StatefulActorCritic(ActorCritic):
         state: Mapping[str, Tensor] | None = None,
         first: Tensor | None = None,
         sink: dict[str, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """`evaluate` for leaves that are flat already, (B·T, …), with `rows` = (B, T); results are flat too."""
-        values = self._sequence(leaves, rows, state, first, [self._policy_edge, self._value_edge], sink)
-        return (*self.actions.evaluate(values[self._policy_edge], actions, masks), values[self._value_edge])
+        extra: Sequence[str] = (),
+    ) -> tuple[Tensor, ...]:
+        """`evaluate` for leaves that are flat already, (B·T, …), with `rows` = (B, T); results are flat too.
+
+        The tensors of the edges named in `extra` come after the three.
+        """
+        self.require_edges(extra)
+        edges = [self._policy_edge, self._value_edge, *extra]
+        values = self._sequence(leaves, rows, state, first, edges, sink)
+        evaluated = self.actions.evaluate(values[self._policy_edge], actions, masks)
+        return (*evaluated, values[self._value_edge], *(values[name] for name in extra))
 
     def unroll(
         self, obs: Any, state: Mapping[str, Tensor] | None = None, first: Tensor | None = None
@@ -211,16 +218,19 @@ class StatefulActorCritic(ActorCritic):
         edges = [self._value_edge] if kind == "step_value" else [self._policy_edge, self._value_edge]
         steps = steps_for(self._steps, edges)
         count, masks = len(inputs), key[1] if len(key) > 1 else 0
+        leaves, runtime = len(self.plan.inputs), self.runtime
 
         def body(*tensors: Tensor) -> Any:
-            values: dict[str, Any] = dict(zip(inputs, tensors[:count], strict=True))
+            given = [*runtime.inputs(tensors[:leaves]), *tensors[leaves:count]]
+            values: dict[str, Any] = dict(zip(inputs, given, strict=True))
             if sink is not None:
                 values[AUX] = sink
             run_steps(steps, values)
-            value = values[self._value_edge]
+            outputs = runtime.outputs(values[edge] for edge in edges)
             if kind == "step_value":
-                return value
-            params, after = values[self._policy_edge], [values[name] for name in self._state_keys]
+                return outputs[0]
+            params, value = outputs
+            after = runtime.outputs(values[name] for name in self._state_keys)
             if kind == "step_forward":
                 return params, value, after
             return (*self.actions.choose(params, tensors[count:], key[2]), value, after)
@@ -244,15 +254,22 @@ class StatefulActorCritic(ActorCritic):
         if first is None:
             first = torch.zeros(rows, dtype=torch.bool, device=leaves[0].device)
         given = self._ordered(self.init_state(rows[0]) if state is None else state, rows[0])
-        values: dict[str, Any] = dict(zip(self._state_inputs, [*leaves, *given], strict=True))
+        inputs = [*self.runtime.inputs(leaves), *given]
+        values: dict[str, Any] = dict(zip(self._state_inputs, inputs, strict=True))
         values[FIRST] = first.reshape(rows).bool()
         if sink is not None:
             values[AUX] = sink
         try:
-            return run_steps(_keeping(self._sequence_steps, edges), values)
+            with self.runtime.region(self, leaves):
+                run_steps(_keeping(self._sequence_steps, edges), values)
+            return dict(zip(edges, self.runtime.outputs(values[edge] for edge in edges), strict=True))
         except (RuntimeError, ValueError) as error:
             self._blame_shapes(leaves, error)
             raise
+
+    def _forward_leaves(self, leaves: Sequence[Tensor]) -> Any:
+        rows = len(leaves[0])
+        return self._program(("step_forward",)).run(*leaves, *self._ordered(self.init_state(rows), rows))
 
     def _begun(self, state: Mapping[str, Tensor], first: Tensor | None, batch: int) -> list[Tensor]:
         """The state's tensors in order, rows whose episode begins started anew."""

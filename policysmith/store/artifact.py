@@ -60,6 +60,7 @@ def save(policy: ActorCritic, directory: str | Path, *, training: TrainingState 
             describes, or the files can't be written; the directory is then as it was.
     """
     directory = Path(directory)
+    _check_described(policy)
     try:
         _check_target(directory)
         replace_directory(directory, _contents(policy, training), OWN)
@@ -84,6 +85,16 @@ def load(directory: str | Path, *, device: torch.device | str = "cpu", registry:
 def load_training(directory: str | Path) -> TrainingState | None:
     """The training state stored beside the policy, tensors on the CPU; None if there is none. Raises as `load`."""
     return _settled(Path(directory), _load_training)
+
+
+def _check_described(policy: ActorCritic) -> None:
+    """Refuse a policy that could not be built again."""
+    if replaced := policy.config.get("replaced"):
+        names = ", ".join(map(repr, replaced))
+        raise CheckpointError(
+            f"{names} was replaced by a module that no configuration describes: register its class and swap in a "
+            "description of it, or roll back"
+        )
 
 
 def _check_target(directory: Path) -> None:

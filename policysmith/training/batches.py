@@ -5,7 +5,7 @@ T steps, N environments, S sequences of L steps, R rows. In: a rollout and its c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.rollout import Rollout
 
-__all__ = ["Columns", "Minibatch", "RowBatches", "SequenceBatches", "keep_times"]
+__all__ = ["Columns", "Extra", "Minibatch", "RowBatches", "SequenceBatches", "keep_times"]
 
-Evaluation = tuple[Tensor, Tensor, Tensor, Mapping[str, Tensor]]
+# log_prob, entropy, value (R,), a mapping of auxiliary losses and statistics, then the extra edges (R, …) asked for.
+Evaluation = tuple[Any, ...]
 
 
 class Columns(NamedTuple):
@@ -30,24 +31,35 @@ class Columns(NamedTuple):
     value: Tensor
 
 
+class Extra(NamedTuple):
+    """Edges of the plan to evaluate besides the value, and what teaches them: targets (T, N)."""
+
+    edges: Sequence[str] = ()
+    targets: Sequence[Tensor] = ()
+
+
 class Minibatch(NamedTuple):
-    """Some transitions: `evaluate()` → (log_prob, entropy, value, auxiliary losses and statistics) and the columns."""
+    """Some transitions: `evaluate()` → (log_prob, entropy, value, auxiliary losses and statistics, *edges), columns,
+    and targets (R,) of the edges.
+    """
 
     evaluate: Callable[[], Evaluation]
     columns: Columns
+    targets: Sequence[Tensor] = ()
 
 
 class RowBatches:
     """Transitions one by one, in any order: for memoryless policies."""
 
-    def __init__(self, policy: ActorCritic, rollout: Rollout, columns: Columns) -> None:
+    def __init__(self, policy: ActorCritic, rollout: Rollout, columns: Columns, extra: Extra = Extra()) -> None:  # noqa: B008 - immutable
         like = columns.advantage
         leaves = [*rollout.observations, *rollout.actions, *(_over_rows(mask, like) for mask in rollout.masks)]
         valid = rollout.valid
         self.leaves = [leaf.flatten(0, 1) if valid is None else leaf[valid] for leaf in leaves]
         self.columns = Columns(*(column.flatten() if valid is None else column[valid] for column in columns))
+        self.targets = [target.flatten() if valid is None else target[valid] for target in extra.targets]
         self.reports = policy.reports
-        self._evaluate = policy.evaluating(len(rollout.masks), return_aux=self.reports)
+        self._evaluate = policy.evaluating(len(rollout.masks), return_aux=self.reports, extra=extra.edges)
 
     def minibatches(self, count: int) -> Iterator[Minibatch]:
         """About equal parts: rows are shuffled once an epoch, then sliced."""
@@ -56,14 +68,17 @@ class RowBatches:
         order = torch.randperm(rows, device=self.columns.log_prob.device)
         leaves = [leaf.index_select(0, order) for leaf in self.leaves]
         columns = torch.stack(self.columns).index_select(1, order)
+        targets = [target.index_select(0, order) for target in self.targets]
         for start in range(0, rows, size):
             end = min(start + size, rows)
             part = [leaf[start:end] for leaf in leaves]
-            yield Minibatch(partial(self._run, part), Columns(*columns[:, start:end].unbind(0)))
+            told = [target[start:end] for target in targets]
+            yield Minibatch(partial(self._run, part), Columns(*columns[:, start:end].unbind(0)), told)
 
     def _run(self, leaves: list[Tensor]) -> Evaluation:
         results = self._evaluate(*leaves)
-        return results if self.reports else (*results, {})
+        aux, edges = (results[-1], results[3:-1]) if self.reports else ({}, results[3:])
+        return (*results[:3], aux, *edges)
 
 
 class SequenceBatches:
@@ -74,7 +89,13 @@ class SequenceBatches:
     """
 
     def __init__(
-        self, policy: StatefulActorCritic, rollout: Rollout, columns: Columns, length: int, burn_in: int = 0
+        self,
+        policy: StatefulActorCritic,
+        rollout: Rollout,
+        columns: Columns,
+        length: int,
+        burn_in: int = 0,
+        extra: Extra = Extra(),  # noqa: B008 - immutable
     ) -> None:
         assert rollout.first is not None
         self.policy, self.length, self.burn_in = policy, length, burn_in
@@ -85,6 +106,7 @@ class SequenceBatches:
         self.masks = [_cut(_over_rows(mask, columns.advantage), length) for mask in rollout.masks]
         self.first = _cut(rollout.first, length)
         self.columns = Columns(*(_cut(column, length) for column in columns))
+        self.edges, self.targets = extra.edges, [_cut(target, length) for target in extra.targets]
         self.valid = None if rollout.valid is None else _cut(rollout.valid, length)
         self.state = {
             key: torch.cat([rollout.states[time][key] for time in times]) for key in next(iter(rollout.states.values()))
@@ -98,10 +120,13 @@ class SequenceBatches:
         sequences = len(self.first)
         size = -(-sequences // count)
         for chosen in torch.randperm(sequences, device=self.first.device).split(size):
-            columns = [column[chosen] for column in self.columns]
             valid = None if self.valid is None else self.valid[chosen]
-            flat = Columns(*(column.flatten() if valid is None else column[valid] for column in columns))
-            yield Minibatch(partial(self._run, chosen, valid), flat)
+            flat = [
+                column[chosen].flatten() if valid is None else column[chosen][valid]
+                for column in (*self.columns, *self.targets)
+            ]
+            told = flat[len(self.columns) :]
+            yield Minibatch(partial(self._run, chosen, valid), Columns(*flat[: len(self.columns)]), told)
 
     def _run(self, chosen: Tensor, valid: Tensor | None) -> Evaluation:
         aux: dict[str, Tensor] = {}
@@ -109,12 +134,13 @@ class SequenceBatches:
             [leaf[chosen].flatten(0, 1) for leaf in group] for group in (self.observations, self.actions, self.masks)
         )
         rows = (len(chosen), self.length)
+        sink = aux if self.policy.reports else None
         results: Any = self.policy.evaluate_leaves(
-            leaves, actions, masks, rows, self._state(chosen), self.first[chosen], aux if self.policy.reports else None
+            leaves, actions, masks, rows, self._state(chosen), self.first[chosen], sink, self.edges
         )
         if valid is not None:
             results = [result[valid.flatten()] for result in results]
-        return (*results, aux)
+        return (*results[:3], aux, *results[3:])
 
     def _state(self, chosen: Tensor) -> dict[str, Tensor]:
         """The state before each chosen sequence."""

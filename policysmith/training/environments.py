@@ -16,6 +16,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, Vecto
 
 from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, Problem, did_you_mean, missing_extra
+from policysmith.training.games import GAMES, game_spaces, is_game
 
 __all__ = ["WRAPPERS", "make_environment", "make_vector", "single_spaces"]
 
@@ -40,19 +41,26 @@ WRAPPERS: Mapping[str, str] = {
 
 def make_environment(section: Environment, **options: Any) -> gymnasium.Env[Any, Any]:
     """One environment with its wrappers; `options` go to `gymnasium.make` beside the section's own."""
+    if is_game(section):
+        raise ConfigError(
+            [Problem("environment.id", f"{section.id} is a game for two, which one policy can't play alone")]
+        )
     _import_provider(section.id)
     wrappers = [_wrapper(item, index) for index, item in enumerate(section.wrappers)]
     try:
         environment = gymnasium.make(section.id, disable_env_checker=True, **{**section.options, **options})
     except (gymnasium.error.Error, TypeError) as error:
-        raise ConfigError([Problem("environment.id", f"{section.id!r} can't be made: {error}")]) from error
+        message = f"{section.id!r} can't be made: {error}{did_you_mean(section.id, GAMES)}"
+        raise ConfigError([Problem("environment.id", message)]) from error
     for wrap in wrappers:
         environment = wrap(environment)
     return environment
 
 
 def single_spaces(section: Environment) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
-    """The observation and action space of one environment."""
+    """The observation and action space of one environment, or of each player of a game."""
+    if is_game(section):
+        return game_spaces(section)
     environment = make_environment(section)
     environment.close()
     return environment.observation_space, environment.action_space

@@ -19,7 +19,7 @@ from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.environments import make_environment, make_vector
 from policysmith.training.threads import few_threads
 
-__all__ = ["EvaluationResult", "evaluate_policy", "record_video"]
+__all__ = ["EvaluationResult", "evaluate_policy", "film_writer", "record_video"]
 
 MAX_ENVS = 16
 
@@ -115,10 +115,7 @@ def record_video(
     policy: ActorCritic, section: Environment, path: str | Path, deterministic: bool = True, seed: int = 0
 ) -> Path:
     """One episode as a film (`.mp4` or `.gif`); needs the extra `video`."""
-    try:
-        from moviepy import ImageSequenceClip
-    except ImportError as error:
-        raise missing_extra("moviepy", "video") from error
+    write = film_writer()
     environment = make_environment(section, render_mode="rgb_array")
     frames: list[Any] = []
     observation, _ = environment.reset(seed=seed)
@@ -130,10 +127,22 @@ def record_video(
         done = terminated or truncated
     fps = environment.metadata.get("render_fps", 30)
     environment.close()
-    path = Path(path)
-    clip = ImageSequenceClip(frames, fps=fps)
-    if path.suffix == ".gif":
-        clip.write_gif(str(path), logger=None)
-    else:
-        clip.write_videofile(str(path), logger=None)
-    return path
+    return write(frames, fps, Path(path))
+
+
+def film_writer() -> Callable[[list[Any], float, Path], Path]:
+    """What writes (frames, frames a second, path) as a film; raises where the extra `video` is missing."""
+    try:
+        from moviepy import ImageSequenceClip
+    except ImportError as error:
+        raise missing_extra("moviepy", "video") from error
+
+    def write(frames: list[Any], fps: float, path: Path) -> Path:
+        clip = ImageSequenceClip(frames, fps=fps)
+        if path.suffix == ".gif":
+            clip.write_gif(str(path), logger=None)
+        else:
+            clip.write_videofile(str(path), logger=None)
+        return path
+
+    return write

@@ -12,17 +12,18 @@ import torch
 from annotated_types import Ge, Gt, Le
 from gymnasium.vector import VectorEnv
 
-from policysmith.errors import ConfigError
+from policysmith.errors import ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import register
 from policysmith.training.advantages import generalized_advantages
 from policysmith.training.batch_statistics import hold_statistics, refresh_statistics
-from policysmith.training.batches import Columns, RowBatches, SequenceBatches, keep_times
+from policysmith.training.batches import Columns, Extra, RowBatches, SequenceBatches, keep_times
 from policysmith.training.objectives import clip_diagnostics, ppo_terms
 from policysmith.training.optimizer import Adam
-from policysmith.training.rollout import Collector, Episode, MemoryCollector, Rollout
+from policysmith.training.rollout import Collector, Episode, Gatherer, MemoryCollector, Rollout
 from policysmith.training.schedules import Schedule, schedule
+from policysmith.training.value_objectives import Objective, value_objective
 
 __all__ = ["PPO", "Report"]
 
@@ -30,6 +31,7 @@ Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
+VALUE_COEF = 0.5
 
 
 class Report(NamedTuple):
@@ -46,7 +48,8 @@ class PPO:
     """PPO with clipped ratios, GAE, minibatch epochs, gradient clipping and optional early stopping by KL divergence.
 
     `total_steps` counts transitions of all environments; `rollout_steps` is per environment. `learning_rate`, `clip`
-    and `entropy_coef` are numbers or schedules of progress. Defaults follow the common CartPole recipe.
+    and `entropy_coef` are numbers or schedules of progress. Defaults follow the common CartPole recipe. `value` is what
+    the value learns from: returns (`scalar`), or how games end (`multi_head`, which has weights of its own).
 
     A policy with memory learns over sequences of `sequence_length` steps (null: the whole rollout), each from the state
     it acted with, or from one made anew by `burn_in` steps before it; `minibatches` then divides the sequences.
@@ -63,7 +66,7 @@ class PPO:
         gae_lambda: Share = 0.95,
         clip: Schedule = 0.2,
         value_clip: Positive | None = None,
-        value_coef: NonNegative = 0.5,
+        value_coef: NonNegative = VALUE_COEF,
         entropy_coef: Schedule = 0.0,
         max_grad_norm: Positive | None = 0.5,
         target_kl: Positive | None = None,
@@ -72,6 +75,7 @@ class PPO:
         checkpoint_every: Count | None = None,
         sequence_length: Count | None = None,
         burn_in: Annotated[int, Ge(0)] = 0,
+        value: Objective = "scalar",
     ) -> None:
         self.total_steps, self.rollout_steps = total_steps, rollout_steps
         self.epochs, self.minibatches = epochs, minibatches
@@ -84,11 +88,18 @@ class PPO:
         )
         self.sequence_length, self.burn_in = sequence_length or rollout_steps, burn_in
         _check_sequences(rollout_steps, self.sequence_length, burn_in)
+        self.value = value_objective(value)
+        if self.value.edges:
+            _refuse_scalar_options(value_coef, value_clip)
         self._learning_rate, self._clip = schedule(learning_rate), schedule(clip)
         self._entropy_coef = schedule(entropy_coef)
 
     def optimizer(self, policy: ActorCritic) -> Adam:
-        """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it."""
+        """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it.
+
+        Raises `ConfigError` for a policy without what `value` trains.
+        """
+        self.value.check(policy)
         return Adam([p for p in policy.parameters() if p.requires_grad], eps=1e-5)
 
     def collector(self, policy: ActorCritic, environments: VectorEnv, seed: int | None, step: int) -> Collector:
@@ -101,7 +112,7 @@ class PPO:
     def learn(
         self,
         policy: ActorCritic,
-        collector: Collector,
+        collector: Gatherer,
         optimizer: Adam,
         watch: Callable[[Report], bool],
         iteration: int = 0,
@@ -131,7 +142,7 @@ class PPO:
         for _ in range(self.epochs):
             epochs += 1
             for part in batches.minibatches(self.minibatches):
-                log_prob, entropy, value, aux = part.evaluate()
+                log_prob, entropy, value, aux, *edges = part.evaluate()
                 old, advantage = part.columns, part.columns.advantage
                 if self.normalize_advantage and len(advantage) > 1:
                     std, mean = torch.std_mean(advantage)
@@ -139,7 +150,7 @@ class PPO:
                 terms = ppo_terms(
                     log_prob, entropy, value, old.log_prob, advantage, old.returns, old.value, clip, self.value_clip
                 )
-                loss = terms.policy + self.value_coef * terms.value
+                loss = terms.policy + self.value.loss(self.value_coef * terms.value, edges, part.targets)
                 if entropy_coef:
                     loss = loss - entropy_coef * terms.entropy
                 for name, term in aux.items():
@@ -158,6 +169,7 @@ class PPO:
             "losses/explained_variance": _explained_variance(batches.columns),
             "charts/learning_rate": optimizer.learning_rate,
             "charts/epochs": float(epochs),
+            **self.value.scalars(edges, part.targets),
             **{f"aux/{name}": float(term) for name, term in aux.items() if term.numel() == 1},
         }
 
@@ -173,9 +185,10 @@ class PPO:
             self.gae_lambda,
         )
         columns = Columns(rollout.log_probs, advantages, advantages + rollout.values, rollout.values)
+        extra = Extra(self.value.edges, self.value.targets(rollout))
         if isinstance(policy, StatefulActorCritic):
-            return SequenceBatches(policy, rollout, columns, self.sequence_length, self.burn_in)
-        return RowBatches(policy, rollout, columns)
+            return SequenceBatches(policy, rollout, columns, self.sequence_length, self.burn_in, extra)
+        return RowBatches(policy, rollout, columns, extra)
 
 
 def _check_sequences(rollout_steps: int, length: int, burn_in: int) -> None:
@@ -185,6 +198,20 @@ def _check_sequences(rollout_steps: int, length: int, burn_in: int) -> None:
         )
     if burn_in > length:
         raise ConfigError(f"training.burn_in: {burn_in} steps are more than sequence_length={length} holds")
+
+
+def _refuse_scalar_options(coef: float, clip: float | None) -> None:
+    """`value_coef` and `value_clip` would say nothing of an objective that has weights of its own."""
+    stated = {"value_coef": (coef, VALUE_COEF), "value_clip": (clip, None)}
+    problems = [
+        Problem(
+            f"training.{name}", f"belongs to value: scalar, found {found}: leave it out, and weigh in 'value' itself"
+        )
+        for name, (found, default) in stated.items()
+        if found != default
+    ]
+    if problems:
+        raise ConfigError(problems)
 
 
 def _take_statistics(policy: ActorCritic, rollout: Rollout) -> None:

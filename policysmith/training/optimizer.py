@@ -21,8 +21,18 @@ class Adam:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float = 1e-3, eps: float = 1e-8) -> None:
-        self.parameters = list(parameters)
-        self._adam = torch.optim.Adam(self.parameters, lr=learning_rate, eps=eps, fused=True)
+        self._adam = torch.optim.Adam(list(parameters), lr=learning_rate, eps=eps, fused=True)
+
+    @property
+    def torch_optimizer(self) -> torch.optim.Optimizer:
+        """torch's own, which holds the moments."""
+        return self._adam
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained."""
+        parameters: list[nn.Parameter] = self._adam.param_groups[0]["params"]
+        return parameters
 
     @property
     def learning_rate(self) -> float:
@@ -53,6 +63,8 @@ class Adam:
         entries: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.items():
             index, name = key.split("/")
+            if name != "step":  # the fused kernel walks memory: a moment must lie as its parameter does
+                tensor = torch.empty_like(self.parameters[int(index)], dtype=tensor.dtype).copy_(tensor)
             entries.setdefault(int(index), {})[name] = tensor
         self._adam.load_state_dict({"state": entries, "param_groups": self._adam.state_dict()["param_groups"]})
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
 
-__all__ = ["Collector", "Episode", "MemoryCollector", "Rollout"]
+__all__ = ["Collector", "Episode", "Gatherer", "MemoryCollector", "Rollout"]
 
 
 class Episode(NamedTuple):
@@ -35,7 +35,8 @@ class Rollout:
     """Experience as tensors with leading axes (T, N); observations, actions and masks are lists of leaves.
 
     `valid` is None, or marks steps that are real transitions (under next-step autoreset one step is spent on the
-    reset itself). For a policy with memory `first` marks steps that begin an episode, and `states` holds the state
+    reset itself). `scores` holds `info["score"]` at the end of episodes, NaN elsewhere; it is None where no episode
+    told one. For a policy with memory `first` marks steps that begin an episode, and `states` holds the state
     before some steps, by step.
     """
 
@@ -50,8 +51,20 @@ class Rollout:
     done: Tensor
     valid: Tensor | None
     episodes: list[Episode] = field(default_factory=list)
+    scores: Tensor | None = None
     first: Tensor | None = None
     states: dict[int, State] = field(default_factory=dict)
+
+
+class Gatherer(Protocol):
+    """Whoever plays and hands over rollouts: `count` episodes go on side by side, `step` counts what was played."""
+
+    count: int
+    step: int
+
+    def collect(self, steps: int) -> Rollout:
+        """`steps` steps of each."""
+        ...
 
 
 @dataclass
@@ -62,6 +75,7 @@ class _Record:
     stepped: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
     finals: list[tuple[int, int, Any]] = field(default_factory=list)
     episodes: list[Episode] = field(default_factory=list)
+    scores: list[tuple[int, int, float]] = field(default_factory=list)
     first: list[Tensor] = field(default_factory=list)
     states: dict[int, State] = field(default_factory=dict)
     final_states: list[State] = field(default_factory=list)
@@ -98,7 +112,7 @@ class Collector:
             record.stepped.append((reward, terminated, done, ~self._ended))
             if truncated.any() and not self.next_step:
                 self._cut_off(record, t, np.flatnonzero(truncated))
-            self._count(reward, done, record.episodes)
+            self._count(t, reward, done, record)
         return self._stack(record)
 
     def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
@@ -109,7 +123,7 @@ class Collector:
         """Note the last observations of episodes that a time limit ended at step `t`."""
         record.finals += [(t, int(i), self._info["final_obs"][i]) for i in rows]
 
-    def _count(self, reward: np.ndarray, done: np.ndarray, episodes: list[Episode]) -> None:
+    def _count(self, t: int, reward: np.ndarray, done: np.ndarray, record: _Record) -> None:
         self.step += self.count
         self._returns += reward
         self._lengths += 1
@@ -118,11 +132,21 @@ class Collector:
             self._lengths[self._ended] = 0
         if done.any():
             for i in np.flatnonzero(done):
-                episodes.append(Episode(self.step, float(self._returns[i]), int(self._lengths[i])))
+                record.episodes.append(Episode(self.step, float(self._returns[i]), int(self._lengths[i])))
+            record.scores += [(t, i, score) for i, score in self._final_scores(done)]
             self._returns[done] = 0.0
             self._lengths[done] = 0
         self._begins = self._ended if self.next_step else done
         self._ended = done
+
+    def _final_scores(self, done: np.ndarray) -> list[tuple[int, float]]:
+        """(environment, score) of those just done whose info tells a score."""
+        info = self._info or {}
+        if not self.next_step:  # the info of this step is of the next episode's beginning
+            info = info.get("final_info") or {}
+        if "score" not in info:
+            return []
+        return [(int(i), float(info["score"][i])) for i in np.flatnonzero(done & info.get("_score", True))]
 
     @torch.no_grad()
     def _stack(self, record: _Record) -> Rollout:
@@ -143,6 +167,7 @@ class Collector:
             done=_floats(done, device),
             valid=torch.as_tensor(np.stack(valid), device=device) if self.next_step else None,
             episodes=record.episodes,
+            scores=_sparse(record.scores, values_TN) if record.scores else None,
         )
 
     def _next_values(self, values_TN: Tensor, record: _Record) -> Tensor:
@@ -227,6 +252,14 @@ class MemoryCollector(Collector):
 
 def _floats(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
     return torch.as_tensor(np.stack(arrays).astype(np.float32), device=device)
+
+
+def _sparse(entries: Sequence[tuple[int, int, float]], like: Tensor) -> Tensor:
+    """(T, N): the entries (t, n, value), NaN elsewhere."""
+    table = torch.full_like(like, float("nan"))
+    times, columns, values = zip(*entries, strict=True)
+    table[list(times), list(columns)] = torch.tensor(values, dtype=like.dtype, device=like.device)
+    return table
 
 
 def _batch(observations: list[Any]) -> Any:

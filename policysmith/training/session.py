@@ -17,18 +17,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from policysmith.config.experiment import Environment, Experiment
+from policysmith.config.experiment import Environment, Experiment, SelfPlay
 from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState, load_training, save
 from policysmith.training.curve import plot_learning_curve
 from policysmith.training.environments import make_vector
-from policysmith.training.evaluation import EvaluationResult, evaluate_policy
+from policysmith.training.evaluation import EvaluationResult
+from policysmith.training.games import GAMES, Games, is_game
 from policysmith.training.logging import Logger, Progress, TensorBoard, Window
+from policysmith.training.match import judge
 from policysmith.training.online import PPO, Report
+from policysmith.training.opponents import Pool
 from policysmith.training.optimizer import Adam
+from policysmith.training.rollout import Gatherer
+from policysmith.training.self_play import SelfPlayCollector
 from policysmith.training.threads import few_threads
 
 __all__ = ["TrainingResult", "run_training", "seed_everything"]
@@ -75,7 +81,7 @@ def run_training(
         run.resume(resume)
     if output is not None:
         run.save()  # finds out now, not after the training, whether the place can be written
-    environments = make_vector(environment)
+    environments = run.environments()
     started, first_step = time.perf_counter(), run.step
     try:
         with ExitStack() as stack, _graceful_stop() as stop:
@@ -86,7 +92,7 @@ def run_training(
             for logger in loggers:
                 stack.callback(logger.close)
             seed = None if experiment.seed is None else experiment.seed + run.step
-            collector = algorithm.collector(policy, environments, seed, run.step)
+            collector = run.gatherer(environments, seed)
 
             def watch(report: Report) -> bool:
                 speed = (report.step - first_step) / (time.perf_counter() - started)
@@ -113,14 +119,29 @@ class _Run:
         self.step = self.iteration = self.saved_at = 0
         self.returns: list[tuple[int, float]] = []
         self.window = Window()
+        self.pool = Pool(policy, experiment.self_play or SelfPlay()) if is_game(environment) else None
         self.evaluation: EvaluationResult | None = None
         self._ask_again = 0
+
+    def environments(self) -> VectorEnv | Games:
+        """What is played in: copies of the environment, or tables of a game for two."""
+        if self.pool is not None:
+            return Games(self.environment, self.environment.num_envs)
+        return make_vector(self.environment)
+
+    def gatherer(self, environments: VectorEnv | Games, seed: int | None) -> Gatherer:
+        """What plays in them."""
+        if self.pool is not None:
+            return SelfPlayCollector(self.policy, environments, self.pool, seed, self.step)
+        return self.algorithm.collector(self.policy, environments, seed, self.step)
 
     def take(self, report: Report) -> bool:
         """Note an iteration, save if it is time; True when the task is solved."""
         self.step, self.iteration = report.step, report.iteration
         self.returns += [(e.step, e.episode_return) for e in report.episodes]
         self.window.returns.extend(e.episode_return for e in report.episodes)
+        if self.pool is not None:
+            self.pool.take(self.iteration)
         every = self.algorithm.checkpoint_every
         if every and self.output and self.step - self.saved_at >= every:
             self.save()
@@ -137,7 +158,7 @@ class _Run:
 
     def evaluate(self) -> EvaluationResult:
         options = self.experiment.evaluation
-        return evaluate_policy(self.policy, self.environment, options.episodes, options.deterministic, options.seed)
+        return judge(self.policy, self.environment, options.episodes, options.deterministic, options.seed)
 
     def save(self) -> Path:
         assert self.output is not None
@@ -168,7 +189,9 @@ class _Run:
             )
         tensors = dict(state.tensors)
         torch.set_rng_state(tensors.pop("rng/torch"))
-        self.optimizer.load_state({k.removeprefix("adam/"): v for k, v in tensors.items()})
+        self.optimizer.load_state(_below("adam/", tensors))
+        if self.pool is not None:
+            self.pool.load_state(_below("pool/", tensors))
         data = state.data
         self.step, self.iteration, self.saved_at = data["step"], data["iteration"], data["step"]
         self.returns = [(int(s), float(r)) for s, r in data["returns"]]
@@ -184,7 +207,8 @@ class _Run:
 
     def _tensors(self) -> dict[str, Tensor]:
         state = {f"adam/{name}": tensor for name, tensor in self.optimizer.state().items()}
-        return {**state, "rng/torch": torch.get_rng_state()}
+        past = {f"pool/{name}": tensor for name, tensor in self.pool.state().items()} if self.pool else {}
+        return {**state, **past, "rng/torch": torch.get_rng_state()}
 
     def _data(self) -> Mapping[str, Any]:
         evaluation = self.evaluation
@@ -204,10 +228,17 @@ def _parts(experiment: Experiment) -> tuple[PPO, Environment]:
         problems.append(Problem("training", "this section is required to train: {type: ppo, total_steps: …}"))
     if experiment.environment is None:
         problems.append(Problem("environment", "this section is required to train: {id: CartPole-v1}"))
+    if experiment.self_play is not None and experiment.environment is not None and not is_game(experiment.environment):
+        known = ", ".join(GAMES)
+        problems.append(Problem("self_play", f"{experiment.environment.id} is no game for two; there are: {known}"))
     if problems:
         raise ConfigError(problems)
     assert experiment.environment is not None
     return experiment.training.build(), experiment.environment
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @contextmanager

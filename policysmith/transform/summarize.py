@@ -10,10 +10,19 @@ from policysmith.transform.assembly import assembly
 __all__ = ["summarize"]
 
 
-def summarize(plan: Plan, model: str) -> dict[str, Any]:
-    """Inputs, components and totals. FLOPs are 2 × multiply-adds for one row; bytes are for one row too."""
+def summarize(plan: Plan, model: str, batch: int = 1) -> dict[str, Any]:
+    """Inputs, components and totals, for one row; under `totals.batch` what grows with the rows, for `batch` of them.
+
+    FLOPs are 2 × multiply-adds of a forward pass. Activations are all that its operations write, in the plan's
+    precision: about what training keeps for the backward pass, and far more than inference holds at a time.
+    """
     nodes = [_node(node) for node in plan.nodes]
     own = [node.measure for node in plan.nodes if node.spec.use is None]
+    row = {
+        "flops": sum(node.measure.flops for node in plan.nodes),
+        "activation_bytes": sum(node.measure.activation_bytes for node in plan.nodes),
+        "state_bytes": sum(node.state_bytes for node in plan.nodes),
+    }
     return {
         "model": model,
         "inputs": [{"name": name, **_tensor(spec)} for name, spec in plan.inputs.items()],
@@ -23,11 +32,10 @@ def summarize(plan: Plan, model: str) -> dict[str, Any]:
             "parameters": plan.parameter_count,
             "trainable": sum(node["trainable"] for node in nodes if node["shares"] is None),
             "buffers": sum(measure.buffers for measure in own),
-            "flops": sum(node.measure.flops for node in plan.nodes),
             "parameter_bytes": sum(measure.parameter_bytes for measure in own),
             "buffer_bytes": sum(measure.buffer_bytes for measure in own),
-            "activation_bytes": sum(node.measure.activation_bytes for node in plan.nodes),
-            "state_bytes": sum(node.state_bytes for node in plan.nodes),
+            **row,
+            "batch": {"rows": batch, **{name: batch * count for name, count in row.items()}},
         },
     }
 

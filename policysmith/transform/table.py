@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HEADINGS",
     "Row",
+    "batch_line",
     "human_bytes",
     "human_count",
     "human_flops",
@@ -75,6 +76,13 @@ def memory_line(totals: Mapping[str, int]) -> str:
     return "memory: " + " · ".join(f"{name} {human_bytes(totals[key])}" for name, key in occupied)
 
 
+def batch_line(batch: Mapping[str, int]) -> str:
+    """What one forward pass of a batch takes, in one line."""
+    parts = [human_flops(batch["flops"]), f"activations {human_bytes(batch['activation_bytes'])}"]
+    state = [f"state {human_bytes(batch['state_bytes'])}"] if batch["state_bytes"] else []
+    return f"{human_count(batch['rows'])} rows: " + " · ".join([*parts, *state])
+
+
 def summary_rows(description: Mapping[str, Any]) -> list[Row]:
     """The inputs, then the nodes, in the order of the description; the totals are the last row."""
     rows = [Row("input", (i["name"], "input", "", shape_text(i["shape"]), "", "")) for i in description["inputs"]]
@@ -109,10 +117,11 @@ def table(description: Mapping[str, Any]) -> Table:
     return result
 
 
-def _caption(totals: Mapping[str, int]) -> str:
+def _caption(totals: Mapping[str, Any]) -> str:
     trainable = totals["trainable"]
     note = "" if trainable == totals["parameters"] else f"{human_count(trainable)} parameters are trainable\n"
-    return note + memory_line(totals)
+    batch = totals.get("batch", {"rows": 1})
+    return note + memory_line(totals) + (f"\n{batch_line(batch)}" if batch["rows"] > 1 else "")
 
 
 def _scaled(count: int, base: int, units: Sequence[str]) -> str:

@@ -16,10 +16,12 @@ GLOBAL = ["--plugin", "--debug"]
 SURFACE = {
     "train": ["CONFIG", "OVERRIDE", "--output", "--seed", "--resume", "--quiet", *GLOBAL],
     "eval": ["ARTIFACT", "--episodes", "--deterministic/--sampled", "--seed", "--video", "--json", *GLOBAL],
-    "show": ["CONFIG", "OVERRIDE", "--diagram", "--output", "--json", "--code", *GLOBAL],
+    "show": ["CONFIG", "OVERRIDE", "--diagram", "--output", "--json", "--code", "--batch", *GLOBAL],
     "check": ["CONFIG", "OVERRIDE", "--json", *GLOBAL],
     "list": ["PATTERN", "--slot", "--json", *GLOBAL],
     "new": ["FILE", "--env", "--force", *GLOBAL],
+    "import": ["DIALECT", "FILE", "--output", "--board-size", "--input-channels", "--resize-input", *GLOBAL],
+    "swap": ["ARTIFACT", "NAME=NEW", "--output", "--keep-weights", "--resize", "--seed", *GLOBAL],
     "schema": ["--output", *GLOBAL],
 }
 PLUGIN = """\

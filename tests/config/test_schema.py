@@ -128,7 +128,8 @@ def example(option):
     """A value that an option takes."""
     if "anyOf" in option:
         return example(option["anyOf"][0])
-    values = {"integer": 2, "number": 0.5, "array": [2], "string": "x", "boolean": True, "object": {}}
+    items = [] if "x-slot" in option.get("items", {}) else [2]
+    values = {"integer": 2, "number": 0.5, "array": items, "string": "x", "boolean": True, "object": {}}
     return option["enum"][0] if "enum" in option else values[option["type"]]
 
 
@@ -246,6 +247,12 @@ def test_required_options_are_required_in_both(schema, entry):
         {**MINIMAL, "environment": {"id": "CartPole-v1", "num_env": 4}},
         {**MINIMAL, "evaluation": {"episodes": 1.5}},
         {**MINIMAL, "enviroment": {"id": "CartPole-v1"}},
+        {**MINIMAL, "execution": {"amp": "sometimes"}},
+        {**MINIMAL, "execution": {"channel_last": True}},
+        {**MINIMAL, "execution": {"compile_backend": "inducter"}},
+        {**MINIMAL, "spaces": {"observation": {"type": "box", "shape": [3]}}},
+        {**MINIMAL, "spaces": {"observation": {"type": "box", "shape": [0]}, "action": {"type": "discrete", "n": 2}}},
+        {**MINIMAL, "spaces": {"observation": "discrete", "action": {"type": "discret", "n": 2}}},
     ],
     ids=json.dumps,
 )
@@ -271,6 +278,21 @@ def test_what_the_loader_refuses_does_not_fit(schema, data):
             }
         },
         {"model": {"type": "graph", "components": {"a": {"type": "mlp", "in_keys": "x", "init": "orthogonal"}}}},
+        {**MINIMAL, "execution": {"amp": "auto", "compile": True, "compile_dynamic": None, "channels_last": False}},
+        {**MINIMAL, "execution": {"amp": "${env:bool:NOWHERE,true}"}},
+        {
+            **MINIMAL,
+            "spaces": {
+                "observation": {
+                    "type": "dict",
+                    "spaces": {
+                        "image": {"type": "box", "shape": [3, 8, 8], "dtype": "uint8"},
+                        "rest": {"type": "tuple", "spaces": [{"type": "multi_discrete", "nvec": [2, 3]}]},
+                    },
+                },
+                "action": {"type": "box", "shape": [2], "low": -1, "high": [1, 2.5]},
+            },
+        },
         {"model": {"type": "mlp", "hidden": ["${seed}"], "dropout": "${env:float:NOWHERE,0.1}"}, "seed": 1},
         {"templates": {"t": {"hidden": [8]}}, "model": {"type": "mlp", "template": "t"}},
         {
@@ -307,11 +329,15 @@ def test_the_surface_is_frozen(schema):
     assert {name: inner for name, inner in sections.items() if inner} == {
         "environment": ["autoreset", "id", "num_envs", "options", "template", "vectorization", "wrappers"],
         "evaluation": ["deterministic", "episodes", "seed", "template"],
+        "execution": [
+            "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "template",
+        ],
         "observation": ["exclude", "normalize", "scale", "template"],
-    }
+        "spaces": ["action", "observation", "template"],
+    }  # fmt: skip
     assert sorted(sections) == [
-        "defaults", "environment", "evaluation", "format", "model", "name", "observation", "seed", "template",
-        "templates", "training",
+        "defaults", "environment", "evaluation", "execution", "format", "model", "name", "observation", "seed",
+        "spaces", "template", "templates", "training",
     ]  # fmt: skip
 
 

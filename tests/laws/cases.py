@@ -60,6 +60,7 @@ IMAGE = TensorSpec((4, 8, 8))
 VOLUME = TensorSpec((2, 5, 5, 5))
 CATEGORY = TensorSpec((), torch.int64, (5,))
 CATEGORIES = TensorSpec((3,), torch.int64, (5, 2, 3))
+TWO_HEADS = {"type": "mha", "heads": 2}
 
 
 def one(spec: TensorSpec, **options: Any) -> Case:
@@ -92,7 +93,22 @@ CASES: dict[str, tuple[Case, ...]] = {
     ),
     "film": (Case((VECTOR, TensorSpec((3,)))), Case((IMAGE, TensorSpec((3,))))),
     "flatten": (one(IMAGE), one(VECTOR), one(TensorSpec(()))),
+    "global_pool": (one(IMAGE), one(TensorSpec((3, 1, 5)))),
+    "gru": (
+        one(VECTOR, hidden_size=5),
+        Case((VECTOR, IMAGE), {"hidden_size": 4, "num_layers": 2, "bias": False, "learned_initial_state": True}),
+    ),
+    "gtrxl": (one(VECTOR, dim=8, context=3, attention=TWO_HEADS),),
     "impala": (one(IMAGE, channels=[4, 5], features=6), one(IMAGE, channels=[4], width=2, features=None)),
+    "lstm": (
+        one(VECTOR, hidden_size=5),
+        Case((VECTOR, IMAGE), {"hidden_size": 4, "num_layers": 2, "forget_bias": 1.0, "learned_initial_state": True}),
+        one(VECTOR, hidden_size=4, num_layers=2, dropout=0.5, bias=False),
+    ),
+    "mingru": (
+        one(VECTOR, hidden_size=5),
+        Case((VECTOR, IMAGE), {"hidden_size": 4, "num_layers": 2, "forget_bias": 1.0, "learned_initial_state": True}),
+    ),
     "mlp": (
         one(VECTOR, hidden=[8, 7]),
         Case((VECTOR, IMAGE), {"hidden": [8], "norm": "layer", "activation": "relu", "out_features": 3}),
@@ -140,14 +156,79 @@ CASES: dict[str, tuple[Case, ...]] = {
     "nn.Unflatten": (one(VECTOR, dim=1, unflattened_size=[2, 3]),),
     "normalizer": (one(VECTOR), one(IMAGE, clip=0.5), one(TensorSpec(()))),
     "one_hot": (one(CATEGORY), one(CATEGORIES)),
+    "outcome_head": (one(VECTOR, hidden=8), Case((VECTOR, IMAGE), {"hidden": 8})),
+    "outcome_value": (
+        Case((TensorSpec((3,)), TensorSpec((1,))), {"score_blend": 0.25}),
+        Case((TensorSpec((3,)), TensorSpec((1,))), {"score_blend": 0.75}),
+    ),
+    "residual_mlp": (one(VECTOR, width=8, layers=3), one(VECTOR, width=8, norm="layer", dropout=0.5)),
     "resnet_tower": (
         one(IMAGE, depth=2, width=6, se_ratio=0.5),
         one(IMAGE, depth=1, width=6, dropout=0.5),
         one(IMAGE, depth=0, width=6, se_ratio=0.0),
     ),
+    "score_head": (one(VECTOR, hidden=8), Case((VECTOR, IMAGE), {"hidden": 8})),
+    "se_resnet_tower": (
+        one(IMAGE, num_blocks=2, channels=6, se_reduction=2, global_pool_channels=5),
+        one(IMAGE, num_blocks=1, channels=5, se_reduction=5, global_pool_channels=4),
+    ),
+    "spatial_policy_head": (
+        Case((IMAGE,), {"channels": 5}, {"num_actions": 128}),
+        Case((IMAGE,), {"channels": 3}, {"num_actions": 64}),
+    ),
+    "sequence_extractor": (
+        one(SEQUENCE, extractor={"type": "basic", "hidden": 6, "dim": 5, "norm": "batch"}),
+        one(SEQUENCE, extractor={"type": "resnet", "hidden": 6, "dropout": 0.5}, causal=True),
+        one(SEQUENCE, extractor={"type": "inception", "hidden": 7, "layers": 1}),
+    ),
+    "sequence_pool": (
+        one(SEQUENCE),
+        one(SEQUENCE, kind="mean"),
+        one(SEQUENCE, kind="attention", heads=2),
+        Case((SEQUENCE, TensorSpec((4,), torch.int8))),
+    ),
     "sum": (Case((VECTOR, VECTOR, VECTOR)), one(VECTOR)),
     "to_float": (one(TensorSpec((3,), torch.int8)), one(TensorSpec((3,), torch.int64), scale=2.0), one(VECTOR)),
+    "transformer_memory": (
+        one(VECTOR, dim=8, context=3, attention=TWO_HEADS),
+        one(VECTOR, context=2, layers=1, attention={"type": "mla", "heads": 1}, position="time", residual="gated"),
+    ),
+    "transformer_stack": (
+        one(SEQUENCE, dim=8, attention=TWO_HEADS),
+        one(SEQUENCE, layers=1, attention=TWO_HEADS, architecture="encoder_only", norm="batch", position="learned"),
+        one(
+            SEQUENCE,
+            dim=8,
+            layers=1,
+            attention=TWO_HEADS,
+            architecture="encoder_decoder",
+            queries=3,
+            norm="rms",
+            residual="layerscale",
+            placement="sandwich",
+            block_norm=True,
+            dropout=0.5,
+        ),
+        one(
+            SEQUENCE,
+            dim=8,
+            layers=1,
+            attention=TWO_HEADS,
+            architecture="encoder_decoder",
+            decoder_input="shifted",
+            causal=True,
+            residual="gtrxl",
+            placement="post",
+        ),
+        Case(
+            (SEQUENCE, TensorSpec((3, 5))),
+            {"attention": TWO_HEADS, "architecture": "encoder_decoder", "decoder_input": "target", "dim": 6},
+        ),
+    ),
     "value_head": (one(VECTOR), Case((VECTOR, IMAGE), {"hidden": [8]})),
+    "window_memory": (
+        one(SEQUENCE, memory={"type": "transformer_memory", "dim": 8, "context": 2, "attention": TWO_HEADS}),
+    ),
 }
 
 
@@ -159,10 +240,16 @@ def _build_norm(name: str, spatial: int, features: int) -> nn.Module:
     return default_registry.decode("norm", name).build(features=features, spatial=spatial)
 
 
-def _probe(registry: Registry, key: str, target: Any, traits: Mapping[str, Any], *cases: Case) -> None:
+def _build_feedforward(options: Mapping[str, Any], features: int) -> nn.Module:
+    return default_registry.decode("feedforward", options).build(dim=features)
+
+
+def _probe(
+    registry: Registry, key: str, target: Any, traits: Mapping[str, Any], *cases: Case, features: str = "channels"
+) -> None:
     """Register a part of another slot as a component, so that the laws of components are run over it."""
     target.__annotations__ = {}
-    registry.register(key, annotations={"features": Annotated[int, Infer("channels")]}, **traits)(target)
+    registry.register(key, annotations={"features": Annotated[int, Infer(features)]}, **traits)(target)
     CASES[key] = cases
 
 
@@ -175,7 +262,16 @@ def _probes() -> Registry:
     for name in default_registry.names("norm"):
         traits = default_registry.entry("norm", name).traits
         for spatial, spec in ((0, VECTOR), (2, IMAGE)):
-            _probe(registry, f"norm:{name}:{spatial}", partial(_build_norm, name, spatial), traits, one(spec))
+            if spatial or name != "instance":  # which averages over time or space
+                _probe(registry, f"norm:{name}:{spatial}", partial(_build_norm, name, spatial), traits, one(spec))
+        of_sequence = partial(_build_norm, name, 0)
+        _probe(registry, f"norm:{name}:sequence", of_sequence, traits, one(SEQUENCE), features="features")
+    feedforwards = {f"feedforward:{name}": {"type": name} for name in default_registry.names("feedforward")}
+    feedforwards["feedforward:moe"] |= {"experts": 2}  # both in use: a law counts on every weight
+    feedforwards["router:soft"] = {"type": "moe", "experts": 3, "router": "soft"}
+    for key, options in feedforwards.items():
+        of_rows = partial(_build_feedforward, options)
+        _probe(registry, key, of_rows, {}, one(VECTOR), one(SEQUENCE), features="features")
     return registry
 
 

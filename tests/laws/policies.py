@@ -55,6 +55,12 @@ ACTIONS: dict[str, Callable[[], spaces.Space[Any]]] = {
     "tuple": lambda: spaces.Tuple((spaces.Box(-1, 1, (), np.float32), spaces.Discrete(2))),
 }
 
+# Spaces for models whose observation is a whole sequence.
+WINDOWS: dict[str, Callable[[], spaces.Space[Any]]] = {"window": lambda: spaces.Box(-1, 1, (5, 3), np.float32)}
+
+# Spaces for models that choose moves at points of a board: two moves at each point of `planes`.
+MOVES: dict[str, Callable[[], spaces.Space[Any]]] = {"moves": lambda: spaces.Discrete(50, start=3)}
+
 # Every registered model → options that make it small; a model without an entry is built as it is.
 MODELS: dict[str, dict[str, Any]] = {
     "graph": {
@@ -66,6 +72,8 @@ MODELS: dict[str, dict[str, Any]] = {
     },
     "mlp": {"hidden": [8]},
     "resnet": {"tower_depth": 1, "tower_width": 8},
+    "se_resnet": {"num_blocks": 1, "channels": 8, "se_reduction": 4, "global_pool_channels": 8, "policy_channels": 4},
+    "transformer": {"dim": 8, "layers": 1, "attention": {"type": "mha", "heads": 2}, "extractor": "basic"},
 }
 MODELS.update({name: {} for name in default_registry.names("model") if name not in MODELS})
 
@@ -75,8 +83,14 @@ DISTINCT = list({default_registry.entry("model", name).target: name for name in 
 
 
 def observations_for(model: str) -> list[str]:
-    """The observation spaces that a model takes: every one, or planes alone."""
-    return ["planes"] if default_registry.entry("model", model).traits.get("board") else list(OBSERVATIONS)
+    """The observation spaces that a model takes: every one, or planes or windows alone."""
+    traits = default_registry.entry("model", model).traits
+    return ["planes"] if traits.get("board") else ["window"] if traits.get("window") else list(OBSERVATIONS)
+
+
+def action_for(model: str, wanted: str) -> str:
+    """The action space wanted where the model takes it, else one that it is for."""
+    return "moves" if default_registry.entry("model", model).traits.get("spatial_actions") else wanted
 
 
 def policy_of(
@@ -85,7 +99,10 @@ def policy_of(
     """A small policy for two named spaces, in evaluation mode; squashed where the action space's name says so."""
     squash = {"squash": True} if action.startswith("squashed") and model == "mlp" else {}
     spec = default_registry.decode("model", {"type": model, **MODELS[model], **squash, **options})
-    return build_policy(spec, OBSERVATIONS[observation](), ACTIONS[action](), default_registry, seed=seed).eval()
+    action_space = {**ACTIONS, **MOVES}[action]()
+    return build_policy(
+        spec, {**OBSERVATIONS, **WINDOWS}[observation](), action_space, default_registry, seed=seed
+    ).eval()
 
 
 def lively(policy: ActorCritic) -> ActorCritic:

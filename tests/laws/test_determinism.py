@@ -34,11 +34,12 @@ def digest(module: nn.Module) -> str:
 
 def everything() -> dict[str, str]:
     """Case, model and initializer → digest of what seed 7 builds."""
-    from .policies import MODELS, observations_for, policy_of
+    from .policies import MODELS, action_for, observations_for, policy_of
 
     types = {case_id: digest(model_of(case_id, seed=7)) for case_id in IDS}
     policies: dict[str, ActorCritic] = {
-        f"model:{name}": policy_of(observations_for(name)[-1], "hybrid", name, seed=7) for name in MODELS
+        f"model:{name}": policy_of(observations_for(name)[-1], action_for(name, "hybrid"), name, seed=7)
+        for name in MODELS
     }
     starts = {f"initializer:{name}": digest(initialised(name, seed=7)) for name in INITIALIZERS}
     return types | {name: digest(policy) for name, policy in policies.items()} | starts

@@ -6,8 +6,27 @@ import torch
 
 from .cases import every_case, model_of, results, tensors_of
 
+ONE_KEY = "the first step of an episode sees one key, whose weight is 1 whatever the scores"
+ZERO_STATE = "the first step of an episode has nothing to remember"
+
+
+def of_part(reason: str, *names: str) -> dict[str, str]:
+    return {f"graph_modules.part.{name}": reason for name in names}
+
+
+KEYS_OF_TWO_LAYERS = of_part(ONE_KEY, *(f"blocks.{i}.attention.{n}.weight" for i in (0, 1) for n in ("query", "key")))
+
 # case → parameters that get no gradient, with the reason.
-WITHOUT: dict[str, dict[str, str]] = {}
+WITHOUT: dict[str, dict[str, str]] = {
+    "gru": of_part(ZERO_STATE, "weight_hh_l0"),
+    "gru-1": of_part(ZERO_STATE, "weight_hh_l0", "weight_hh_l1"),
+    "gtrxl": KEYS_OF_TWO_LAYERS,
+    "lstm": of_part(ZERO_STATE, "weight_hh_l0"),
+    "lstm-1": of_part(ZERO_STATE, "weight_hh_l0", "weight_hh_l1"),
+    "lstm-2": of_part(ZERO_STATE, "weight_hh_l0", "weight_hh_l1"),
+    "transformer_memory": KEYS_OF_TWO_LAYERS,
+    "transformer_memory-1": of_part(ONE_KEY, "blocks.0.attention.query.up.weight", "blocks.0.attention.key.weight"),
+}
 
 
 @every_case

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from policysmith.errors import ConfigError
 from policysmith.policy import ActorCritic, ActorCriticProtocol
 
 from .policies import (
@@ -17,6 +18,7 @@ from .policies import (
     DISTINCT,
     MODELS,
     OBSERVATIONS,
+    action_for,
     batch_of,
     leaves,
     lively,
@@ -222,7 +224,11 @@ def test_state_is_named_by_component_and_nothing_else_is_stored(observation, act
 @every_model
 @every_action
 def test_every_model_offers_the_protocol(model, action):
-    policy = policy_of(observations_for(model)[0], action, model)
+    observation, taken = observations_for(model)[0], action_for(model, action)
+    if taken != action:
+        with pytest.raises(ConfigError, match=r"model\.policy: .*Discrete action space|no multiple of"):
+            policy_of(observation, action, model)
+    policy = policy_of(observation, taken, model)
     assert isinstance(policy, ActorCritic)
     assert isinstance(policy, ActorCriticProtocol)
     obs = batch_of(policy)
@@ -233,7 +239,7 @@ def test_every_model_offers_the_protocol(model, action):
 
 @pytest.mark.parametrize(("model", "observation"), [(m, o) for m in MODELS for o in observations_for(m)])
 def test_every_model_takes_every_observation_space_that_it_is_for(model, observation):
-    policy = policy_of(observation, "discrete", model)
+    policy = policy_of(observation, action_for(model, "discrete"), model)
     obs = batch_of(policy)
     chosen, log_prob, value = policy.get_action_and_value(obs)
     assert torch.equal(policy.evaluate_actions(obs, chosen)[0], log_prob)
@@ -246,11 +252,11 @@ def test_every_model_takes_every_observation_space_that_it_is_for(model, observa
         (m, o)
         for m in DISTINCT
         for o in observations_for(m)
-        if o in ("vector", "image_hwc", "discrete", "planes", "dict")
+        if o in ("vector", "image_hwc", "discrete", "planes", "dict", "window")
     ],
 )
 def test_forward_is_exported(model, observation):
-    policy = policy_of(observation, "hybrid", model)
+    policy = policy_of(observation, action_for(model, "hybrid"), model)
     obs = batch_of(policy)
     close(torch.export.export(policy, (obs,)).module()(obs), policy(obs))
 
@@ -258,7 +264,7 @@ def test_forward_is_exported(model, observation):
 @pytest.mark.parametrize("model", DISTINCT)
 @pytest.mark.parametrize("action", ["discrete", "hybrid"])
 def test_acting_and_evaluating_compile_whole(model, action):
-    policy = lively(policy_of(observations_for(model)[0], action, model))
+    policy = lively(policy_of(observations_for(model)[0], action_for(model, action), model))
     obs = batch_of(policy)
     torch._dynamo.reset()
     act = torch.compile(

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from policysmith.parts.norms import sequence_norm
 from policysmith.registry import default_registry, part
 
 _RANDOM = torch.Generator().manual_seed(0)
-X, MAP = (torch.randn(shape, generator=_RANDOM) * 3 + 2 for shape in ((6, 4), (6, 4, 5, 5)))
+X, MAP, SEQUENCE = (torch.randn(shape, generator=_RANDOM) * 3 + 2 for shape in ((6, 4), (6, 4, 5, 5), (6, 5, 4)))
 
 
 def norm(name: str, spatial: int = 0, **options) -> nn.Module:
@@ -45,8 +46,66 @@ def test_batch_norm_is_over_rows_and_places(spatial, x):
     torch.testing.assert_close(found, F.batch_norm(x, None, None, training=True))
 
 
+def over(x, *axes):
+    """The definition: zero mean and unit variance over the axes."""
+    return (x - x.mean(axes, keepdim=True)) / (x.var(axes, correction=0, keepdim=True) + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize(("name", "axes"), [("layer", (2,)), ("group", (2,)), ("instance", (1,)), ("batch", (0, 1))])
+def test_of_a_sequence_each_norm_is_over_its_own_axis(name, axes):
+    torch.testing.assert_close(norm(name)(SEQUENCE), over(SEQUENCE, *axes))
+    torch.testing.assert_close(sequence_norm(name, 4)(SEQUENCE), over(SEQUENCE, *axes))
+
+
+def test_groups_of_a_sequence_are_features_of_one_token():
+    found = norm("group", groups=2)(SEQUENCE).unflatten(-1, (2, 2))
+    torch.testing.assert_close(found, over(SEQUENCE.unflatten(-1, (2, 2)), 3), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["group", "batch"])
+def test_as_many_steps_as_features_change_no_axis(name):
+    """Where T equals F, torch's own modules would take time for the channels without a word."""
+    square, module = SEQUENCE[:, :4], norm(name)
+    with torch.no_grad():
+        module.weight.copy_(torch.arange(1.0, 5))
+    torch.testing.assert_close(module(square), over(square, *((2,) if name == "group" else (0, 1))) * module.weight)
+
+
+@pytest.mark.parametrize(
+    ("torch_norm", "name"),
+    [(nn.LayerNorm, "layer"), (nn.RMSNorm, "rms"), (nn.GroupNorm, "group"), (nn.InstanceNorm1d, "instance"),
+     (nn.BatchNorm1d, "batch")],
+)  # fmt: skip
+def test_a_norm_class_of_torch_stands_for_the_type_of_the_right_axis(torch_norm, name):
+    torch.testing.assert_close(sequence_norm(torch_norm, 4)(SEQUENCE), norm(name)(SEQUENCE))
+
+
+def test_batch_norm_of_a_sequence_keeps_statistics_of_each_feature():
+    module = norm("batch", momentum=1.0)
+    module(SEQUENCE)
+    torch.testing.assert_close(module.running_mean, SEQUENCE.mean((0, 1)))
+    module.eval()
+    torch.testing.assert_close(module(SEQUENCE[:1])[0], module(SEQUENCE)[0])
+
+
+def test_instance_norm_of_an_image_has_weights_and_of_a_vector_is_refused():
+    torch.testing.assert_close(norm("instance", 2)(MAP), over(MAP, 2, 3))
+    assert [name for name, _ in norm("instance", 2).named_parameters()] == ["weight", "bias"]
+    with pytest.raises(ValueError, match=r"averages over time or space, and \(6, 4\) has neither: use layer"):
+        norm("instance")(X)
+
+
+def test_only_instance_norm_looks_at_other_steps():
+    changed = SEQUENCE.clone()
+    changed[:, -1] += 1
+    for name in default_registry.names("norm"):
+        module = norm(name).eval()
+        same = torch.equal(module(SEQUENCE)[:, :-1], module(changed)[:, :-1])
+        assert same is (default_registry.entry("norm", name).traits.get("causal") is not False), name
+
+
 @pytest.mark.parametrize("name", default_registry.names("norm"))
-@pytest.mark.parametrize(("spatial", "x"), [(0, X), (2, MAP)])
+@pytest.mark.parametrize(("spatial", "x"), [(0, SEQUENCE), (2, MAP)])
 def test_every_norm_takes_eps_and_keeps_the_shape(name, spatial, x):
     assert norm(name, spatial, eps=0.5)(x).shape == x.shape
     assert not torch.equal(norm(name, spatial, eps=0.5)(x), norm(name, spatial)(x))

@@ -32,7 +32,7 @@ FEEDFORWARDS: dict[str, dict[str, Any]] = {"mlp": {}, "swiglu": {}, "moe": {"exp
 NORMS = ("layer", "rms", "group")
 RESIDUALS = ("add", "gated", "gtrxl")
 GRID = list(itertools.product(ATTENTIONS, ARCHITECTURES, FEEDFORWARDS, NORMS, RESIDUALS))
-QUICK = random.Random(0).sample(GRID, 18)
+QUICK = random.Random(0).sample(GRID, 12)
 CROSS = "attention 'cross' reads a source, where one is needed that reads its own stream"
 MIXES = "'latent_queries' lets a step see the whole sequence"
 
@@ -60,10 +60,10 @@ def built(cell: tuple[str, ...], shape: tuple[int, ...], **more: Any) -> Any:
 def refusal(cell: tuple[str, ...], memory: bool) -> str | None:
     """The sentence that the grid lists for a cell, or None where it must work."""
     attention, architecture, *_ = cell
-    if attention == "cross":
-        return CROSS
     if memory and architecture != "decoder_only":
         return "needs a whole window, and with context the steps come one by one"
+    if attention == "cross":
+        return CROSS
     if attention == "latent_queries" and architecture == "decoder_only":
         return MIXES
     return None

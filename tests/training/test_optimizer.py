@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -30,15 +31,17 @@ def test_equals_torch_adam_with_clip_grad_norm():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def test_a_restored_state_continues_as_if_never_interrupted():
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_restored_state_continues_as_if_never_interrupted(layout):
+    """Also where it was stored in another memory format than the parameter has: the fused kernel walks memory."""
     torch.manual_seed(0)
-    start = torch.randn(3, 4)
+    start = torch.randn(3, 4, 2, 5).contiguous(memory_format=layout)
     straight, stopped = nn.Parameter(start.clone()), nn.Parameter(start.clone())
     one, two = Adam([straight], 0.01), Adam([stopped], 0.01)
     _losses(one.step, [straight], 1)
     _losses(two.step, [stopped], 1)
     continued = Adam([stopped], 0.01)
-    continued.load_state(two.state())
+    continued.load_state({name: tensor.contiguous() for name, tensor in two.state().items()})
     _losses(one.step, [straight], 2)
     _losses(continued.step, [stopped], 2)
     assert torch.equal(straight, stopped)

@@ -3,5 +3,7 @@
 from policysmith.policy.models.graph import graph
 from policysmith.policy.models.mlp import mlp
 from policysmith.policy.models.resnet import ActorCriticResTower, dummy, resnet
+from policysmith.policy.models.se_resnet import se_resnet
+from policysmith.policy.models.transformer import transformer
 
-__all__ = ["ActorCriticResTower", "dummy", "graph", "mlp", "resnet"]
+__all__ = ["ActorCriticResTower", "dummy", "graph", "mlp", "resnet", "se_resnet", "transformer"]

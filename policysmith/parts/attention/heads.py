@@ -1,0 +1,91 @@
+"""What attention types share: tokens projected to the queries, keys and values of heads, and the heads joined again.
+
+B batch, T tokens, H query heads, G key heads (each serves H/G consecutive query heads), D width of a head, F of the
+model.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+
+from policysmith.ops.attend import attend
+from policysmith.ops.init import with_role
+from policysmith.registry import Infer
+
+__all__ = ["Count", "Dim", "HeadProjections", "Probability", "head_width", "projection"]
+
+Dim = Annotated[int, Infer("dim")]
+Count = Annotated[int, Gt(0)]
+Probability = Annotated[float, Ge(0), Lt(1)]
+
+
+class HeadProjections(nn.Module):
+    """The projections `query`, `key`, `value` and `out`, with RMS norms of each head's queries and keys (`qk_norm`).
+
+    Weights stay separate, `key` and `value` of G·D rows, heads one after the other. Raises ValueError where `dim` is
+    not a multiple of `heads` (unless `head_dim` is given) or `heads` none of `kv_heads`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int | None = None,
+        head_dim: int | None = None,
+        qk_norm: bool = False,
+        dropout: float = 0.0,
+        bias: bool = False,
+        source_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        kv_heads, source_dim = kv_heads or heads, source_dim or dim
+        if heads % kv_heads:
+            raise ValueError(f"heads={heads} is not a multiple of kv_heads={kv_heads}")
+        self.heads, self.kv_heads, self.dropout = heads, kv_heads, dropout
+        self.head_dim = head_width(dim, heads, head_dim)
+        self.query = projection(dim, heads * self.head_dim, bias)
+        self.key = projection(source_dim, kv_heads * self.head_dim, bias)
+        self.value = projection(source_dim, kv_heads * self.head_dim, bias)
+        self.out = projection(heads * self.head_dim, dim, bias)
+        self.query_norm = nn.RMSNorm(self.head_dim, 1e-6) if qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(self.head_dim, 1e-6) if qk_norm else nn.Identity()
+
+    def queries(self, x_BTF: Tensor) -> Tensor:
+        """(B, T, F) → (B, T, H, D)."""
+        return self.query_norm(self.query(x_BTF).unflatten(-1, (self.heads, self.head_dim)))
+
+    def keys(self, x_BTF: Tensor) -> Tensor:
+        """(B, T, F) → (B, T, G, D)."""
+        return self.key_norm(self.key(x_BTF).unflatten(-1, (self.kv_heads, self.head_dim)))
+
+    def values(self, x_BTF: Tensor) -> Tensor:
+        """(B, T, F) → (B, T, G, D)."""
+        return self.value(x_BTF).unflatten(-1, (self.kv_heads, self.head_dim))
+
+    def read(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None = None,
+        bias: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Attend (B, T, H, D), drop weights in training, join the heads → (B, T, F)."""
+        dropout = self.dropout if self.training else 0.0
+        return self.out(attend(q, k, v, mask, bias, causal, dropout).flatten(-2))
+
+
+def projection(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:
+    """A linear layer with the role `projection`."""
+    return with_role(nn.Linear(inputs, outputs, bias), "projection")
+
+
+def head_width(dim: int, heads: int, head_dim: int | None = None) -> int:
+    """`head_dim`, or an equal share of `dim`; raises ValueError where there is none."""
+    if head_dim is None and dim % heads:
+        raise ValueError(f"dim={dim} is not a multiple of heads={heads}")
+    return head_dim or dim // heads

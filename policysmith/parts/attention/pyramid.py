@@ -1,0 +1,46 @@
+"""Attention whose heads look near and far at different scales."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from policysmith.ops.timeline import Timeline, both
+from policysmith.parts.attention.heads import Count, Dim, Probability
+from policysmith.parts.attention.self_attention import SelfAttention
+from policysmith.registry import register
+
+__all__ = ["PyramidAttention"]
+
+LEVELS = 5  # of the transformer factory that this type stems from, whose weights are to be imported
+
+
+@register("pyramid", slot="attention", causal=True)
+class PyramidAttention(SelfAttention):
+    """Multi-head attention in which head h sees keys at distances d ≤ 2^l, or that 2^(l+1) divides.
+
+    l = min(h, L - 1) is its level, of L = min(5, heads). The pattern narrows what the timeline shows, so it is causal
+    where that is. Scores are computed densely: it shapes what heads learn, not the cost.
+    """
+
+    def __init__(
+        self,
+        dim: Dim,
+        heads: Count = 8,
+        head_dim: Count | None = None,
+        qk_norm: bool = False,
+        dropout: Probability = 0.0,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(dim, heads, heads, head_dim, qk_norm, dropout, bias)
+
+    def pattern(self, timeline: Timeline) -> tuple[Tensor | None, bool]:
+        """What the timeline shows, on each head's scale: (B|1, H, T, S)."""
+        return timeline.shared(("pyramid", self.heads), lambda: _scales(self.heads, timeline)), False
+
+
+def _scales(heads: int, timeline: Timeline) -> Tensor | None:
+    distances = timeline.distances()
+    levels_H = torch.arange(heads, device=distances.device).clamp_max(min(LEVELS, heads) - 1)
+    reach_H11 = 2 ** levels_H[:, None, None]
+    return both(timeline.visible(), (distances <= reach_H11) | (distances % (2 * reach_H11) == 0))

@@ -1,0 +1,60 @@
+"""Feedforwards with a gated linear unit: one half of the hidden features opens and closes the other.
+
+In and out: (*, D).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from policysmith.parts.activations import Activation
+from policysmith.parts.feedforward.two_layers import Dim, Dropout, Hidden, TwoLayers
+from policysmith.registry import part, register
+
+__all__ = ["GatedFeedForward", "gated_width"]
+
+
+def gated_width(dim: int) -> int:
+    """8/3 · dim, rounded up to a multiple of 8: as many weights as a plain feedforward with 4 · dim hidden features."""
+    return 8 * -(-dim // 3)
+
+
+class GatedFeedForward(TwoLayers):
+    """down(dropout(activation(W x) · V x)) (GLU variants, arXiv 2002.05202, eq. 6).
+
+    W and V lie in one layer `up`, W first. As in the paper there is no bias unless asked for.
+    """
+
+    def __init__(
+        self,
+        dim: Dim,
+        hidden: Hidden | None = None,
+        activation: Activation = "silu",
+        dropout: Dropout = 0.0,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(dim, hidden or gated_width(dim), 2, dropout, bias)
+        self.activation = part("activation", activation).build()
+
+    def between(self, h: Tensor) -> Tensor:
+        """h (*, 2 · hidden) → (*, hidden)."""
+        gate, value = h.chunk(2, -1)
+        return self.activation(gate) * value
+
+
+@register("swiglu", slot="feedforward", causal=True)
+def swiglu(dim: Dim, hidden: Hidden | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
+    """Feedforward gated by SiLU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
+    return GatedFeedForward(dim, hidden, "silu", dropout, bias)
+
+
+@register("geglu", slot="feedforward", causal=True)
+def geglu(dim: Dim, hidden: Hidden | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
+    """Feedforward gated by GELU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
+    return GatedFeedForward(dim, hidden, "gelu", dropout, bias)
+
+
+@register("reglu", slot="feedforward", causal=True)
+def reglu(dim: Dim, hidden: Hidden | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
+    """Feedforward gated by ReLU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
+    return GatedFeedForward(dim, hidden, "relu", dropout, bias)

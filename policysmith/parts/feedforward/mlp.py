@@ -1,0 +1,34 @@
+"""The transformer's plain feedforward: two linear layers around an activation.
+
+In and out: (*, D).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from policysmith.parts.activations import Activation
+from policysmith.parts.feedforward.two_layers import Dim, Dropout, Hidden, TwoLayers
+from policysmith.registry import part, register
+
+__all__ = ["FeedForward"]
+
+
+@register("mlp", slot="feedforward", causal=True)
+class FeedForward(TwoLayers):
+    """down(dropout(activation(up(x)))) (arXiv 1706.03762, §3.3); `hidden` is 4 · dim unless given."""
+
+    def __init__(
+        self,
+        dim: Dim,
+        hidden: Hidden | None = None,
+        activation: Activation = "gelu",
+        dropout: Dropout = 0.0,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(dim, hidden or 4 * dim, 1, dropout, bias)
+        self.activation = part("activation", activation).build()
+
+    def between(self, h: Tensor) -> Tensor:
+        """h (*, hidden) → the same shape."""
+        return self.activation(h)

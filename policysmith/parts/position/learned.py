@@ -1,0 +1,33 @@
+"""A learned vector for every step, added to the tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from policysmith.ops.init import with_role
+from policysmith.parts.mlp import Width
+from policysmith.parts.position.base import Position
+from policysmith.registry import Infer, register
+
+__all__ = ["LearnedPosition"]
+
+
+@register("learned", slot="position")
+class LearnedPosition(Position):
+    """A table of `length` learned vectors (Gehring et al., arXiv 1705.03122).
+
+    A sequence longer than `length` is refused; in the memory of an episode, where steps go on, those from `length` on
+    share the last vector.
+    """
+
+    def __init__(self, dim: Annotated[int, Infer("dim")], length: Width = 256) -> None:
+        super().__init__()
+        self.length: int = length
+        self.table = with_role(nn.Embedding(length, dim), "position")
+        nn.init.normal_(self.table.weight, std=0.02)
+
+    def embed(self, x_BTD: Tensor, positions: Tensor) -> Tensor:
+        """(B, T, D) and steps (B|1, T) → (B, T, D)."""
+        return x_BTD + self.table(positions.clamp_max(self.length - 1))

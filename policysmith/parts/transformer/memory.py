@@ -1,0 +1,132 @@
+"""The transformer as a memory: one step in, one step out, and the keys of an episode's last steps as state.
+
+In: (B, F) and a state, or (B, T, F), a state and the steps that begin an episode. Out: (B, D) or (B, T, D), next state.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from torch import Tensor, nn
+
+from policysmith.ops.init import with_role
+from policysmith.ops.state import State, reset_state
+from policysmith.ops.timeline import Timeline, over_memory
+from policysmith.parts.mlp import Width
+from policysmith.parts.norms import Norm
+from policysmith.parts.residual import Residual
+from policysmith.parts.transformer.causality import refuse_mixing
+from policysmith.parts.transformer.recipe import BlockRecipe
+from policysmith.parts.transformer.slots import Attention, Count, Dropout, Feedforward, Placement, Position, build_part
+from policysmith.registry import Infer, register
+
+__all__ = ["TransformerMemory", "gtrxl"]
+
+Features = Annotated[int, Infer("flat_features")]
+Aux = dict[str, Tensor] | None
+STEP = "position"
+
+
+@register("transformer_memory", stateful=True, causal=True)
+class TransformerMemory(nn.Module):
+    """Causal transformer over an episode: each layer sees the last `context` steps. (F,) a step → (dim,).
+
+    Features are projected to `dim` (default: F). The state holds `position` (B,), the steps done in the episode, and
+    each layer's cache of `context` steps as `layers.<i>.<name>`. Stepping and `unroll` give the same outputs. Raises
+    ValueError for parts whose steps see later ones, which are not there yet.
+    """
+
+    def __init__(
+        self,
+        in_features: Features,
+        dim: Width | None = None,
+        layers: Count = 2,
+        context: Count = 64,
+        attention: Attention = "mha",
+        feedforward: Feedforward = "mlp",
+        norm: Norm = "layer",
+        position: Position = "rope",
+        residual: Residual = "add",
+        placement: Placement = "pre",
+        dropout: Dropout = 0.0,
+        final_norm: bool = True,
+        block_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        dim = dim or in_features
+        recipe = BlockRecipe(dim, attention, feedforward, norm, residual, placement, dropout, block_norm)
+        refuse_mixing(recipe.slots, "and the later steps of an episode are not there yet when it acts")
+        self.context = context
+        self.project = nn.Identity()
+        if dim != in_features:
+            self.project = with_role(nn.Linear(in_features, dim), "projection")
+        self.position = build_part("position", position, dim)
+        self.blocks = recipe.encoder(layers)
+        self.norm = recipe.final_norm(final_norm)
+
+    def initial_state(self, batch: int) -> State:
+        """The state of `batch` rows at the beginning of an episode."""
+        device = next(self.parameters()).device
+        state = {STEP: torch.zeros(batch, dtype=torch.int64, device=device)}
+        for index, block in enumerate(self.blocks):
+            cache = block.initial_cache(batch, self.context)  # type: ignore[operator]
+            state |= {f"{_prefix(index)}{name}": tensor for name, tensor in cache.items()}
+        return state
+
+    def forward(self, x_BF: Tensor, state: State, aux: Aux = None) -> tuple[Tensor, State]:
+        """One step: x (B, F) → (B, dim), next state. Rows that begin an episode come with the initial state."""
+        y_BTD, state = self._run(x_BF.unsqueeze(1), state, None, aux)
+        return y_BTD.squeeze(1), state
+
+    def unroll(
+        self, x_BTF: Tensor, state: State, first_BT: Tensor | None = None, aux: Aux = None
+    ) -> tuple[Tensor, State]:
+        """T steps at once: x (B, T, F) → (B, T, dim), state after the last; `first_BT` marks what begins an episode."""
+        if first_BT is not None:
+            state = reset_state(state, self.initial_state(1), first_BT[:, 0])
+        return self._run(x_BTF, state, first_BT, aux)
+
+    def _run(self, x_BTF: Tensor, state: State, first_BT: Tensor | None, aux: Aux) -> tuple[Tensor, State]:
+        x = self.project(x_BTF)
+        timeline, done = self._timeline(state[STEP], first_BT, x.shape[1])
+        x = self.position.embed(x, timeline.positions)  # type: ignore[operator]
+        after: State = {STEP: done}
+        for index, block in enumerate(self.blocks):
+            prefix = _prefix(index)
+            cache = {name.removeprefix(prefix): t for name, t in state.items() if name.startswith(prefix)}
+            x, cache = block(x, timeline, cache, aux)
+            after |= {f"{prefix}{name}": tensor for name, tensor in cache.items()}
+        return self.norm(x), after
+
+    def _timeline(self, done_B: Tensor, first_BT: Tensor | None, T: int) -> tuple[Timeline, Tensor]:
+        return over_memory(done_B, first_BT, T, self.context, self.position)  # type: ignore[arg-type]
+
+
+@register("gtrxl", stateful=True, causal=True)
+def gtrxl(
+    in_features: Features,
+    dim: Width | None = None,
+    layers: Count = 2,
+    context: Count = 64,
+    attention: Attention = "mha",
+    feedforward: Feedforward = "mlp",
+    norm: Norm = "layer",
+    position: Position = "rope",
+    bias: float = 2.0,
+    dropout: Dropout = 0.0,
+    final_norm: bool = True,
+) -> TransformerMemory:
+    """Gated Transformer-XL (arXiv 1910.06764): a transformer memory with pre-norm and GRU gates for residuals.
+
+    `bias` starts the gates near the identity. Positions are by default rotary, where the paper has Transformer-XL's
+    relative ones, and gradients pass into the cached steps of a chunk.
+    """
+    residual = {"type": "gtrxl", "bias": bias}
+    return TransformerMemory(
+        in_features, dim, layers, context, attention, feedforward, norm, position, residual, "pre", dropout, final_norm
+    )
+
+
+def _prefix(index: int) -> str:
+    return f"layers.{index}."

@@ -1,0 +1,226 @@
+"""How a policy's calls run: in reduced precision, through torch.compile, channels last; `auto` measures and decides.
+
+In: the section `execution` and the function behind a call. Out: what is called in place of its `Program`. Parameters,
+their names and everything stored are the same under all settings.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+import types
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.compiler import is_compiling
+
+from policysmith.config.experiment import Execution, decode_execution
+from policysmith.graph.program import Program, Step
+from policysmith.policy.trials import Choice, fastest
+
+if TYPE_CHECKING:
+    from policysmith.policy.actor_critic import ActorCritic
+
+__all__ = ["Executed", "Runtime"]
+
+AMP_DTYPE = torch.bfloat16  # the range of float32, so gradients need no scaling; float16 would, in every trainer
+REUSED_MEMORY = ("reduce-overhead", "max-autotune")  # modes with CUDA graphs: a call overwrites the last one's results
+
+log = logging.getLogger(__name__)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Planes (B, C, H, W) laid out as B, H, W, C; other tensors as they are. A tracer keeps this as one call."""
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 and x.is_floating_point() else x
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Half-precision numbers as float32. A tracer keeps this as one call."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+fx.wrap("channels_last")
+fx.wrap("full_precision")
+
+
+class Runtime:
+    """What a policy runs by: `settings`, and what `auto` came to on each device (`chosen`).
+
+    It never changes: other settings are another runtime with nothing compiled yet, so precision is always set before
+    compilation. `timer` gives seconds.
+    """
+
+    def __init__(self, settings: Execution, timer: Callable[[], float] = time.perf_counter) -> None:
+        self.settings, self.timer = settings, timer
+        self.chosen: dict[torch.device, Choice] = {}
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Runtime:
+        """The runtime of a section `execution`; raises `ConfigError`, warns of settings that defeat each other."""
+        decoded = decode_execution(settings)
+        if decoded.compile and decoded.compile_dynamic and decoded.compile_mode == "reduce-overhead":
+            warnings.warn(
+                "execution: compile_mode reduce-overhead records CUDA graphs, which dynamic shapes prevent; "
+                "set compile_dynamic: false or another mode",
+                stacklevel=4,
+            )
+        return cls(decoded)
+
+    def lay_out(self, module: nn.Module) -> None:
+        """Give every 2-D convolution's weight the memory format of the settings; its values and name stay."""
+        layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
+        for layer in module.modules():
+            weight = layer._parameters.get("weight")
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d) and weight is not None:
+                weight.data = weight.data.contiguous(memory_format=layout)
+
+    def inputs(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Observations as the network reads them."""
+        return [channels_last(tensor) for tensor in tensors] if self.settings.channels_last else list(tensors)
+
+    def outputs(self, tensors: Iterable[Tensor]) -> list[Tensor]:
+        """What the network gives, as sampling, losses and callers want it: float32."""
+        return [full_precision(tensor) for tensor in tensors] if self.settings.amp else list(tensors)
+
+    def program(
+        self, policy: ActorCritic, body: Callable[..., Any], arity: int, steps: Sequence[Step]
+    ) -> Program | Executed:
+        """What runs `body`: the emitted program alone unless the settings ask for more."""
+        if not self.settings.amp and not self.settings.compile:
+            return Program(body, arity, steps, [policy.actions])
+        return Executed(self, policy, body, arity, steps)
+
+    def region(self, policy: ActorCritic, leaves: Sequence[Tensor]) -> AbstractContextManager[Any]:
+        """The precision for modules that are run one by one, or by someone else's compiler."""
+        if not self.settings.amp:
+            return nullcontext()
+        device = leaves[0].device
+        return self.precision(device, self._traced(device) if is_compiling() else self.choice(policy, leaves))
+
+    def precision(self, device: torch.device, choice: Choice) -> AbstractContextManager[Any]:
+        """Autocast, where it was chosen."""
+        return torch.autocast(device.type, AMP_DTYPE) if choice.amp else nullcontext()
+
+    def choice(self, policy: ActorCritic, leaves: Sequence[Tensor]) -> Choice:
+        """What runs where these observations are; the first ones there decide about `auto`, for every call."""
+        device = leaves[0].device
+        known = self.chosen.get(device)
+        if known is None:
+            known = self.chosen[device] = self._decide(policy, leaves, device)
+        return known
+
+    def _traced(self, device: torch.device) -> Choice:
+        """Nothing is measured while someone compiles: what is not decided yet stays off."""
+        return self.chosen.get(device) or Choice(self.settings.amp is True, self.settings.compile is True)
+
+    def _decide(self, policy: ActorCritic, leaves: Sequence[Tensor], device: torch.device) -> Choice:
+        options = [Choice(a, c) for c in _wishes(self.settings.compile) for a in _wishes(self.settings.amp)]
+        if len(options) == 1:
+            return options[0]
+        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=_fork_type(device)):
+            calls = {option: _trial(policy, leaves, self._fixed(option)) for option in options}
+            chosen, times = fastest(calls, self.timer, lambda: _synchronize(device))
+        shown = ", ".join(f"{option} {seconds * 1e3:.3g} ms" for option, seconds in times.items())
+        log.info("%s, %d rows: %s; takes %s", device, len(leaves[0]), shown, chosen)
+        return chosen
+
+    def _fixed(self, option: Choice) -> Execution:
+        return replace(self.settings, amp=option.amp, compile=option.compile)
+
+
+class Executed:
+    """One call of a policy under a runtime; it stands where a `Program` would."""
+
+    def __init__(
+        self, runtime: Runtime, policy: ActorCritic, body: Callable[..., Any], arity: int, steps: Sequence[Step]
+    ) -> None:
+        self._runtime, self._policy, self._body = runtime, policy, body
+        self._arity, self._steps = arity, steps
+        self._leaves = len(policy.plan.inputs)
+
+    def run(self, *tensors: Tensor) -> Any:
+        """The call, as it was chosen for the device of its first tensor."""
+        choice = self._runtime.choice(self._policy, tensors[: self._leaves])
+        function = self._compiled if choice.compile else self._program.run
+        with self._runtime.precision(tensors[0].device, choice):
+            return function(*tensors)
+
+    @property
+    def code(self) -> str:
+        """The source of the program that is run, or that was handed to the compiler."""
+        chosen = {str(device): str(choice) for device, choice in self._runtime.chosen.items()}
+        settings = self._runtime.settings
+        return f"# amp: {settings.amp}, compile: {settings.compile}; chosen: {chosen}\n{self._program.code}"
+
+    @cached_property
+    def _program(self) -> Program:
+        return Program(self._body, self._arity, self._steps, [self._policy.actions])
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Any]:
+        """The slow twin compiled: by itself, never as a module, so that no name in a checkpoint changes."""
+        settings = self._runtime.settings
+        compiled = torch.compile(
+            _own_code(self._body),
+            dynamic=settings.compile_dynamic,
+            backend=settings.compile_backend,
+            mode=settings.compile_mode,
+        )
+        if settings.compile_mode not in REUSED_MEMORY:
+            return compiled
+        return lambda *tensors: _copied(compiled(*tensors))
+
+
+def _trial(policy: ActorCritic, leaves: Sequence[Tensor], settings: Execution) -> Callable[[], Any]:
+    """The whole network on these observations under fixed settings, by a twin that shares its weights.
+
+    The twin is in eval mode and the policy itself is not called: no statistic moves, no flag changes.
+    """
+    shared = {id(tensor): tensor for tensor in (*policy.parameters(), *policy.buffers())}
+    twin = copy.deepcopy(policy, shared)
+    twin.runtime = Runtime(settings)
+    twin.eval()
+
+    def call() -> None:
+        with torch.no_grad():
+            twin._forward_leaves(leaves)
+
+    return call
+
+
+def _wishes(setting: bool | str) -> tuple[bool, ...]:
+    return (False, True) if setting == "auto" else (bool(setting),)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _fork_type(device: torch.device) -> str:
+    return "cuda" if device.type == "cpu" else device.type  # without devices only the CPU's generator is forked
+
+
+def _own_code(body: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with a code object of its own.
+
+    torch.compile keeps what it compiled with the code object, at most eight versions. The bodies of all calls of all
+    policies come from one piece of code, and from the ninth on would silently not be compiled.
+    """
+    assert isinstance(body, types.FunctionType)
+    return types.FunctionType(
+        body.__code__.replace(), body.__globals__, body.__name__, body.__defaults__, body.__closure__
+    )
+
+
+def _copied(result: Any) -> Any:
+    if isinstance(result, Tensor):
+        return result.clone()
+    return type(result)(_copied(item) for item in result)

@@ -1,0 +1,47 @@
+"""KataGo-like networks for boards: a tower that pools the whole board, with heads for moves, outcome and score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from policysmith.config.options import error_at, located
+from policysmith.parts.conv import Size
+from policysmith.policy.outcome_heads import OUTCOME, SCORE, Blend
+from policysmith.registry import register
+
+__all__ = ["se_resnet"]
+
+
+@register("se_resnet", slot="model", batch_coupled=True, board=True, spatial_actions=True)
+def se_resnet(
+    num_blocks: Size = 40,
+    channels: Size = 256,
+    se_reduction: Size = 16,
+    global_pool_channels: Size = 128,
+    policy_channels: Size = 32,
+    value_fc_size: Size = 256,
+    score_fc_size: Size = 128,
+    score_blend: Blend = 0.0,
+) -> dict[str, Any]:
+    """Residual tower with global pooling over planes (C, H, W); per-point moves, win/draw/loss logits and a score.
+
+    Takes Discrete(H · W · M) actions. The value is P(win) - P(loss), with a share `score_blend` of the score; its
+    sources `value_logits` and `score_lead` are what the objective `multi_head` trains.
+    """
+    if channels < se_reduction:
+        message = f"must be ≤ channels={channels}, found {se_reduction}: channels // se_reduction is the gates' width"
+        raise located("se_resnet", [error_at(("se_reduction",), message, se_reduction)])
+    tower = {
+        "num_blocks": num_blocks,
+        "channels": channels,
+        "se_reduction": se_reduction,
+        "global_pool_channels": global_pool_channels,
+    }
+    return {
+        "trunk": {"type": "se_resnet_tower", "in_keys": "observation", **tower},
+        "policy": {"type": "spatial_policy_head", "in_keys": "trunk", "channels": policy_channels},
+        "pooled": {"type": "global_pool", "in_keys": "trunk"},
+        OUTCOME: {"type": "outcome_head", "in_keys": "pooled", "hidden": value_fc_size},
+        SCORE: {"type": "score_head", "in_keys": "pooled", "hidden": score_fc_size},
+        "state_value": {"type": "outcome_value", "in_keys": [OUTCOME, SCORE], "score_blend": score_blend},
+    }

@@ -1,0 +1,50 @@
+"""A linear layer per group in one product."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from policysmith.ops import grouped
+from policysmith.ops.grouped import grouped_linear, grouped_pays
+
+COUNTS = [3, 0, 4, 1]
+
+
+def groups() -> tuple[torch.Tensor, torch.Tensor]:
+    counts = torch.tensor(COUNTS)
+    return torch.arange(4).repeat_interleave(counts), counts.cumsum(0).to(torch.int32)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_values_and_gradients_equal_those_of_a_loop_over_groups(bias):
+    group, ends = groups()
+    x, weight, b = torch.randn(8, 8), torch.randn(4, 12, 8), torch.randn(4, 12) if bias else None
+    out = torch.randn(8, 12)
+
+    def outcome(function):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, *([b] if bias else []))]
+        y = function(*leaves, *([] if bias else [None]))
+        return [y, *torch.autograd.grad(y, leaves, out)]
+
+    def loop(x, weight, b):
+        y = torch.stack([weight[g] @ row for g, row in zip(group, x, strict=True)])
+        return y if b is None else y + b[group]
+
+    fast = outcome(lambda x, weight, b: grouped_linear(x, weight, b, group, ends))
+    for found, expected in zip(fast, outcome(loop), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_it_pays_only_where_it_was_measured_and_can_run():
+    (rows, weights) = grouped.MEASURED_FASTER["cpu", torch.float32]
+    weight = torch.zeros(16, 8)
+    assert grouped_pays(torch.zeros(rows, 8), weight)
+    assert not grouped_pays(torch.zeros(rows + 1, 8), weight)
+    assert not grouped_pays(torch.zeros(4, 8), torch.zeros(weights // 8 + 8, 8))
+    assert not grouped_pays(torch.zeros(4, 6), torch.zeros(16, 6))  # rows of 24 bytes
+    assert not grouped_pays(torch.zeros(4, 8), torch.zeros(14, 8))
+    for dtype in (torch.float64, torch.bfloat16):
+        assert not grouped_pays(torch.zeros(4, 8, dtype=dtype), weight.to(dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not grouped_pays(torch.zeros(4, 8), weight)
