@@ -60,7 +60,9 @@ def _given(part: PartSpec, slot: str) -> bool:
 
 
 def _stage(name: str, part: PartSpec) -> dict[str, Any]:
-    inner = [_stage(slot, nested) for slot, nested in part.options.items() if _structural(nested)]
+    nested = [(slot, option) for slot, option in part.options.items() if _structural(option)]
+    nested.sort(key=lambda item: item[1].slot != "router")  # a router sends, then experts work
+    inner = [_stage(slot, option) for slot, option in nested]
     return {"name": name.replace("feedforward", "feed-forward"), "detail": _detail(part), "parts": inner}
 
 
