@@ -45,7 +45,8 @@ def test_yaml_block_is_right(block, tmp_path):
     (tmp_path / "base.yaml").write_text("environment: {id: CartPole-v1}\n")
     nested = "observation." in block
     space = SPACE if nested else spaces.Box(-1, 1, (4,))
-    assert policysmith.check(path, observation_space=space, action_space=spaces.Discrete(2)) == []
+    given = {} if "spaces:" in block else {"observation_space": space, "action_space": spaces.Discrete(2)}
+    assert policysmith.check(path, **given) == []
 
 
 @pytest.mark.parametrize("name", policysmith.api.presets())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,20 +60,36 @@ def import_policy(
         bool,
         typer.Option("--resize-input", help="Allow that: add planes with zero weights, or cut the last ones off."),
     ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The model's options in JSON or YAML, where the checkpoint holds none."),
+    ] = None,
+    unmasked: Annotated[
+        bool,
+        typer.Option("--unmasked", help="Let steps of decoder_only pyramids see later ones, as the original did."),
+    ] = False,
 ) -> None:
     """Import a policy that another system has stored.
 
-    Sizes follow from the weights. Nothing in the file is run: one that holds more than weights is refused.
+    Sizes follow from the weights, or from the configuration stored with them. Nothing in the file is run: one that
+    holds more than plain data is refused.
 
     Examples:
         policysmith import keisei old.pt --output runs/shogi
         policysmith import keisei old.pt --output runs/small --board-size 5x6
+        policysmith import model-config old.pt --output runs/trader
     """
     if resize_input and input_channels is None:
         raise typer.BadParameter("give the number of planes with --input-channels", param_hint="--resize-input")
     if (output / "manifest.json").exists():
         raise PolicysmithError(f"{output} holds a policy already: choose another --output")
-    given = {"board_size": _sides(board_size), "input_channels": input_channels, "resize_input": resize_input or None}
+    given = {
+        "board_size": _sides(board_size),
+        "input_channels": input_channels,
+        "resize_input": resize_input or None,
+        "config": config,
+        "unmasked": unmasked or None,
+    }
     with chatter_to_stderr():
         from policysmith import api
         from policysmith.importers import find_importer
@@ -102,7 +118,7 @@ def _options(dialect: str, read: Importer, given: Mapping[str, Any]) -> dict[str
 def _summary(ctx: typer.Context, imported: Imported, place: str) -> None:
     policy = imported.policy
     model = policy.config["model"]
-    options = [f"{name} {value}" for name, value in model.items() if name != "type"]
+    options = [f"{name} {value}" for name, value in _told(model) if name != "type"]
     rows: dict[str, Any] = {
         "model": f"{model['type']}: {', '.join(options)}",
         "observes": str(policy.observations.space),
@@ -112,3 +128,12 @@ def _summary(ctx: typer.Context, imported: Imported, place: str) -> None:
     facts(rows | ({"notes": imported.notes} if imported.notes else {}) | {"policy": place})
     typer.echo()
     facts({"next": command_line(with_plugins(ctx, ["show", place]))})
+
+
+def _told(model: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The options of a model; of components and other parts the types."""
+    for name, value in model.items():
+        if name == "components":
+            yield from _told(value)
+        else:
+            yield name, value.get("type", "") if isinstance(value, Mapping) else value

@@ -67,7 +67,7 @@ def _parse(text: str, place: Place, findings: Findings) -> tuple[Path, Node | No
         raise Refused("no '='; write 'a.b=value' to set and '~a.b' to remove; '+name' lays a profile over")
     path = parse_path(name.strip())
     if path[0] == "defaults":
-        raise Refused("defaults are read before overrides; lay a file over with '+name', or override the value itself")
+        raise Refused("defaults are read before overrides; lay a file over with '+name', or set the value itself")
     return path, _value(value.strip(), path, place, findings)
 
 

@@ -273,7 +273,8 @@ def _value(schema: Schema) -> Schema:
     notes = {k: schema[k] for k in ("description", "default") if schema.get(k) is not None}
     bare = _structure({k: v for k, v in schema.items() if k not in ("title", "description", "default")})
     branches = bare["anyOf"] if set(bare) == {"anyOf"} else [bare]
-    if "const" in bare or any(not b or (b.get("type") == "string" and not {"enum", "const"} & set(b)) for b in branches):
+    free = [not b or (b.get("type") == "string" and "enum" not in b and "const" not in b) for b in branches]
+    if "const" in bare or any(free):
         return {**notes, **bare}  # any text will do, a reference too; or it is what chose this schema
     return {**notes, "anyOf": [*branches, _ref("reference")]}
 

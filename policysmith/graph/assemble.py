@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import nn
 
+from policysmith.graph.component import Component
 from policysmith.graph.plan import NodePlan, Plan
 from policysmith.ops.init import initialize
 
-__all__ = ["build_modules", "component_seed"]
+__all__ = ["as_components", "base_seed", "build_modules", "component_seed"]
 
 
 def component_seed(seed: int, name: str) -> int:
@@ -25,21 +28,44 @@ def build_modules(plan: Plan, seed: int | None, *, initialized: bool = True) -> 
     `seed=None` takes a base from torch's global generator; that generator is otherwise left as it was.
     `initialized=False` skips the initialisation by role, for weights that are to be loaded anyway.
     """
-    base = int(torch.randint(2**62, ()).item()) if seed is None else seed
-    generator = torch.default_generator
-    state = generator.get_state()
+    base = base_seed(seed)
     modules: dict[str, nn.Module] = {}
-    try:
+    with _restored(torch.default_generator) as generator:
         for node in plan.nodes:
             if node.spec.use is None:
                 generator.manual_seed(component_seed(base, node.name))
                 modules[node.name] = _build(node, initialized)
+    for node in plan.nodes:
+        if node.spec.use is not None:
+            modules[node.name] = modules[node.spec.use]
+    return {node.name: modules[node.name] for node in plan.nodes}
+
+
+def as_components(plan: Plan, modules: Mapping[str, nn.Module], seed: int | None) -> dict[str, Component]:
+    """The modules of a plan as components in their wrappers; what those draw comes from streams of their own."""
+    if not any(node.spec.wrappers for node in plan.nodes):
+        return {node.name: node.component(modules[node.name]) for node in plan.nodes}
+    base = base_seed(seed)
+    components: dict[str, Component] = {}
+    with _restored(torch.default_generator) as generator:
         for node in plan.nodes:
-            if node.spec.use is not None:
-                modules[node.name] = modules[node.spec.use]
+            generator.manual_seed(component_seed(base, f"{node.name}/wrappers"))
+            components[node.name] = node.component(modules[node.name])
+    return components
+
+
+def base_seed(seed: int | None) -> int:
+    """What the seeds of components follow from: the seed, or a number from torch's global generator."""
+    return int(torch.randint(2**62, ()).item()) if seed is None else seed
+
+
+@contextmanager
+def _restored(generator: torch.Generator) -> Iterator[torch.Generator]:
+    state = generator.get_state()
+    try:
+        yield generator
     finally:
         generator.set_state(state)
-    return {node.name: modules[node.name] for node in plan.nodes}
 
 
 def _build(node: NodePlan, initialized: bool) -> nn.Module:

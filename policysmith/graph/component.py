@@ -58,7 +58,15 @@ class Component(TensorDictModuleBase):
 
     Keys come from the constructor or from class attributes. `compute(*tensors)` is pure: it returns one tensor, or a
     tuple in the order of `out_keys`. A subclass may override `forward(mapping)` itself; it is then opaque to the plan.
+
+    `reports` names what its `forward` adds to a mapping's sink of auxiliary losses. `transparent` marks a view that
+    does nothing to tensors, so that a program may call what stands behind it instead. `learner` is the module whose
+    `update(x)` takes statistics from data between rollouts, where there is one.
     """
+
+    reports: tuple[str, ...] = ()
+    transparent: bool = False
+    learner: Any = None
 
     def __init__(self, in_keys: Sequence[Key] | None = None, out_keys: Sequence[Key] | None = None) -> None:
         super().__init__()
@@ -85,6 +93,10 @@ class Component(TensorDictModuleBase):
 
     def sink(self, mapping: Any) -> dict[str, Any]:
         """What `compute` gets besides tensors: nothing, for most."""
+        return {}
+
+    def initial_state(self, batch: int) -> dict[str, Tensor]:
+        """What `batch` rows remember before their first step, by name: nothing, for most."""
         return {}
 
 
@@ -115,6 +127,11 @@ class TensorComponent(ViewMixin, Component):
         if self.arguments is not None:
             return self.module(**dict(zip(self.arguments, tensors, strict=True)), **aux)
         return self.module(*tensors, **aux)
+
+    @property
+    def learner(self) -> Any:
+        """The module itself, where it takes statistics."""
+        return self.module if callable(getattr(self.module, "update", None)) else None
 
     def sink(self, mapping: Any) -> dict[str, Any]:
         """The mapping's sink of auxiliary losses, where it has one and the module takes it."""

@@ -94,7 +94,8 @@ def emit(
     """
     writer = _Writer(traced)
     body = writer.statements()
-    hooked = _HookCheck([*(m.__dict__[name] for m in traced.inlined for name in _HOOKS), *(e for e in empty if not e)])
+    watched = [*(m.__dict__[name] for m in traced.inlined for name in _HOOKS), *(e for e in empty if not e)]
+    hooked = _HookCheck(watched, list(dict.fromkeys(m for root in traced.inlined for m in root.modules())))
     for name, value in (
         ("handles", RemovableHandle),
         ("seen", hooked.seen),
@@ -130,14 +131,18 @@ def _holders(module: nn.Module) -> Iterator[nn.Module]:
 
 
 class _HookCheck:
-    """Whether any watched hook dictionary has filled up since; called only when a hook was registered somewhere."""
+    """Whether any watched hook dictionary has filled up since; called only when a hook was registered somewhere.
 
-    def __init__(self, dictionaries: Sequence[Mapping[Any, Any]]) -> None:
+    Or whether a module's class has changed: who changes one registers a hook, if only to remove it again.
+    """
+
+    def __init__(self, dictionaries: Sequence[Mapping[Any, Any]], modules: Sequence[nn.Module]) -> None:
         self._dictionaries = list({id(d): d for d in dictionaries}.values())
+        self._classes = [(module, type(module)) for module in modules]
         self.seen = [RemovableHandle.next_id]
 
     def __call__(self) -> bool:
-        if any(self._dictionaries):
+        if any(self._dictionaries) or any(type(module) is not kind for module, kind in self._classes):
             return True
         self.seen[0] = RemovableHandle.next_id
         return False

@@ -49,6 +49,11 @@ class MemoryComponent(TensorComponent):
         super().__init__(module, in_keys, out_keys, arguments, event_ndims)
         self.name, self.ndim = name, ndim
 
+    def initial_state(self, batch: int) -> State:
+        """The module's own."""
+        state: State = self.module.initial_state(batch)  # type: ignore[operator]
+        return state
+
     def forward(self, mapping: Any) -> Any:
         """Step or unroll, by the number of dimensions of the input."""
         tensors = [read_key(mapping, key) for key in self.in_keys]
@@ -90,17 +95,16 @@ class MemoryStep(Step):
         """The names of its state among the values."""
         return [f"{self.name}/{key}" for key in self.keys]
 
-    @property
-    def opaque(self) -> bool:
-        """Whether only `component(mapping)` says what it does."""
-        component = self.component
+    @staticmethod
+    def is_opaque(component: Any) -> bool:
+        """Whether a component must be called with a mapping."""
         return type(component).forward is not MemoryComponent.forward or has_hooks(component)
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Read the inputs and the state, write the output and the state after."""
-        component = self.component
-        if self.opaque:
-            self._call_whole(values, {})
+        component = self.acting(values)
+        if self.is_opaque(component):
+            self._call_whole(component, values, {})
             return
         x = component.joined([values[name] for name in self.sources])
         state: State = dict(zip(self.keys, (values[edge] for edge in self.edges), strict=True))
@@ -108,8 +112,9 @@ class MemoryStep(Step):
         values[self.outputs[0]] = result[0]  # by index, since a traced call's result can't be unpacked
         values.update((edge, result[1][key]) for edge, key in zip(self.edges, self.keys, strict=True))
 
-    def _call_whole(self, values: dict[str, Any], extra: dict[str, Any]) -> None:
-        written = self.through_mapping(values, [*self.sources, *self.edges], {**extra, **self.aux(values)})
+    def _call_whole(self, component: Any, values: dict[str, Any], extra: dict[str, Any]) -> None:
+        names = [*self.sources, *self.edges]
+        written = self.through_mapping(component, values, names, {**extra, **self.aux(values)})
         values.update((edge, written[edge]) for edge in (*self.outputs, *self.edges))
 
 
@@ -118,14 +123,14 @@ class SequenceStep(MemoryStep):
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Unroll from the state; the state after is that of the last step."""
-        component, first = self.component, values[FIRST]
+        component, first = self.acting(values), values[FIRST]
         rows = first.shape
         sources = {name: values[name].unflatten(0, rows) for name in self.sources}
-        if self.opaque:
+        if self.is_opaque(component):
             inner = {**values, **sources}
-            self._call_whole(inner, {FIRST: first})
+            self._call_whole(component, inner, {FIRST: first})
             values.update({edge: inner[edge] for edge in self.edges})
-            values[self.outputs[0]] = inner[self.outputs[0]].flatten(0, 1)
+            values.update({name: inner[name].flatten(0, 1) for name in self.outputs})
             return
         state: State = dict(zip(self.keys, (values[edge] for edge in self.edges), strict=True))
         y, after = component.module.unroll(component.joined(list(sources.values())), state, first, **self.aux(values))

@@ -18,10 +18,12 @@ from policysmith.config.load import Document, load
 from policysmith.config.migrate import migrate
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem, ShapeError, did_you_mean
-from policysmith.graph.assemble import build_modules
+from policysmith.graph.assemble import as_components, build_modules
+from policysmith.graph.component import Component
 from policysmith.graph.plan import NodePlan, Plan, TensorSpec, make_plan
 from policysmith.graph.program import Program, Step, run_steps, steps_for
 from policysmith.graph.spec import decode_components
+from policysmith.graph.view import bare
 from policysmith.registry import Registry, default_registry
 
 __all__ = ["GraphModel", "build_model"]
@@ -34,14 +36,16 @@ class GraphModel(nn.Module):
     """A directed acyclic graph of modules; parameters are named `graph_modules.<name>.…`.
 
     Call it with the tensors of `inputs`, positional or by name, (B, *event) each. It returns the edge named by
-    `outputs`, a tuple of edges, or a dict result name → edge.
+    `outputs`, a tuple of edges, or a dict result name → edge. What modules and wrappers report besides is dropped.
+    `seed` is for what wrappers draw.
     """
 
-    def __init__(self, plan: Plan, modules: Mapping[str, nn.Module], outputs: Outputs) -> None:
+    def __init__(self, plan: Plan, modules: Mapping[str, nn.Module], outputs: Outputs, seed: int | None = None) -> None:
         super().__init__()
         self.plan, self.outputs = plan, outputs
         self.inputs = tuple(plan.inputs)
         self.graph_modules = nn.ModuleDict({node.name: modules[node.name] for node in plan.nodes})
+        self._views = as_components(plan, modules, seed)
         self._programs: dict[tuple[bool, bool], Program] = {}
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
@@ -54,6 +58,11 @@ class GraphModel(nn.Module):
     def bound(self) -> Any:
         """The graph as a straight line of module calls: a function of the inputs; hooks on any module work."""
         return self.program(inline=False).run
+
+    @property
+    def components(self) -> dict[str, Component]:
+        """The modules as components, in their wrappers."""
+        return {step.name: step.live for step in self._steps()}
 
     @property
     def code(self) -> str:
@@ -73,7 +82,7 @@ class GraphModel(nn.Module):
         return self._run(self._steps(), tensors)
 
     def _steps(self) -> list[_ModuleStep]:
-        return [_ModuleStep(self.graph_modules, node) for node in self.plan.nodes]
+        return [_ModuleStep(self.graph_modules, node, self._views) for node in self.plan.nodes]
 
     def _run(self, steps: Sequence[Step], tensors: Sequence[Tensor]) -> Any:
         values = run_steps(steps, dict(zip(self.inputs, tensors, strict=True)))
@@ -114,19 +123,19 @@ class GraphModel(nn.Module):
 
 
 class _ModuleStep(Step):
-    """A step over a plain module: it becomes a component on the way, anew when another module takes its place."""
+    """A step over a plain module, whose `views` as components are made anew when another module takes its place."""
 
-    def __init__(self, modules: nn.ModuleDict, node: NodePlan) -> None:
+    def __init__(self, modules: nn.ModuleDict, node: NodePlan, views: dict[str, Component]) -> None:
         super().__init__(modules, node.name, node.sources, node.spec.out_keys)
-        self._node, self._view = node, node.component(modules[node.name])
+        self._node, self._views = node, views
 
     @property
-    def component(self) -> Any:
-        """The live module as a component."""
+    def live(self) -> Any:
+        """The live module as a component, in its wrappers."""
         module = self.store[self.name]
-        if self._view.module is not module:
-            self._view = self._node.component(module)
-        return self._view
+        if bare(self._views[self.name]) is not module:
+            self._views[self.name] = self._node.component(module)
+        return self._views[self.name]
 
 
 def build_model(
@@ -163,7 +172,7 @@ def build_model(
     if problems or plan is None:
         raise ConfigError(problems)
     chosen = data.get("seed") if seed is None else seed
-    return GraphModel(plan, build_modules(plan, chosen), outputs)
+    return GraphModel(plan, build_modules(plan, chosen), outputs, chosen)
 
 
 def _inputs(stated: Any, given: Mapping[str, Any], report: Any) -> dict[str, TensorSpec]:

@@ -5,71 +5,40 @@ One pass on meta tensors, component by component; B is the batch axis, never wri
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from policysmith.errors import did_you_mean
-from policysmith.graph.component import TensorComponent, takes_aux
+from policysmith.graph.component import AUX, Component, TensorComponent, as_key, read_key, takes_aux, write_key
+from policysmith.graph.measure import PLAN_BATCH, Cost, Measure, TensorSpec, check_state, measured
 from policysmith.graph.memory import MemoryComponent, MemoryStep, SequenceStep, has_memory
 from policysmith.graph.program import Step
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import Report, wire
 from policysmith.registry import PartSpec
 
-__all__ = ["NodePlan", "Plan", "TensorSpec", "make_plan"]
-
-PLAN_BATCH = 13  # no event has this size by chance as easily as 1 or 2
+__all__ = ["NodePlan", "Plan", "TensorSpec", "WrapperError", "make_plan"]
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """One edge: the shape of one row's event, its dtype, and for category indices each variable's number of values."""
+class WrapperError(ValueError):
+    """A wrapper that doesn't fit its component: `index` is its place in the list."""
 
-    shape: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
-    categories: tuple[int, ...] | None = None
-
-    @property
-    def features(self) -> int:
-        """The number of numbers in one event."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Memory of one row."""
-        return self.features * self.dtype.itemsize
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What one pass of a part on meta tensors tells.
-
-    `state` is what it keeps between steps, by name; `aux` names the auxiliary losses and statistics it reports.
-    """
-
-    outputs: tuple[TensorSpec, ...]
-    parameters: int
-    parameter_bytes: int
-    buffers: int
-    buffer_bytes: int
-    flops: int
-    activation_bytes: int
-    state: tuple[tuple[str, TensorSpec], ...] = ()
-    takes_aux: bool = False
-    aux: tuple[str, ...] = ()
+    def __init__(self, index: int, message: str) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 @dataclass(frozen=True)
 class NodePlan:
-    """One component in the plan: its part, edges, inferred arguments and measures (all per row of the batch)."""
+    """One component in the plan: its part, edges, inferred arguments and measures (all per row of the batch).
+
+    `measure` is of the component with its wrappers, `inner` of the part alone.
+    """
 
     spec: ComponentSpec
     part: PartSpec
@@ -78,6 +47,7 @@ class NodePlan:
     context: Mapping[str, Any]
     joins: bool
     measure: Measure
+    inner: Measure
 
     @property
     def name(self) -> str:
@@ -89,12 +59,21 @@ class NodePlan:
         """`policy`, `value`, or None."""
         return self.part.entry.traits.get("role")
 
-    def component(self, module: nn.Module) -> TensorComponent:
-        """A module built for this node as a component with its keys."""
+    def component(self, module: nn.Module) -> Component:
+        """A module built for this node as a component with its keys, in its wrappers; raises `WrapperError`."""
         keys = (self.sources, self.spec.out_keys, self.spec.arguments, self.event_ndims)
-        if self.measure.state:
-            return MemoryComponent(module, self.name, len(self.inputs[0].shape), *keys)
-        return TensorComponent(module, *keys)
+        component: Component = (
+            MemoryComponent(module, self.name, self.event_ndim, *keys)
+            if has_memory(module)
+            else TensorComponent(module, *keys)
+        )
+        context = {"component": self.name, "event_ndim": self.event_ndim, "out_shape": self.inner.outputs[0].shape}
+        for index, wrapper in enumerate(self.spec.wrappers):
+            try:
+                component = wrapper.build(module=component, **context)
+            except (ValueError, TypeError) as error:
+                raise WrapperError(index, str(error)) from error
+        return component
 
     def step(self, store: nn.ModuleDict, *, sequence: bool = False) -> Step:
         """This node in a program over the live components of `store`: of one step, or of a sequence."""
@@ -107,6 +86,16 @@ class NodePlan:
     def state_bytes(self) -> int:
         """Memory that one row keeps between steps."""
         return sum(spec.bytes for _, spec in self.measure.state)
+
+    @property
+    def trainable(self) -> int:
+        """How many parameters learn."""
+        return 0 if self.spec.freeze and not self.spec.wrappers else self.measure.trainable
+
+    @property
+    def event_ndim(self) -> int:
+        """The number of dimensions of one row of the first input."""
+        return len(self.inputs[0].shape)
 
     @property
     def event_ndims(self) -> tuple[int, ...] | None:
@@ -224,7 +213,44 @@ def _plan_node(
             f"{len(spec.out_keys)} names for {len(measure.outputs)} outputs of {part.type!r}",
         )
         return None
-    return NodePlan(spec, part, sources, tuple(inputs), known, joins, measure)
+    node = NodePlan(spec, part, sources, tuple(inputs), known, joins, measure, measure)
+    return _plan_wrappers(node, report) if spec.wrappers else node
+
+
+def _plan_wrappers(node: NodePlan, report: Report) -> NodePlan | None:
+    """The node with the measure of what its wrappers make of it."""
+    spec = node.spec
+    problems = {index: _wrapper_problem(wrapper, spec) for index, wrapper in enumerate(spec.wrappers)}
+    for index, problem in problems.items():
+        if problem:
+            report((spec.name, "wrappers", index), problem)
+    if any(problems.values()):
+        return None
+    try:
+        measure = _measure_wrapped(
+            spec, node.part, node.sources, node.inputs, node.joins, _freeze(node.context), node.inner
+        )
+    except WrapperError as error:
+        report((spec.name, "wrappers", error.index), str(error).split("\n", 1)[0])
+        return None
+    except Exception as error:
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        report((spec.name, "wrappers"), f"around {node.part.type!r} they fail: {reason}")
+        return None
+    if node.role and measure.outputs != node.inner.outputs:
+        shapes = [out.shape for out in (*node.inner.outputs, *measure.outputs)]
+        report((spec.name, "wrappers"), f"they change what a head gives from {shapes[0]} to {shapes[-1]}")
+        return None
+    return replace(node, measure=measure)
+
+
+def _wrapper_problem(wrapper: PartSpec, spec: ComponentSpec) -> str | None:
+    if wrapper.stated():
+        names = ", ".join(map(repr, wrapper.stated()))
+        return f"{names} of {wrapper.type!r} follows from the component it wraps: leave it out"
+    if spec.use is not None and wrapper.entry.traits.get("owns_weights"):
+        return f"{wrapper.type!r} is about weights, and these are those of {spec.use!r}: wrap that one"
+    return None
 
 
 def _infer(kind: str, inputs: Sequence[TensorSpec]) -> Any:
@@ -277,63 +303,43 @@ def _measure(
         if has_memory(module):
             state = module.initial_state(PLAN_BATCH)
             tensors = [*tensors, state]  # type: ignore[list-item]
-        with _Cost() as cost:
+        with Cost() as cost:
             result = module(**named, **sink) if named else module(*tensors, **sink)
     if state:
         result, after = result
-        _check_state(state, after)
+        check_state(state, after)
     results = result if isinstance(result, tuple | list) else (result,)
-    for tensor in results:
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"it gives a {type(tensor).__name__} where a tensor, or a tuple of tensors, is expected")
-        if tensor.dim() == 0 or tensor.shape[0] != PLAN_BATCH:
-            raise ValueError(f"its output {tuple(tensor.shape)} lost the batch axis")
-    return Measure(
-        outputs=tuple(TensorSpec(tuple(t.shape[1:]), t.dtype) for t in results),
-        **_counts(module),
-        flops=cost.flops // PLAN_BATCH,
-        activation_bytes=cost.bytes // PLAN_BATCH,
-        state=tuple((name, TensorSpec(tuple(t.shape[1:]), t.dtype)) for name, t in state.items()),
-        takes_aux=reports,
-        aux=tuple(aux),
-    )
+    return measured(module, results, state, cost, reports, aux)
 
 
-def _check_state(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-    """The state must keep its names, shapes and dtypes from step to step."""
-    looks = [{name: (tuple(t.shape), t.dtype) for name, t in state.items()} for state in (before, after)]
-    if looks[0] != looks[1]:
-        raise ValueError(f"its state changes from {looks[0]} to {looks[1]} in one step")
-
-
-def _counts(module: nn.Module) -> dict[str, int]:
-    parameters = list(module.parameters())
-    buffers = list(module.buffers())
-    return {
-        "parameters": sum(p.numel() for p in parameters),
-        "parameter_bytes": sum(p.numel() * p.itemsize for p in parameters),
-        "buffers": sum(b.numel() for b in buffers),
-        "buffer_bytes": sum(b.numel() * b.itemsize for b in buffers),
-    }
-
-
-class _Cost(TorchDispatchMode):
-    """Adds up FLOPs (2 × multiply-adds, torch's own formulas) and the bytes that operations write."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        packet = func._overloadpacket
-        if packet in flop_registry:
-            self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out)
-        if not func.is_view and not func._schema.is_mutable:
-            outputs = out if isinstance(out, tuple | list) else (out,)
-            self.bytes += sum(t.numel() * t.itemsize for t in outputs if isinstance(t, Tensor))
-        return out
+@lru_cache(maxsize=1024)
+def _measure_wrapped(
+    spec: ComponentSpec,
+    part: PartSpec,
+    sources: tuple[str, ...],
+    inputs: tuple[TensorSpec, ...],
+    joins: bool,
+    known: tuple[tuple[str, Any], ...],
+    inner: Measure,
+) -> Measure:
+    """As `_measure`, but of the whole component, called with a mapping in training mode."""
+    node = NodePlan(spec, part, sources, inputs, dict(known), joins, inner, inner)
+    with torch.device("meta"):
+        module = part.build(**dict(known))
+        if spec.freeze:
+            module.requires_grad_(False)
+        component = node.component(module)
+        aux: dict[str, Any] = {}
+        mapping: dict[Any, Any] = {AUX: aux}
+        for source, given in zip(sources, inputs, strict=True):
+            write_key(mapping, as_key(source), torch.empty((PLAN_BATCH, *given.shape), dtype=given.dtype))
+        state = component.initial_state(PLAN_BATCH)
+        mapping.update({f"{spec.name}/{name}": tensor for name, tensor in state.items()})
+    with torch.no_grad(), torch.device("meta"), Cost() as cost:
+        written = component(mapping)
+    results = [read_key(written, as_key(key)) for key in spec.out_keys]
+    check_state(state, {name: written[f"{spec.name}/{name}"] for name in state})
+    return measured(component, results, state, cost, inner.takes_aux, aux)
 
 
 def _freeze(known: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from policysmith.graph.component import AUX, Component, TensorComponent, as_key, write_key
 from policysmith.graph.emit import Emitted, Watch, emit
 from policysmith.graph.trace import GLOBAL_HOOKS, has_hooks, trace
+from policysmith.graph.view import layers
 from policysmith.ops.features import join_features
 
 __all__ = ["Program", "Step", "run_steps", "steps_for"]
@@ -33,9 +34,24 @@ class Step:
         self.takes_aux = takes_aux
 
     @property
-    def component(self) -> Any:
-        """The live component."""
+    def live(self) -> Any:
+        """The live component, wrappers and all."""
         return self.store[self.name]
+
+    @property
+    def component(self) -> Any:
+        """What of the live component computes: wrappers that only look on are left out, unless someone hooked in."""
+        return self.layers[-1]
+
+    @property
+    def layers(self) -> list[Any]:
+        """The live component's wrappers that are left out, and what is not."""
+        passed = []
+        for layer in layers(self.live):
+            passed.append(layer)
+            if not getattr(layer, "transparent", False) or has_hooks(layer):
+                break
+        return passed
 
     @property
     def watch(self) -> Watch:
@@ -45,15 +61,19 @@ class Step:
     @property
     def opaque(self) -> bool:
         """Whether only `component(mapping)` says what it does: it overrides forward, or someone hooked into it."""
-        component = self.component
+        return self.is_opaque(self.component)
+
+    @staticmethod
+    def is_opaque(component: Any) -> bool:
+        """Whether a component must be called with a mapping."""
         own_forward = not isinstance(component, Component) or type(component).forward is not Component.forward
         return own_forward or has_hooks(component)
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Read from and write to the values by edge name."""
-        component = self.component
-        if self.opaque:
-            written = self.through_mapping(values, self.sources, self.aux(values))
+        component = self.acting(values)
+        if self.is_opaque(component):
+            written = self.through_mapping(component, values, self.sources, self.aux(values))
             values.update((name, written[as_key(name)]) for name in self.outputs)
             return
         result = self._compute(component, [values[name] for name in self.sources], self.aux(values))
@@ -63,16 +83,26 @@ class Step:
             # By index, since a traced call's result can't be iterated.
             values.update((name, result[i]) for i, name in enumerate(self.outputs))
 
-    def aux(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The sink of auxiliary losses as an argument, where the values hold one and the module takes it."""
-        return {AUX: values[AUX]} if self.takes_aux and AUX in values else {}
+    def acting(self, values: Mapping[str, Any]) -> Any:
+        """What is called: the live component where the values take reports and a wrapper has some."""
+        return self.live if AUX in values and self._wrapper_reports else self.component
 
-    def through_mapping(self, values: Mapping[str, Any], names: Sequence[str], extra: Mapping[str, Any]) -> Any:
+    def aux(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The sink of auxiliary losses as an argument, where the values hold one and there is something to report."""
+        return {AUX: values[AUX]} if AUX in values and (self.takes_aux or self._wrapper_reports) else {}
+
+    @property
+    def _wrapper_reports(self) -> bool:
+        return bool(getattr(self.live, "reports", ()))
+
+    def through_mapping(
+        self, component: Any, values: Mapping[str, Any], names: Sequence[str], extra: Mapping[str, Any]
+    ) -> Any:
         """What `component(mapping)` makes of a mapping with the named values and some more."""
         mapping: dict[Any, Any] = dict(extra)
         for name in names:
             write_key(mapping, as_key(name), values[name])
-        return self.component(mapping)
+        return component(mapping)
 
     @staticmethod
     def _compute(component: Any, tensors: list[Tensor], aux: Mapping[str, Any]) -> Any:
@@ -141,7 +171,8 @@ class Program:
         traced = trace(self.body, self.arity, modules, inline=self.inline)
         self.graph = traced.graph
         watches = [step.watch for step in self._steps]
-        hooks = [h for step in self._steps for h in (step.component._forward_hooks, step.component._forward_pre_hooks)]
+        passed = [layer for step in self._steps for layer in step.layers]
+        hooks = [h for layer in passed for h in (layer._forward_hooks, layer._forward_pre_hooks)]
         return emit(traced, self.arity, watches, [*hooks, *GLOBAL_HOOKS], self._rebuild)
 
     def _opaque(self) -> Emitted:

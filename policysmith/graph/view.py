@@ -5,12 +5,12 @@ Adapters and wrappers derive from it, so bare and wrapped checkpoints interchang
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from torch import nn
 
-__all__ = ["share_state"]
+__all__ = ["ViewMixin", "bare", "layers", "share_state"]
 
 # What makes up a module's state and how it is stored; a view holds these very objects.
 _SHARED = (
@@ -30,7 +30,20 @@ def share_state(view: nn.Module, module: nn.Module) -> None:
     for name in _SHARED:
         view.__dict__[name] = module.__dict__[name]
     view.__dict__["module"] = module  # not a child: it would add a prefix and be visited twice
-    view.training = module.training
+
+
+def layers(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and what stands behind it, view by view, down to the one that is no view."""
+    yield module
+    while isinstance(module, ViewMixin):
+        module = module.module
+        yield module
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """The module behind every view."""
+    *_, last = layers(module)
+    return last
 
 
 class ViewMixin(nn.Module):
@@ -38,9 +51,19 @@ class ViewMixin(nn.Module):
 
     module: nn.Module
 
+    @property
+    def training(self) -> bool:
+        """The mode of the module behind, whoever set it."""
+        module = self.__dict__.get("module")
+        return True if module is None else module.training
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if "module" in self.__dict__:  # torch sets the flag before there is one
+            self.module.training = mode
+
     def train(self, mode: bool = True) -> Self:
-        """Set training mode here and in the module behind."""
-        self.training = mode
+        """Set the mode of the module behind, which is this one's too."""
         self.module.train(mode)
         return self
 

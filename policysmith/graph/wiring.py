@@ -15,7 +15,7 @@ from policysmith.errors import did_you_mean
 
 __all__ = ["Keyed", "Report", "Wiring", "expand_key", "topological_order", "wire"]
 
-Report = Callable[[tuple[str, ...], str], None]
+Report = Callable[[tuple[str | int, ...], str], None]
 
 
 class Keyed(Protocol):
@@ -46,7 +46,7 @@ def wire(components: Mapping[str, Keyed], inputs: Sequence[str], report: Report)
     """Edges and order; problems go to `report(path, message)` and make the result None."""
     failed = False
 
-    def problem(path: tuple[str, ...], message: str) -> None:
+    def problem(path: tuple[str | int, ...], message: str) -> None:
         nonlocal failed
         failed = True
         report(path, message)

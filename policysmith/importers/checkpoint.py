@@ -10,8 +10,8 @@ import re
 import warnings
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,27 @@ SHOWN_LETTERS = 100
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """The weights in a checkpoint: `tensors` by name without wrappers' prefixes, and what was `left` beside them."""
+    """The weights in a checkpoint: `tensors` by name without wrappers' prefixes, and what lies `beside` them."""
 
     file: Path
     tensors: Mapping[str, Tensor]
-    left: tuple[str, ...] = ()
+    beside: Mapping[Any, Any] = field(default_factory=dict)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The names of what lies beside the weights, safe for a terminal."""
+        return tuple(map(printable, self.beside))
+
+    def notes(self, used: Container[Any] = ()) -> list[str]:
+        """Sentences on other precisions than ours, and on what lies beside the weights and is not `used`."""
+        dtypes = {tensor.dtype for tensor in self.tensors.values() if tensor.is_floating_point()}
+        notes = []
+        if dtypes != {torch.float32}:
+            names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+            notes.append(f"weights were {names}, and are stored as float32")
+        if left := [printable(key) for key in self.beside if key not in used]:
+            notes.append(f"left behind: {', '.join(left)}")
+        return notes
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -60,7 +76,7 @@ def read_weights(path: str | Path) -> Weights:
     if problems := [*_no_tensors(found), *_doubled(names), *_too_large(found, size)]:
         raise CheckpointError(listed(f"{file}: is no checkpoint of plain weights", problems))
     tensors = {names[key]: tensor.detach() for key, tensor in found.items()}
-    return Weights(file, tensors, tuple(printable(key) for key in data if key != holder) if holder else ())
+    return Weights(file, tensors, {key: value for key, value in data.items() if key != holder} if holder else {})
 
 
 def listed(heading: str, problems: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ __all__ = ["DIALECTS", "Imported", "Importer", "find_importer"]
 
 DIALECTS: Mapping[str, str] = {
     "keisei": "policysmith.importers.keisei",
+    "model-config": "policysmith.importers.model_config",
 }
 
 

@@ -161,19 +161,14 @@ def _resized(stem_OCHW: Tensor, planes: int) -> Tensor:
 
 def _notes(weights: Weights, sizes: Mapping[str, int], board: Board, asked: Board | None, planes: int) -> list[str]:
     notes = []
-    stored, dtypes = sizes["planes"], {t.dtype for t in weights.tensors.values() if t.is_floating_point()}
+    stored = sizes["planes"]
     if planes > stored:
         notes.append(f"planes {stored} to {planes - 1} were added with zero weights, which leave outputs as they were")
     if planes < stored:
         notes.append(f"planes {planes} to {stored - 1} were cut off with their weights, so outputs change")
     if asked is None and "points" not in sizes:
         notes.append(f"a board of {_times(board)} was taken: the weights fit any (--board-size)")
-    if dtypes != {torch.float32}:
-        names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        notes.append(f"weights were {names}, and are stored as float32")
-    if weights.left:
-        notes.append(f"left behind: {', '.join(weights.left)}")
-    return notes
+    return notes + weights.notes()
 
 
 def _times(board: Board) -> str:

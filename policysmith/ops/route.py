@@ -137,7 +137,7 @@ def mix_gathered(x_ND: Tensor, ids_NK: Tensor, gates_NK: Tensor, experts: Expert
         x_1D = x_ND[row : row + 1]
         y_KD = torch.cat([experts.one(index, x_1D) for index in chosen])
         rows.append(gates_NK[row : row + 1].to(y_KD.dtype) @ y_KD)
-    return torch.cat(rows)
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
 
 
 def mix_sorted(x_ND: Tensor, ids_NK: Tensor, gates_NK: Tensor, in_order: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

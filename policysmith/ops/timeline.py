@@ -51,31 +51,31 @@ class _NoPosition:
 NO_POSITION: PositionCode = _NoPosition()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Step:
     """One new token: it goes into its slot, and the ring is what is seen."""
 
-    written: Tensor  # bool (B, W): the slot of the new token
+    slot: Tensor  # int64 (B, 1): where the new token goes
 
     def advance(self, cache: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-        ring = torch.where(_over(self.written, cache), new.to(cache.dtype), cache)
+        ring = cache.scatter(1, _over(self.slot, cache).expand_as(new), new.to(cache.dtype))
         return ring, ring
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Chunk:
     """Many new tokens: ring and tokens are seen side by side, and the next ring is gathered from both."""
 
-    source: Tensor  # int64 (B, W): where in (ring, new tokens) each slot's next content lies
+    source: Tensor  # int64 (B·W,): where in all rows' (ring, new tokens), laid end to end, each slot's content lies
     blank: Tensor | None  # bool (B, W): slots that the running episode has not reached
 
     def advance(self, cache: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
         seen = torch.cat((cache, new.to(cache.dtype)), 1)
-        ring = seen.gather(1, _over(self.source, cache).expand_as(cache))
+        ring = seen.flatten(0, 1).index_select(0, self.source).view_as(cache)
         return seen, ring if self.blank is None else torch.where(_over(self.blank, cache), 0, ring)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Timeline:
     """Where the tokens of one call stand: their steps within episodes, which keys each may see, how caches advance."""
 
@@ -87,7 +87,7 @@ class Timeline:
     ring: _Step | _Chunk | None = None  # how caches advance; None without memory
     padding: Tensor | None = None  # bool (B, T), True: no token here; already part of `mask`
     mixing: bool = False  # True: every query sees every token that is not padding
-    common: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)  # what `shared` has made
+    common: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # what `shared` has made
 
     def remember(self, cache: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor | None]:
         """The new tokens' entries (B, T, *) and a cache (B, W, *) → entries of all keys (B, S, *), next cache.
@@ -191,7 +191,7 @@ def _step(done_B1: Tensor, first_B1: Tensor | None, context: int, position: Posi
     now_B1 = done_B1 if first_B1 is None else torch.where(first_B1, 0, done_B1)
     age_BW = (now_B1 - torch.arange(context, device=done_B1.device)).remainder(context)
     mask = (age_BW <= now_B1)[:, None, None, :]
-    timeline = Timeline(now_B1, now_B1 - age_BW, mask, False, position, _Step(age_BW == 0))
+    timeline = Timeline(now_B1, now_B1 - age_BW, mask, False, position, _Step(now_B1.remainder(context)))
     return timeline, now_B1.squeeze(1) + 1
 
 
@@ -207,11 +207,12 @@ def _chunk(
     birth_BT = _births(done_B1, first_BT, new_1T)
     steps_BT = new_1T - birth_BT
     old_BW = -1 - (done_B1 - 1 - slots_1W).remainder(context)
-    keys_BS = torch.cat((old_BW, new_1T.expand(len(done_B1), -1)), 1)
+    keys_BS = torch.cat((old_BW, new_1T.expand(done_B1.shape[0], -1)), 1)
     oldest_BT = torch.maximum(birth_BT, new_1T - (context - 1))
     mask_BTS = (keys_BS.unsqueeze(1) >= oldest_BT.unsqueeze(2)) & (keys_BS.unsqueeze(1) <= new_1T.unsqueeze(2))
     last_BW = T - 1 - (steps_BT[:, -1:] - slots_1W).remainder(context)
-    source = torch.where(last_BW >= 0, context + last_BW, slots_1W)
+    rows_B1 = torch.arange(done_B1.shape[0], device=done_B1.device).unsqueeze(1) * (context + T)
+    source = (rows_B1 + torch.where(last_BW >= 0, context + last_BW, slots_1W)).flatten()
     blank = None if first_BT is None else (last_BW < birth_BT[:, -1:]) & first_BT.any(1, keepdim=True)
     seen_BS = torch.cat((done_B1 + old_BW, steps_BT), 1)
     timeline = Timeline(steps_BT, seen_BS, mask_BTS.unsqueeze(1), False, position, _Chunk(source, blank))
@@ -231,6 +232,6 @@ def _ordered(positions: Tensor, key_positions: Tensor) -> Tensor:
     return (positions.unsqueeze(-1) >= key_positions.unsqueeze(-2)).unsqueeze(1)
 
 
-def _over(tensor_BW: Tensor, cache: Tensor) -> Tensor:
-    """A per-slot tensor with the axes of a cache's entries behind it."""
-    return tensor_BW.view(*tensor_BW.shape, *(1,) * (cache.dim() - 2))
+def _over(slots: Tensor, cache: Tensor) -> Tensor:
+    """What is said of slots (B, n), with the axes of a cache's entries behind it."""
+    return slots.view(*slots.shape, *(1,) * (cache.dim() - 2))

@@ -1,5 +1,6 @@
 """Actor-critics over graphs: spaces to tensors, heads to actions, masks, and the protocol that trainers use."""
 
+import policysmith.wrappers  # noqa: F401 - importing registers the types
 from policysmith.policy import models, space_types
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic

@@ -226,24 +226,25 @@ class ActorCritic(Swapping, TensorDictModuleBase):
     @torch.no_grad()
     def update_statistics(self, obs: Any) -> None:
         """Feed a batch to every running normaliser, in order; trainers call it between rollouts, forward never does."""
-        learners = [s for s in self._steps if hasattr(getattr(s.component, "module", None), "update")]
+        learners = self._learners()
         if not learners:
             return
         values = dict(zip(self.plan.inputs, self.observations.read(obs), strict=True))
         for step in steps_for(self._steps, [name for s in learners for name in s.outputs]):
             if step in learners:
-                step.component.module.update(values[step.sources[0]])
+                step.live.learner.update(values[step.sources[0]])
             step(values)
 
     @property
     def reports(self) -> bool:
         """Whether a component has auxiliary losses or statistics to report (`return_aux`)."""
-        return any(node.measure.aux for node in self.plan.nodes)
+        planned = any(node.measure.aux for node in self.plan.nodes)
+        return planned or any(getattr(component, "reports", ()) for component in self.components.values())
 
     @property
     def has_statistics(self) -> bool:
         """Whether `update_statistics` does anything."""
-        return any(hasattr(getattr(s.component, "module", None), "update") for s in self._steps)
+        return bool(self._learners())
 
     @property
     def code(self) -> str:
@@ -254,6 +255,10 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         """The slow twin of a program, module by module: `forward`, `act`, `evaluate` or `value` (for tests)."""
         keys = {"act": ("act", masks, deterministic), "evaluate": ("evaluate", masks)}
         return self._body(keys.get(kind, (kind,)))[0](*tensors)
+
+    def _learners(self) -> list[Step]:
+        """The steps whose components take statistics."""
+        return [step for step in self._steps if getattr(step.live, "learner", None) is not None]
 
     def _run(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> Any:
         if is_compiling():

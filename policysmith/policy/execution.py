@@ -124,7 +124,7 @@ class Runtime:
         options = [Choice(a, c) for c in _wishes(self.settings.compile) for a in _wishes(self.settings.amp)]
         if len(options) == 1:
             return options[0]
-        with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=_fork_type(device)):
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
             calls = {option: _trial(policy, leaves, self._fixed(option)) for option in options}
             chosen, times = fastest(calls, self.timer, lambda: _synchronize(device))
         shown = ", ".join(f"{option} {seconds * 1e3:.3g} ms" for option, seconds in times.items())
@@ -156,8 +156,8 @@ class Executed:
     def code(self) -> str:
         """The source of the program that is run, or that was handed to the compiler."""
         chosen = {str(device): str(choice) for device, choice in self._runtime.chosen.items()}
-        settings = self._runtime.settings
-        return f"# amp: {settings.amp}, compile: {settings.compile}; chosen: {chosen}\n{self._program.code}"
+        amp, compiled = (str(s).lower() for s in (self._runtime.settings.amp, self._runtime.settings.compile))
+        return f"# amp: {amp}, compile: {compiled}; chosen: {chosen}\n{self._program.code}"
 
     @cached_property
     def _program(self) -> Program:
@@ -184,9 +184,7 @@ def _trial(policy: ActorCritic, leaves: Sequence[Tensor], settings: Execution) -
     The twin is in eval mode and the policy itself is not called: no statistic moves, no flag changes.
     """
     shared = {id(tensor): tensor for tensor in (*policy.parameters(), *policy.buffers())}
-    twin = copy.deepcopy(policy, shared)
-    twin.runtime = Runtime(settings)
-    twin.eval()
+    twin = copy.deepcopy(policy, {**shared, id(policy.runtime): Runtime(settings)}).eval()
 
     def call() -> None:
         with torch.no_grad():
@@ -202,10 +200,6 @@ def _wishes(setting: bool | str) -> tuple[bool, ...]:
 def _synchronize(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
-
-
-def _fork_type(device: torch.device) -> str:
-    return "cuda" if device.type == "cpu" else device.type  # without devices only the CPU's generator is forked
 
 
 def _own_code(body: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem
-from policysmith.graph.assemble import build_modules
+from policysmith.graph.assemble import as_components, base_seed, build_modules
 from policysmith.graph.container import ComponentContainer
 from policysmith.graph.plan import Plan, make_plan
 from policysmith.graph.program import Step, steps_for
@@ -42,10 +42,9 @@ class Blueprint:
         self, seed: int | None, config: Mapping[str, Any] | None = None, *, initialized: bool = True
     ) -> ActorCritic:
         """Allocate and initialise; `seed=None` draws from torch's global generator."""
-        modules = build_modules(self.plan, seed, initialized=initialized)
-        components = ComponentContainer()
-        for node in self.plan.nodes:
-            components.register_component(node.name, node.component(modules[node.name]))
+        base = base_seed(seed)
+        modules = build_modules(self.plan, base, initialized=initialized)
+        components = ComponentContainer(as_components(self.plan, modules, base))
         kind = StatefulActorCritic if any(node.measure.state for node in self.plan.nodes) else ActorCritic
         return kind(self.plan, components, self.observations, self.actions, config)
 

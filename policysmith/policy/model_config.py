@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from policysmith.config.experiment import decode_experiment
 from policysmith.config.load import load
-from policysmith.errors import ConfigError, Problem
+from policysmith.errors import ConfigError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import build_policy
 from policysmith.policy.model_config_checks import problems_of
@@ -170,12 +170,12 @@ def _lstm(c: ModelConfig) -> dict[str, Any]:
 
 def _attention(c: ModelConfig) -> dict[str, Any]:
     name = {"mqn": "mqa", "pyr": "pyramid"}.get(c.attention_type, c.attention_type)
-    own = {
+    own: dict[str, dict[str, Any]] = {
         "gqa": {"kv_heads": c.n_groups},
         "latent_queries": {"n_latents": c.n_latents or 16},
         "pyramid": {"bias": True},  # as the original has it
-    }.get(name, {})
-    return {"type": name, "heads": c.n_heads, "dropout": c.dropout, **own}
+    }
+    return {"type": name, "heads": c.n_heads, "dropout": c.dropout, **own.get(name, {})}
 
 
 def _feedforward(c: ModelConfig) -> dict[str, Any]:

@@ -82,10 +82,13 @@ def _built(space: Any, key: str | int) -> gym.Space[Any]:
 def _bound(name: str, value: Any, shape: list[int], dtype: np.dtype[Any]) -> np.ndarray:
     """The bound as an array of the space's shape; `ConfigError` where it has none of that shape or does not fit."""
     try:
-        array = np.broadcast_to(np.asarray(value, dtype=np.float64 if dtype.kind == "f" else object), tuple(shape))
-        plain = array.astype(dtype)
-    except (TypeError, ValueError, OverflowError) as error:
+        array = np.broadcast_to(np.asarray(value, dtype=np.float64), tuple(shape))
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{name} must be a number or nested lists of shape {shape}: {error}") from None
-    if dtype.kind != "f" and not np.all(array == plain):
+    if dtype.kind == "f":
+        return array.astype(dtype)
+    limits = np.iinfo(dtype)
+    if not np.all((array >= limits.min) & (array <= limits.max) & (array == np.floor(array))):
         raise ConfigError(f"{name} has values that {dtype} does not hold, found {value}")
-    return plain
+    # Not through float64, which does not hold the greatest integers of 64 bits.
+    return np.broadcast_to(np.asarray(value, dtype=object), tuple(shape)).astype(dtype)

@@ -47,7 +47,7 @@ class StatefulActorCritic(ActorCritic):
         """The state of `batch` rows before their first step, on the policy's device."""
         state: State = {}
         for name in self._memories:
-            initial = self.components[name].module.initial_state(batch)
+            initial = self.components[name].initial_state(batch)
             state.update((f"{name}/{key}", tensor) for key, tensor in initial.items())
         return state
 

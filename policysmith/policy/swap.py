@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from policysmith.config.options import failures
 from policysmith.errors import WiringError, did_you_mean
-from policysmith.graph.assemble import build_modules
+from policysmith.graph.assemble import as_components, base_seed, build_modules
 from policysmith.graph.component import Component, read_key, write_key
-from policysmith.graph.memory import has_memory
-from policysmith.graph.plan import NodePlan, Plan, make_plan
+from policysmith.graph.plan import NodePlan, Plan, WrapperError, make_plan
 from policysmith.graph.resize import keep_overlap
 from policysmith.graph.spec import ComponentSpec, decode_components
 from policysmith.registry import PartSpec, Registry, default_registry
@@ -163,32 +162,37 @@ def prepare_swap(
         raise WiringError("\n".join(problems))
     _check_role(plan.node(name), planned.node(name))
     rebuilt = _rebuilt(plan, planned, name, resize)
-    made = build_modules(replace(planned, nodes=tuple(n for n in planned.nodes if n.name in rebuilt)), seed)
+    part, base = replace(planned, nodes=tuple(n for n in planned.nodes if n.name in rebuilt)), base_seed(seed)
+    made = build_modules(part, base)
     anchor = next(itertools.chain(components[name].parameters(), components.parameters()), None)
-    after: dict[str, nn.Module] = {}
-    for other in rebuilt:
-        module = made[other]
-        if anchor is not None:
+    if anchor is not None:
+        for module in made.values():
             module.to(device=anchor.device, dtype=anchor.dtype if anchor.is_floating_point() else None)
+    after = as_components(part, made, base)
+    for other, component in after.items():
         if keep_weights or other != name:
-            keep_overlap(module, getattr(components[other], "module", components[other]))
-        after[other] = planned.node(other).component(module).train(components[other].training)
+            keep_overlap(component, components[other])
+        component.train(components.training)  # not a component's own flag: one that is frozen never trains
     described = {**config, "model": _model(config, changed)}
-    return Swap(tuple(rebuilt), {n: components[n] for n in rebuilt}, after, (plan, planned), (dict(config), described))
+    before = {n: components[n] for n in rebuilt}
+    return Swap(tuple(rebuilt), before, dict(after), (plan, planned), (dict(config), described))
 
 
 def _of_module(
     plan: Plan, components: Mapping[str, nn.Module], config: Mapping[str, Any], node: NodePlan, new: nn.Module
 ) -> Swap:
     """A module made elsewhere: what it gives is tried out on two rows, in evaluation mode and without gradient."""
-    if has_memory(getattr(new, "module", new)) is not bool(node.measure.state):
+    try:
+        component = new if isinstance(new, Component) else node.component(new)
+    except WrapperError as error:
+        raise WiringError(f"{node.name}: {error}") from error
+    if bool(component.initial_state(1)) is not bool(node.measure.state):
         raise WiringError(f"{node.name}: what remembers and what does not can't stand for each other in a live policy")
-    component = new if isinstance(new, Component) else node.component(new)
     problems = _key_problems(component, node)
     problems = problems or _probe_problems(component, node)
     if problems:
         raise WiringError("\n".join(f"{node.name}: {problem}" for problem in problems))
-    component.train(components[node.name].training)
+    component.train(components.training)  # type: ignore[attr-defined]
     before: dict[str, nn.Module] = {node.name: components[node.name]}
     described = {**config, "replaced": sorted({*config.get("replaced", ()), node.name})}
     return Swap((node.name,), before, {node.name: component}, (plan, plan), (dict(config), described))
@@ -245,16 +249,16 @@ def _specs(config: Mapping[str, Any], registry: Registry) -> dict[str, Component
 
 
 def _spec(old: ComponentSpec, new: Any, registry: Registry) -> ComponentSpec:
-    """The new component's spec: keys stay unless stated, and stated ones must be the same."""
+    """The new component's spec: keys and wrappers stay unless stated, and stated keys must be the same."""
     if isinstance(new, PartSpec):
         return replace(old, part=new, use=None, init=None)
     if isinstance(new, str):
         new = {"type": new}
     if not isinstance(new, Mapping):
         raise WiringError(f"{old.name}: expected a module, a type, or a mapping with 'type', found {new!r}")
-    keys = {key: value for key, value in old.encode().items() if key in KEYS}
+    kept = {key: value for key, value in old.encode().items() if key in (*KEYS, "wrappers")}
     try:
-        spec = decode_components({old.name: {**keys, **new}}, registry).components[old.name]
+        spec = decode_components({old.name: {**kept, **new}}, registry).components[old.name]
     except ValidationError as error:
         raise WiringError(
             "\n".join(f"{'.'.join(map(str, place))}: {message}" for place, message in failures(error))

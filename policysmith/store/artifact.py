@@ -199,8 +199,9 @@ def _unique(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _planned_state(plan: Plan) -> dict[str, Tensor]:
     """The state that a build of the plan would have, on the meta device."""
     with torch.device("meta"):
-        modules = {node.name: node.part.build(**node.context) for node in plan.nodes if node.spec.use is None}
-    states = {name: module.state_dict(keep_vars=True) for name, module in modules.items()}
+        own = [node for node in plan.nodes if node.spec.use is None]
+        components = {node.name: node.component(node.part.build(**node.context)) for node in own}
+    states = {name: component.state_dict(keep_vars=True) for name, component in components.items()}
     return {
         f"components.{node.name}.{name}": tensor
         for node in plan.nodes

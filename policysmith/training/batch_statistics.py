@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from policysmith.graph.view import bare
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
 
@@ -20,7 +21,7 @@ __all__ = ["hold_statistics", "refresh_statistics"]
 
 def batch_norms(policy: ActorCritic) -> list[nn.Module]:
     """Every batch normalisation of the policy."""
-    roots = [getattr(component, "module", component) for component in policy.components.values()]
+    roots = [bare(component) for component in policy.components.values()]
     return [module for root in roots for module in root.modules() if isinstance(module, _BatchNorm)]
 
 

@@ -106,7 +106,7 @@ class Games:
         agent = game.agent_selection
         seen = game.observe(agent)
         self.movers[table] = self._agents.index(agent)
-        self._boards[table] = np.moveaxis(seen[ROOT], -1, 0) if self._planes else seen[ROOT]
+        self._boards[table] = seen[ROOT].transpose(2, 0, 1) if self._planes else seen[ROOT]
         self._masks[table] = seen[MASK]
 
     def _refuse_illegal(self, table: int, action: Any) -> None:
@@ -181,5 +181,5 @@ def _spaces(name: str, game: Any) -> tuple[spaces.Dict, spaces.Discrete]:
 def _planes_first(board: spaces.Box) -> spaces.Box:
     if len(board.shape) != 3:
         return board
-    low, high = (np.moveaxis(bound, -1, 0) for bound in (board.low, board.high))
+    low, high = (bound.transpose(2, 0, 1) for bound in (board.low, board.high))
     return spaces.Box(low, high, dtype=board.dtype.type)

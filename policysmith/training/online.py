@@ -24,6 +24,7 @@ from policysmith.training.optimizer import Adam
 from policysmith.training.rollout import Collector, Episode, Gatherer, MemoryCollector, Rollout
 from policysmith.training.schedules import Schedule, schedule
 from policysmith.training.value_objectives import Objective, value_objective
+from policysmith.wrappers import attach_all, metrics_of
 
 __all__ = ["PPO", "Report"]
 
@@ -126,7 +127,9 @@ class PPO:
             rollout = collector.collect(self.rollout_steps)
             policy.train()
             hold_statistics(policy)
-            scalars = self.update(policy, optimizer, rollout, progress)
+            with attach_all(policy.components.values(), optimizer):  # anew each time: a component may be swapped
+                scalars = self.update(policy, optimizer, rollout, progress)
+            scalars |= metrics_of(policy.components)
             iteration += 1
             _take_statistics(policy, rollout)
             if watch(Report(collector.step, iteration, rollout.episodes, scalars)):

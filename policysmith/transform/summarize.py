@@ -52,7 +52,7 @@ def _node(node: NodePlan) -> dict[str, Any]:
         "shape": outputs[0]["shape"] if single else [o["shape"] for o in outputs],
         "dtype": outputs[0]["dtype"] if single else [o["dtype"] for o in outputs],
         "parameters": measure.parameters,
-        "trainable": 0 if node.spec.freeze else measure.parameters,
+        "trainable": node.trainable,
         "buffers": measure.buffers,
         "flops": measure.flops,
         "role": node.role,

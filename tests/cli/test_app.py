@@ -15,12 +15,31 @@ ROOT = Path(__file__).parents[2]
 GLOBAL = ["--plugin", "--debug"]
 SURFACE = {
     "train": ["CONFIG", "OVERRIDE", "--output", "--seed", "--resume", "--quiet", *GLOBAL],
-    "eval": ["ARTIFACT", "--episodes", "--deterministic/--sampled", "--seed", "--video", "--json", *GLOBAL],
+    "eval": [
+        "ARTIFACT",
+        "--episodes/--games",
+        "--deterministic/--sampled",
+        "--seed",
+        "--video",
+        "--opponent",
+        "--json",
+        *GLOBAL,
+    ],
     "show": ["CONFIG", "OVERRIDE", "--diagram", "--output", "--json", "--code", "--batch", *GLOBAL],
     "check": ["CONFIG", "OVERRIDE", "--json", *GLOBAL],
     "list": ["PATTERN", "--slot", "--json", *GLOBAL],
     "new": ["FILE", "--env", "--force", *GLOBAL],
-    "import": ["DIALECT", "FILE", "--output", "--board-size", "--input-channels", "--resize-input", *GLOBAL],
+    "import": [
+        "DIALECT",
+        "FILE",
+        "--output",
+        "--board-size",
+        "--input-channels",
+        "--resize-input",
+        "--config",
+        "--unmasked",
+        *GLOBAL,
+    ],
     "swap": ["ARTIFACT", "NAME=NEW", "--output", "--keep-weights", "--resize", "--seed", *GLOBAL],
     "schema": ["--output", *GLOBAL],
 }

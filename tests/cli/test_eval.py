@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+import policysmith
 from policysmith.errors import CheckpointError
 from policysmith.training.evaluation import EvaluationResult
+from policysmith.training.match import MatchResult
 
 
 @pytest.fixture
@@ -25,12 +27,15 @@ def calls(monkeypatch):
 def test_mean_and_deviation_are_printed(run, calls):
     result = run("eval", "run")
     assert (result.exit_code, result.stdout) == (0, "return    2.00 ± 0.82 over 3 episodes\n")
-    assert calls == [(Path("run"), {"episodes": None, "deterministic": None, "seed": None, "video": None})]
+    assert calls == [
+        (Path("run"), {"episodes": None, "deterministic": None, "seed": None, "video": None, "opponent": None})
+    ]
 
 
 def test_options_reach_the_api(run, calls):
-    result = run("eval", "run", "--episodes", 3, "--sampled", "--seed", 7, "--video", "a.mp4")
-    assert calls[0][1] == {"episodes": 3, "deterministic": False, "seed": 7, "video": Path("a.mp4")}
+    result = run("eval", "run", "--episodes", 3, "--sampled", "--seed", 7, "--video", "a.mp4", "--opponent", "runs/b")
+    options = {"episodes": 3, "deterministic": False, "seed": 7, "video": Path("a.mp4"), "opponent": "runs/b"}
+    assert calls[0][1] == options
     assert result.stdout.endswith("video     a.mp4\n")
     run("eval", "run", "--deterministic")
     assert calls[1][1]["deterministic"] is True
@@ -46,6 +51,42 @@ def test_json_knows_no_nan(run, monkeypatch):
     monkeypatch.setattr("policysmith.api.evaluate", lambda *_, **__: EvaluationResult((float("inf"),), (1,)))
     with pytest.warns(RuntimeWarning):
         assert json.loads(run("eval", "run", "--json").stdout) == {"mean": None, "std": None, "episodes": 1}
+
+
+@pytest.fixture
+def match(monkeypatch):
+    """Twelve games: nine won, one drawn, two lost, both of them in the second seat."""
+    returns = (1.0,) * 9 + (0.0, -1.0, -1.0)
+    result = MatchResult(returns, (9,) * 12, (0, 1) * 4 + (0, 0, 1, 1), ("black", "white"), "runs/b")
+    monkeypatch.setattr("policysmith.api.evaluate", lambda *_, **__: result)
+
+
+def test_a_match_is_told_by_its_score_and_by_seat(run, match):
+    assert run("eval", "run", "--opponent", "runs/b", "--games", 12).stdout == (
+        "score     79.2% of 12 games against runs/b (95 % interval 50.9% to 93.3%)\n"
+        "black     5 won, 1 drawn, 0 lost\n"
+        "white     4 won, 0 drawn, 2 lost\n"
+    )
+
+
+def test_a_match_as_json(run, match):
+    data = json.loads(run("eval", "run", "--json").stdout)
+    assert (data["opponent"], data["score"], data["episodes"]) == ("runs/b", pytest.approx(9.5 / 12), 12)
+    assert data["interval"] == pytest.approx([0.509, 0.933], abs=1e-3)
+    assert data["seats"]["white"] == {"wins": 4, "draws": 0, "losses": 2}
+
+
+def test_a_stored_policy_plays_a_random_player_and_another_policy(run, tmp_path):
+    pytest.importorskip("pettingzoo")
+    config = {"environment": {"id": "tictactoe_v3"}, "model": {"type": "mlp", "hidden": [8]}}
+    for seed, name in enumerate("ab"):
+        policysmith.save(policysmith.build(config, seed=seed), name)
+    for opponent in ("random", "b"):
+        lines = run("eval", "a", "--opponent", opponent, "--games", 10).stdout.splitlines()
+        assert f"of 10 games against {opponent} (95 % interval" in lines[0]
+        assert [line.split()[0] for line in lines] == ["score", "player_1", "player_2"]
+    result = run("eval", "a", "--opponent", "c")
+    assert result.exit_code == 1 and "c" in result.stderr
 
 
 def test_what_is_no_artifact_is_named(run, monkeypatch):

@@ -1,13 +1,17 @@
 """`policysmith import`: from another system's checkpoint to an artifact, or a sentence on why not."""
 
+import dataclasses
+import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
 
 import policysmith
-from policysmith import importers
+from policysmith import ModelConfig, importers
 from policysmith.importers import DIALECTS, Imported, find_importer
+from tests.reference.original_transformer import OriginalTransformer
 from tests.reference.res_tower import ResTower
 from tests.reference.se_resnet import SEResNet
 
@@ -61,6 +65,39 @@ def test_options_reach_the_importer(run, tmp_path):
     assert policy.observations.space.shape == (7, 4, 6) and policy.actions.space.n == 4 * 6 * 7
 
 
+@pytest.fixture
+def transformer():
+    """A policy of the original transformer factory, and its flat configuration."""
+    options = {f.name: f.default for f in dataclasses.fields(ModelConfig) if f.name not in ("causal", "decoder_input")}
+    sizes = {"n_features": 3, "window_size": 7, "embedding_dim": 8, "n_heads": 2, "feature_extractor_dim": 4}
+    config = {**options, **sizes, "n_decoder_layers": 1, "architecture": "decoder_only", "attention_type": "pyr"}
+    return OriginalTransformer(config).eval(), config
+
+
+def test_a_transformer_of_the_original_factory_becomes_an_artifact(run, transformer):
+    model, config = transformer
+    torch.save({"model_state_dict": model.state_dict(), "epoch": 3, "model_config": config}, "old.pt")
+    result = run("import", "model-config", "old.pt", "--output", "runs/new")
+    assert (result.exit_code, result.stderr) == (0, "")
+    x = torch.randn(5, 7, 3)
+    for mine, theirs in zip(policysmith.load("runs/new")(x), model(x), strict=True):
+        torch.testing.assert_close(mine, theirs.view_as(mine), rtol=0, atol=1e-5)
+    assert "extractor sequence_extractor, stack transformer_stack, pooling sequence_pool" in result.stdout
+    assert "ignored its mask" in result.stdout and "left behind: epoch" in result.stdout
+    assert run("show", "runs/new").exit_code == 0
+
+
+def test_its_configuration_may_lie_in_a_file_and_its_mask_may_stay_ignored(run, transformer):
+    model, config = transformer
+    torch.save(model.state_dict(), "old.pt")
+    refused = run("import", "model-config", "old.pt", "--output", "new")
+    assert refused.exit_code == 1 and "give the configuration with --config" in refused.stderr
+    Path("old.json").write_text(json.dumps(config))
+    result = run("import", "model-config", "old.pt", "--output", "new", "--config", "old.json", "--unmasked")
+    assert result.exit_code == 0 and "as in the original, which ignored its mask" in result.stdout
+    assert policysmith.load("new").config["model"]["components"]["stack"]["causal"] is False
+
+
 def test_every_problem_of_a_checkpoint_is_told_and_nothing_is_written(run, tower, tmp_path):
     state = tower.state_dict()
     state["stem.wieght"] = state.pop("stem.weight")
@@ -104,7 +141,10 @@ def test_a_directory_of_something_else_is_refused(run, tower, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("kesei", "old.pt", "--output", "new"), "unknown dialect 'kesei' (did you mean 'keisei'?); there are: keisei"),
+        (
+            ("kesei", "old.pt", "--output", "new"),
+            "unknown dialect 'kesei' (did you mean 'keisei'?); there are: keisei, ",
+        ),
         (("keisei", "old.pt"), "--output"),
         (("keisei",), "FILE"),
         (("keisei", "old.pt", "--output", "new", "--board-size", "9"), "'9' is no size of a board"),

@@ -72,6 +72,12 @@ def test_presets_with_what_they_say_of_themselves(run):
     assert any(line.split()[:2] == ["cartpole", "CartPole-v1:"] for line in lines)
 
 
+def test_profiles_with_what_they_say_of_themselves(run):
+    lines = run("list", "profiles").stdout.splitlines()
+    assert lines[0] == "profiles"
+    assert [line.split()[0] for line in lines[1:] if not line.startswith("   ")] == api.profiles()
+
+
 def test_json_of_types_and_presets(run):
     types = json.loads(run("list", "gelu", "--json").stdout)["types"]
     assert [(t["slot"], t["name"], list(t["options"])) for t in types] == [("activation", "gelu", ["approximate"])]

@@ -38,6 +38,34 @@ def test_json_is_the_description(run):
     assert json.loads(run("show", "cartpole", "--json").stdout) == api.describe("cartpole")
 
 
+def test_a_batch_has_a_line_of_its_own(run):
+    one, many = run("show", "board/large").stdout, run("show", "board/large", "--batch", "256").stdout
+    assert "26,923,631" in one and "parameters 102.7 MiB" in one and "buffers" in one and "activations" in one
+    assert "rows" not in one
+    assert "256 rows: 985.4 GFLOP · activations 4.1 GiB" in many
+    assert json.loads(run("show", "cartpole", "--json", "--batch", "8").stdout) == api.describe("cartpole", batch=8)
+
+
+def test_the_batch_of_an_artifact(run, artifact):
+    assert "8 rows: 1.4 kFLOP" in run("show", artifact, "--batch", "8").stdout
+
+
+@pytest.mark.parametrize("words", [["--batch", "0"], ["--batch", "8", "--code"], ["--batch", "8", "--diagram", "svg"]])
+def test_a_batch_that_means_nothing_is_refused(run, words):
+    result = run("show", "cartpole", *words)
+    assert result.exit_code == 2
+    assert "--batch" in result.stderr
+
+
+def test_a_profile_can_be_laid_over(run):
+    assert run("show", "cartpole", "+fast-inference").exit_code == 0
+    code = run("show", "cartpole", "+fast-inference", "execution.compile=false", "--code").stdout
+    assert code.startswith("# amp: auto, compile: false; chosen: {}\n")
+    result = run("show", "cartpole", "+fast-inferense")
+    assert result.exit_code == 1
+    assert "(did you mean 'fast-inference'?)" in result.stderr
+
+
 def test_an_artifact_is_shown_too(run, artifact):
     assert json.loads(run("show", artifact, "--json").stdout)["totals"]["parameters"] == 107
 

@@ -97,7 +97,10 @@ def test_overrides_apply_in_their_order():
         ("~modl.type", "modl.type: there is no 'modl' in the top level (did you mean 'model'?)"),
         ("model.new[0]=1", "model.new.0: there is no list to which index 0 could belong"),
         ("~model.type=1", "a removal takes no value; write '~a.b' to remove and 'a.b=value' to set"),
-        ("defaults=[x]", "defaults are read before overrides; lay a file over with '+name', or override the value itself"),
+        (
+            "defaults=[x]",
+            "defaults are read before overrides; lay a file over with '+name', or set the value itself",
+        ),
         ("=1", "'' is not a path; write keys with dots and indices in brackets, as in 'a.b[0]'"),
         ("a..b=1", "'a..b' is not a path; write keys with dots and indices in brackets, as in 'a.b[0]'"),
         (".a=1", "'.a' is not a path; write keys with dots and indices in brackets, as in 'a.b[0]'"),

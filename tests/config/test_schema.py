@@ -333,11 +333,12 @@ def test_the_surface_is_frozen(schema):
             "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "template",
         ],
         "observation": ["exclude", "normalize", "scale", "template"],
+        "self_play": ["past_share", "pool", "random_share", "snapshot_every", "template"],
         "spaces": ["action", "observation", "template"],
     }  # fmt: skip
     assert sorted(sections) == [
         "defaults", "environment", "evaluation", "execution", "format", "model", "name", "observation", "seed",
-        "spaces", "template", "templates", "training",
+        "self_play", "spaces", "template", "templates", "training",
     ]  # fmt: skip
 
 

@@ -146,9 +146,11 @@ def test_dropout_drops_weights_and_keeps_their_mean():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("T", [1, 3])
-def test_the_result_has_the_queries_type_also_with_a_bias_of_another(dtype, T):
+@pytest.mark.parametrize("other", [torch.float32, torch.float64])
+def test_the_result_has_the_queries_type_also_with_a_bias_of_another(dtype, other, T):
     q, k, v = tensors(T=T, G=2, dtype=dtype)
-    assert attend(q, k, v, masks(T, 5), torch.zeros(H, T, 5)).dtype == dtype
+    for mask in (None, masks(T, 5)):
+        assert attend(q, k, v, mask, torch.zeros(H, T, 5, dtype=other)).dtype == dtype
 
 
 @pytest.mark.parametrize("T", [1, 3])

@@ -37,14 +37,19 @@ def test_values_and_gradients_equal_those_of_a_loop_over_groups(bias):
 
 
 def test_it_pays_only_where_it_was_measured_and_can_run():
-    (rows, weights) = grouped.MEASURED_FASTER["cpu", torch.float32]
-    weight = torch.zeros(16, 8)
-    assert grouped_pays(torch.zeros(rows, 8), weight)
-    assert not grouped_pays(torch.zeros(rows + 1, 8), weight)
-    assert not grouped_pays(torch.zeros(4, 8), torch.zeros(weights // 8 + 8, 8))
-    assert not grouped_pays(torch.zeros(4, 6), torch.zeros(16, 6))  # rows of 24 bytes
-    assert not grouped_pays(torch.zeros(4, 8), torch.zeros(14, 8))
+    rows, weights = grouped.MEASURED_FASTER["cpu", torch.float32]
+    layers = torch.zeros(16, 8), torch.zeros(8, 16)
+    heavy = torch.zeros(weights // 8 + 8, 8), layers[1]
+
+    def pays(num_rows, layers, groups=2, stacked=False):
+        return grouped_pays(torch.zeros(num_rows, 8, dtype=layers[0].dtype), layers, groups, stacked)
+
+    assert pays(2 * rows, layers)
+    assert not pays(2 * rows + 1, layers)
+    assert pays(2 * rows, heavy, stacked=True)
+    assert not pays(2 * rows, heavy)
+    assert not pays(4, (torch.zeros(12, 8), torch.zeros(8, 6)))  # a gated pair: rows of 24 bytes between its layers
     for dtype in (torch.float64, torch.bfloat16):
-        assert not grouped_pays(torch.zeros(4, 8, dtype=dtype), weight.to(dtype))
+        assert not pays(4, [layer.to(dtype) for layer in layers])
     with torch.autocast("cpu", torch.bfloat16):
-        assert not grouped_pays(torch.zeros(4, 8), weight)
+        assert not pays(4, layers)

@@ -228,7 +228,9 @@ def test_channels_last_is_how_convolutions_lie_and_what_they_read():
 
 def test_bytes_and_vectors_pass_a_channels_last_policy_unharmed():
     space = spaces.Dict(
-        chw=spaces.Box(0, 255, (3, 8, 8), "uint8"), hwc=spaces.Box(0, 255, (8, 8, 3), "uint8"), y=spaces.Box(-1, 1, (2,))
+        chw=spaces.Box(0, 255, (3, 8, 8), "uint8"),
+        hwc=spaces.Box(0, 255, (8, 8, 3), "uint8"),
+        y=spaces.Box(-1, 1, (2,)),
     )
     model = {
         "type": "graph",
@@ -337,7 +339,7 @@ def test_a_call_compiles_whole():
 
 
 def test_however_many_calls_and_policies_there_are_all_are_compiled():
-    """torch.compile gives up after eight versions of one piece of code, and the rest would run uncompiled in silence."""
+    """torch.compile gives up after eight versions of one piece of code; the rest would run uncompiled in silence."""
     graphs, obs = [], planes()
     for count in range(1, 13):
         with_backend(build(model=DENSE), recording_backend(graphs)).get_value(obs)
@@ -539,8 +541,9 @@ def test_a_policy_with_memory_acts_and_learns_by_the_same_settings(memory, mode)
     obs, stepped = torch.randn(2, 4, 64), []
     state, plain_state = policy.init_state(2), plain.init_state(2)
     for t in range(4):
-        action, log_prob, value, state = policy.act(obs[:, t], state, deterministic=True)
-        _, expected, _, plain_state = plain.act(obs[:, t], plain_state, deterministic=True)
+        with torch.no_grad():
+            action, log_prob, value, state = policy.act(obs[:, t], state, deterministic=True)
+            _, expected, _, plain_state = plain.act(obs[:, t], plain_state, deterministic=True)
         torch.testing.assert_close(log_prob, expected, **near)
         stepped.append((action, log_prob, value))
     for name, tensor in state.items():
@@ -552,7 +555,7 @@ def test_a_policy_with_memory_acts_and_learns_by_the_same_settings(memory, mode)
     torch.testing.assert_close(value, values, **near)
 
 
-@pytest.mark.parametrize("mode", ["amp", "channels_last", "all"])
+@pytest.mark.parametrize("mode", ["amp", "channels_last", "compiled"])
 def test_training_runs_and_goes_on_by_the_settings(mode, tmp_path):
     config = {
         "environment": {"id": "policysmith/Board-v0", "num_envs": 2},

@@ -140,9 +140,7 @@ def test_every_configuration_builds_acts_trains_and_is_stored(name, tmp_path):
 
 
 def test_the_configuration_that_the_seed_confirms_works():
-    policy = create_model(
-        ModelConfig(architecture="encoder_only", attention_type="mla", n_features=12, window_size=20)
-    )
+    policy = create_model(ModelConfig(architecture="encoder_only", attention_type="mla", n_features=12, window_size=20))
     logits, value = policy(torch.randn(5, 20, 12))
     assert logits.shape == (5, 3) and value.shape == (5,)
     attention = policy.components["stack"].module.core.encoder_blocks[0].attention
@@ -175,7 +173,7 @@ def test_a_mapping_with_its_names_is_the_same():
         torch.manual_seed(0)
         two = create_model(small())
         assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    with pytest.raises(ConfigError, match="attention_typ: unknown option of 'ModelConfig' .did you mean 'attention_type'"):
+    with pytest.raises(ConfigError, match=r"unknown option of 'ModelConfig' \(did you mean 'attention_type'\?\)"):
         create_model({**SMALL, "attention_typ": "mha"})
     with pytest.raises(ConfigError, match="model_type: required option of 'create_model' is missing"):
         create_model({"nonsense": 1})
@@ -186,9 +184,7 @@ def test_the_nested_configuration_builds_the_same_model_by_itself():
     torch.manual_seed(0)
     flat = create_model(config)
     torch.manual_seed(0)
-    nested = policysmith.build(
-        {"seed": None, "model": config.model}, config.observation_space, config.action_space
-    )
+    nested = policysmith.build({"seed": None, "model": config.model}, config.observation_space, config.action_space)
     assert flat.state_dict().keys() == nested.state_dict().keys()
     assert flat.plan.parameter_count == nested.plan.parameter_count
 
@@ -224,8 +220,16 @@ def test_configurations_compare_copy_and_come_back_from_a_dictionary():
             "2 plays no part with architecture: decoder_only; it belongs to encoder_only or encoder_decoder",
         ),
         ({"decoder_input": "shifted"}, "decoder_input", "'shifted' plays no part with architecture: encoder_only"),
-        ({"lstm_hidden_dim": 8}, "lstm_hidden_dim", "8 plays no part with core_model_type: transformer; it belongs to l"),
-        ({"core_model_type": "lstm", "n_heads": 4}, "n_heads", "4 plays no part with core_model_type: lstm; it belongs"),
+        (
+            {"lstm_hidden_dim": 8},
+            "lstm_hidden_dim",
+            "8 plays no part with core_model_type: transformer; it belongs to l",
+        ),
+        (
+            {"core_model_type": "lstm", "n_heads": 4},
+            "n_heads",
+            "4 plays no part with core_model_type: lstm; it belongs",
+        ),
         ({"head_n_layers": 0, "head_dropout": 0.5}, "head_dropout", "0.5 plays no part with head_n_layers: 0"),
         ({"architecture": "moe"}, "architecture", "'moe' is no architecture: use ffn_type: moe"),
         ({"architecture": "encoder"}, "architecture", "unknown value 'encoder' (did you mean 'encoder_only'?)"),
@@ -237,14 +241,30 @@ def test_configurations_compare_copy_and_come_back_from_a_dictionary():
         ({"n_heads": True}, "n_heads", "expected an integer, found true"),
         ({"temperature": 0}, "temperature", "must be > 0, found 0"),
         ({"embedding_dim": 100}, "embedding_dim", "100 is not a multiple of n_heads=8"),
-        ({"attention_type": "gqa"}, "n_groups", "gqa needs the number of heads of keys and values, a divisor of n_head"),
+        (
+            {"attention_type": "gqa"},
+            "n_groups",
+            "gqa needs the number of heads of keys and values, a divisor of n_head",
+        ),
         ({"attention_type": "gqa", "n_groups": 3}, "n_groups", "n_heads=8 is not a multiple of n_groups=3"),
         ({"ffn_type": "moe"}, "n_experts", "ffn_type: moe needs it"),
         ({"ffn_type": "moe", "n_experts": 2, "top_k": 3}, "top_k", "3 of n_experts=2 cannot be chosen"),
-        ({"architecture": "decoder_only", "causal": False}, "causal", "decoder_only is causal self-attention; use arch"),
-        ({"attention_type": "latent_queries"}, "causal", "latent_queries lets every step see the whole window; it need"),
+        (
+            {"architecture": "decoder_only", "causal": False},
+            "causal",
+            "decoder_only is causal self-attention; use arch",
+        ),
+        (
+            {"attention_type": "latent_queries"},
+            "causal",
+            "latent_queries lets every step see the whole window; it need",
+        ),
         ({"norm_type": "instance_norm"}, "causal", "norm_type: instance_norm averages over the whole window; it needs"),
-        ({"use_instance_norm": True}, "causal", "use_instance_norm averages over the whole window; it needs causal=Fal"),
+        (
+            {"use_instance_norm": True},
+            "causal",
+            "use_instance_norm averages over the whole window; it needs causal=Fal",
+        ),
         (
             {"use_instance_norm": True, "use_layer_norm": True, "causal": False},
             "use_instance_norm",

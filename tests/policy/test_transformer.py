@@ -188,7 +188,7 @@ def test_temperature_divides_the_logits_alike_in_acting_and_evaluating():
     torch.testing.assert_close(cold.evaluate_actions(obs, chosen)[0], log_prob)
     expected = torch.log_softmax(2 * plain(obs)[0], -1).gather(1, chosen.unsqueeze(1)).squeeze(1)
     torch.testing.assert_close(log_prob, expected)
-    with pytest.raises(ConfigError, match="temperature=0.5 is for logits; a Box has initial_std"):
+    with pytest.raises(ConfigError, match=r"temperature=0\.5 is for logits; a Box has initial_std"):
         build(actions=spaces.Box(-1, 1, (2,)), temperature=0.5)
 
 

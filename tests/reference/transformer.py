@@ -89,7 +89,7 @@ def episodes(first_T: Tensor) -> list[slice]:
 
 
 def memory(module: TransformerMemory, x_BTF: Tensor, first_BT: Tensor) -> Tensor:
-    """Outputs (B, T, D) from the initial state: every episode by itself, as a sequence with a window, without caches."""
+    """Outputs (B, T, D) from the initial state: every episode by itself, a sequence with a window."""
     rows = []
     for x_TF, first_T in zip(x_BTF, first_BT, strict=True):
         pieces = []

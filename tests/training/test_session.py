@@ -74,7 +74,7 @@ def test_an_existing_policy_is_never_overwritten(cartpole_config, tmp_path):
 def test_a_place_that_cannot_be_written_is_found_out_before_training(cartpole_config, tmp_path, monkeypatch):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("years of work")
-    monkeypatch.setattr(session, "Collector", None)
+    monkeypatch.setattr(session, "make_vector", None)
     with pytest.raises(CheckpointError, match="full"):
         policysmith.train(cartpole_config, output=tmp_path / "full", progress=False)
     assert (tmp_path / "full" / "thesis.tex").read_text() == "years of work"

@@ -61,4 +61,4 @@ def test_the_diagram_frames_the_assembly():
     assert text.count("subgraph") == text.count("\n    end") + text.count("\n        end") == 2
     assert 'subgraph n1["stack<br/>transformer_stack' in text
     assert '["block × 2"]' in text and '("attention<br/>mla · heads 2")' in text
-    assert 'n0 -->|"6×4"| n1' in text
+    assert 'n0 -->|"6 × 4"| n1' in text

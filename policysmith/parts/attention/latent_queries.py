@@ -57,6 +57,6 @@ class LatentQueryAttention(nn.Module):
         raise ValueError("latent_queries mix the whole sequence, so they can't be the memory of an episode")
 
     def _gather(self, x: Tensor, timeline: Timeline, mask: Tensor | None) -> Tensor:
-        latents_BNF = self.latents.weight.expand(len(x), -1, -1)
+        latents_BNF = self.latents.weight.expand(x.shape[0], -1, -1)
         k = timeline.position.rotate(self.gather.keys(x), timeline)
         return self.gather.read(self.gather.queries(latents_BNF), k, self.gather.values(x), mask)

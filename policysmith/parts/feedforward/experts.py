@@ -33,7 +33,7 @@ class ExpertList(nn.ModuleList):
         counts = _counts(expert_P, len(self))
         used = [index for index, count in enumerate(counts) if count]
         plain = _plain([self[index] for index in used])
-        if plain is not None and grouped_pays(x_PD, cast(Tensor, plain[0].up.weight)):
+        if plain is not None and grouped_pays(x_PD, _weights(plain[0]), len(used), stacked=False):
             # Only the experts in use are stacked: the others get no gradient.
             group_P = torch.searchsorted(torch.tensor(used, device=x_PD.device), expert_P)
             return _apply_stacked(_stack(plain), plain[0], x_PD, group_P)
@@ -77,14 +77,13 @@ class FrozenExperts(nn.Module):
 
     def one(self, index: int, x_MD: Tensor) -> Tensor:
         """(M, D) → (M, D) by expert `index`."""
-        up_bias = None if self.up_bias is None else self.up_bias[index]
-        down_bias = None if self.down_bias is None else self.down_bias[index]
-        h = self.pattern.inner(F.linear(x_MD, self.up_weight[index], up_bias))
-        return F.linear(h, self.down_weight[index], down_bias)
+        up_bias, down_bias = (None if b is None else b.select(0, index) for b in (self.up_bias, self.down_bias))
+        h = self.pattern.inner(F.linear(x_MD, self.up_weight.select(0, index), up_bias))
+        return F.linear(h, self.down_weight.select(0, index), down_bias)
 
     def in_order(self, x_PD: Tensor, expert_P: Tensor) -> Tensor:
         """Rows sorted by expert, each through its own."""
-        if grouped_pays(x_PD, self.up_weight[0]):
+        if grouped_pays(x_PD, (self.up_weight, self.down_weight), len(self), stacked=True):
             stacks = (self.up_weight, self.up_bias, self.down_weight, self.down_bias)
             return _apply_stacked(stacks, self.pattern, x_PD, expert_P)
         pieces = x_PD.split(_counts(expert_P, len(self)))
@@ -111,6 +110,10 @@ def _plain(experts: Sequence[nn.Module]) -> list[TwoLayers] | None:
         if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in (expert, expert.up, expert.down)):
             return None
     return cast(list[TwoLayers], experts)
+
+
+def _weights(expert: TwoLayers) -> tuple[Tensor, Tensor]:
+    return cast(Tensor, expert.up.weight), cast(Tensor, expert.down.weight)
 
 
 def _stack(experts: Sequence[TwoLayers]) -> Stacks:

@@ -7,7 +7,7 @@ L layers; the state's tensors are (B, L, H).
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -28,7 +28,7 @@ LayerStates = tuple[Tensor, ...]
 Weights = tuple[Any, ...]  # tensors, and None for a bias that is not there
 
 
-class StackedMemory(nn.Module):
+class StackedMemory(nn.Module, ABC):
     """Abstract. A subclass names its state and its weights and says what one layer does, for a step and a sequence."""
 
     state_names: ClassVar[tuple[str, ...]]

@@ -1,6 +1,6 @@
 """Transformer blocks assembled from slots. B batch, T time of this call, S source tokens, D width.
 
-In: a stream (B, T, D) and the timeline that says what may be seen. Out: the next stream, and the attention's next cache.
+In: a stream (B, T, D) and the timeline that says what may be seen. Out: the next stream, and attention's next cache.
 """
 
 from __future__ import annotations

@@ -16,16 +16,16 @@ __all__ = ["refuse_mixing"]
 def refuse_mixing(parts: Mapping[str, PartLike], why: str) -> None:
     """Raise ValueError for a part, or one nested in its options, that lets a step see later ones.
 
-    `parts` maps slot → argument; `why` ends the sentence (`so it cannot be the memory of an episode`). Types say so by
-    `causal=False`; an attention type must say `causal=True`.
+    `parts` maps slot → argument; `why` ends the sentence (`which a causal transformer forbids`). Types say so by
+    `causal=False`; an attention type must say `causal=True`. One that reads a source is no matter of order: blocks
+    refuse it where it does not belong.
     """
     for slot, value in parts.items():
         spec = spec_of(slot, value)
         for path, inner in _nested(slot, spec) if spec is not None else ():
-            if not _keeps_order(inner.slot, inner.entry.traits):
+            if not _keeps_order(inner.slot, inner.entry.traits) and not inner.entry.traits.get("source"):
                 raise ValueError(
-                    f"{path}: {inner.type!r} lets a step see the whole sequence, {why}; "
-                    f"use {_alternatives(inner.slot)}"
+                    f"{path}: {inner.type!r} lets a step see the whole sequence, {why}; use {_alternatives(inner.slot)}"
                 )
 
 

@@ -10,7 +10,6 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from policysmith.ops.init import with_role
 from policysmith.ops.state import State, reset_state
 from policysmith.ops.timeline import Timeline, over_memory
 from policysmith.parts.mlp import Width
@@ -18,8 +17,17 @@ from policysmith.parts.norms import Norm
 from policysmith.parts.residual import Residual
 from policysmith.parts.transformer.causality import refuse_mixing
 from policysmith.parts.transformer.recipe import BlockRecipe
-from policysmith.parts.transformer.slots import Attention, Count, Dropout, Feedforward, Placement, Position, build_part
-from policysmith.registry import Infer, register
+from policysmith.parts.transformer.slots import (
+    Attention,
+    Count,
+    Dropout,
+    Feedforward,
+    Placement,
+    Position,
+    build_part,
+    projection,
+)
+from policysmith.registry import Infer, part, register
 
 __all__ = ["TransformerMemory", "gtrxl"]
 
@@ -58,9 +66,7 @@ class TransformerMemory(nn.Module):
         recipe = BlockRecipe(dim, attention, feedforward, norm, residual, placement, dropout, block_norm)
         refuse_mixing(recipe.slots, "and the later steps of an episode are not there yet when it acts")
         self.context = context
-        self.project = nn.Identity()
-        if dim != in_features:
-            self.project = with_role(nn.Linear(in_features, dim), "projection")
+        self.project = projection(in_features, dim)
         self.position = build_part("position", position, dim)
         self.blocks = recipe.encoder(layers)
         self.norm = recipe.final_norm(final_norm)
@@ -122,7 +128,7 @@ def gtrxl(
     `bias` starts the gates near the identity. Positions are by default rotary, where the paper has Transformer-XL's
     relative ones, and gradients pass into the cached steps of a chunk.
     """
-    residual = {"type": "gtrxl", "bias": bias}
+    residual = part("residual", {"type": "gtrxl", "bias": bias})
     return TransformerMemory(
         in_features, dim, layers, context, attention, feedforward, norm, position, residual, "pre", dropout, final_norm
     )

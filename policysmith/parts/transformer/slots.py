@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Lt
 from torch import nn
 
+from policysmith.ops.init import with_role
 from policysmith.parts.norms import sequence_norm
 from policysmith.registry import PartSpec, Slot, default_registry, part
 
 __all__ = [
-    "Attention", "Count", "Dropout", "Feedforward", "PartLike", "Placement", "Position", "build_part", "spec_of",
+    "Attention", "Count", "Dropout", "Feedforward", "PartLike", "Placement", "Position", "build_part",
+    "projection", "spec_of",
 ]  # fmt: skip
 
 Attention = Annotated[PartSpec | str, Slot("attention")]
@@ -45,6 +47,11 @@ def build_part(slot: str, value: PartLike, dim: int) -> nn.Module:
         return _build_class(slot, value, dim)
     built: nn.Module = part(slot, value).build(dim=dim)
     return built
+
+
+def projection(features: int, dim: int) -> nn.Module:
+    """A linear map of tokens to the width of a stack, where it is not theirs already."""
+    return nn.Identity() if features == dim else with_role(nn.Linear(features, dim), "projection")
 
 
 def _build_class(slot: str, kind: type[nn.Module], dim: int) -> nn.Module:

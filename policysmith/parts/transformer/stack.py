@@ -9,12 +9,11 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from policysmith.ops.init import with_role
 from policysmith.parts.mlp import Width
 from policysmith.parts.norms import Norm
 from policysmith.parts.residual import Residual
 from policysmith.parts.transformer.core import Architecture, DecoderInput, DynamicTransformerCore
-from policysmith.parts.transformer.slots import Attention, Count, Dropout, Feedforward, Placement, Position
+from policysmith.parts.transformer.slots import Attention, Count, Dropout, Feedforward, Placement, Position, projection
 from policysmith.registry import Infer, register
 
 __all__ = ["TransformerStack"]
@@ -58,7 +57,7 @@ class TransformerStack(nn.Module):
                 "beside the source goes with decoder_input: target"
             )
         dim = dim or features
-        self.project, self.project_target = _projection(features, dim), _projection((others or [dim])[0], dim)
+        self.project, self.project_target = projection(features, dim), projection((others or [dim])[0], dim)
         self.core = DynamicTransformerCore(
             dim, architecture, layers, decoder_layers, attention, feedforward, norm, position, residual, placement,
             dropout, causal, final_norm, block_norm, decoder_input, queries,
@@ -85,7 +84,3 @@ def _widths(event_shapes: tuple[tuple[int, ...], ...]) -> list[int]:
             "transformer_memory"
         )
     return [shape[-1] for shape in event_shapes if len(shape) == 2]
-
-
-def _projection(features: int, dim: int) -> nn.Module:
-    return nn.Identity() if features == dim else with_role(nn.Linear(features, dim), "projection")

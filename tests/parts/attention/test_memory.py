@@ -176,9 +176,10 @@ class Call(nn.Module):
         return y, done, cache
 
 
-def arguments(module: Call, length: int):
-    cache = {n: c + 0.3 for n, c in module.attention.initial_cache(2, CONTEXT).items()}
-    return tokens(2, length), torch.tensor([2, 7]), torch.tensor([[True] + [False] * (length - 1)] * 2), cache
+def arguments(module: Call, length: int, rows: int = 2):
+    cache = {n: c + 0.3 for n, c in module.attention.initial_cache(rows, CONTEXT).items()}
+    first = torch.tensor([[True] + [False] * (length - 1)] * rows)
+    return tokens(rows, length), torch.arange(rows) * 5 + 2, first, cache
 
 
 EACH = [(name, "rope", 1) for name in CASES if name == CASES[name].type]
@@ -197,11 +198,13 @@ def test_a_call_compiles_whole(type_, name, length):
 
 
 @one_of_each
-def test_a_call_exports(type_, name, length):
+def test_a_call_exports_for_batches_of_any_size(type_, name, length):
     call = Call(CASES[type_], name)
-    inputs = arguments(call, length)
-    exported = torch.export.export(call, inputs).module()
-    torch.testing.assert_close(exported(*inputs), call(*inputs), **TIGHT)
+    inputs, rows = arguments(call, length), {0: torch.export.Dim("rows", min=1, max=64)}
+    exported = torch.export.export(call, inputs, dynamic_shapes=(rows, rows, rows, dict.fromkeys(inputs[3], rows)))
+    for number in (1, 2, 5):
+        inputs = arguments(call, length, number)
+        torch.testing.assert_close(exported.module()(*inputs), call(*inputs), **TIGHT)
 
 
 @every_case

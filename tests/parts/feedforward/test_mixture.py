@@ -81,7 +81,7 @@ def test_any_number_of_choices_equals_the_loop_over_rows(implementation, top_k):
 @pytest.mark.parametrize("pays", [True, False])
 @every_expert
 def test_the_grouped_product_equals_the_loop_over_rows(pays, expert, monkeypatch):
-    limits = {("cpu", torch.float32): (512, 2**16)} if pays else {}
+    limits = {("cpu", torch.float32): grouped.Limits(10**9, 10**9)} if pays else {}
     monkeypatch.setattr(grouped, "MEASURED_FASTER", limits)
     moe = mixture(torch.float32, expert=expert, implementation="sorted")
     calls = []
@@ -103,13 +103,23 @@ def test_the_grouped_product_gives_idle_experts_no_gradient_and_spreads_no_nan()
         moe.router.gate.weight.zero_()[:3, :3] = 10 * torch.eye(3)
         moe.experts[1].up.weight.fill_(float("nan"))
     x = torch.eye(D)[[0, 1, 2, 0]].requires_grad_()
-    assert grouped.grouped_pays(x, moe.experts[0].up.weight)
+    layers = moe.experts[0].up.weight, moe.experts[0].down.weight
+    assert grouped.grouped_pays(x, layers, 3, stacked=False)
     y = moe(x)
     y.sum().backward()
     assert y.isnan().any(-1).tolist() == [False, True, False, False]
     assert x.grad.isnan().any(-1).tolist() == [False, True, False, False]
     assert moe.experts[3].up.weight.grad is None
     assert all(moe.experts[e].up.weight.grad.isfinite().all() for e in (0, 2))
+
+
+@pytest.mark.parametrize(("dim", "hidden"), [(6, 8), (8, 6), (7, 5)])
+@pytest.mark.parametrize("expert", ["mlp", "swiglu"])
+def test_widths_that_the_grouped_product_cannot_take_are_looped(dim, hidden, expert):
+    options = {"expert": {"type": expert, "hidden": hidden}, "implementation": "sorted"}
+    moe, x = mixture(torch.float32, dim=dim, **options), torch.randn(9, dim)
+    torch.testing.assert_close(moe(x), slow(moe, x))
+    torch.testing.assert_close(moe.frozen()(x), slow(moe, x))
 
 
 @pytest.mark.parametrize("spoil", ["hook", "swap", "prelu"])

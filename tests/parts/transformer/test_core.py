@@ -1,4 +1,4 @@
-"""Whole stacks: what each architecture lets an output see, where its decoder's tokens come from, and what is refused."""
+"""Whole stacks: what each architecture lets an output see, where a decoder's tokens come from, what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from policysmith.registry import default_registry, part
 
 B, T, D = 2, 6, 8
 TWO_HEADS = {"type": "mha", "heads": 2}
-CAUSAL_ATTENTIONS = [n for n in default_registry.names("attention") if default_registry.entry("attention", n).traits["causal"]]
+CAUSAL_ATTENTIONS = [
+    n for n in default_registry.names("attention") if default_registry.entry("attention", n).traits["causal"]
+]
 POSITIONS = default_registry.names("position")
 
 
@@ -153,8 +155,14 @@ def test_layers_are_counted_for_each_stack():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"decoder_layers": 2}, "decoder_layers=2 belongs to architecture: encoder_decoder, not to decoder_only; its num"),
-        ({"architecture": "encoder_only", "queries": 2}, "queries=2 belongs to architecture: encoder_decoder, not to enc"),
+        (
+            {"decoder_layers": 2},
+            "decoder_layers=2 belongs to architecture: encoder_decoder, not to decoder_only; its num",
+        ),
+        (
+            {"architecture": "encoder_only", "queries": 2},
+            "queries=2 belongs to architecture: encoder_decoder, not to enc",
+        ),
         ({"decoder_input": "shifted"}, "decoder_input='shifted' belongs to architecture: encoder_decoder"),
         (
             {"architecture": "encoder_decoder", "decoder_input": "target", "queries": 2},
@@ -162,8 +170,14 @@ def test_layers_are_counted_for_each_stack():
         ),
         ({"causal": False}, "causal=False: decoder_only is causal self-attention; use architecture: encoder_only"),
         ({"architecture": "encoder_decoder", "causal": True}, "causal=True: learned queries see the whole source"),
-        ({"attention": "latent_queries"}, "attention: 'latent_queries' lets a step see the whole sequence, which a caus"),
-        ({"norm": "instance"}, "norm: 'instance' lets a step see the whole sequence, which a causal transformer forbids"),
+        (
+            {"attention": "latent_queries"},
+            "attention: 'latent_queries' lets a step see the whole sequence, which a caus",
+        ),
+        (
+            {"norm": "instance"},
+            "norm: 'instance' lets a step see the whole sequence, which a causal transformer forbids",
+        ),
         ({"attention": "cross"}, "attention: 'cross' lets a step|attention 'cross' reads a source"),
         (
             {"architecture": "encoder_only", "causal": True, "feedforward": {"type": "moe", "router": "soft"}},
@@ -209,7 +223,11 @@ def test_the_component_takes_padding_as_numbers():
 @pytest.mark.parametrize(
     ("shapes", "options", "sentence"),
     [
-        (((5,),), {}, r"a window \(T, features\) is expected first, found \(5,\); for one step at a time use transform"),
+        (
+            ((5,),),
+            {},
+            r"a window \(T, features\) is expected first, found \(5,\); for one step at a time use transform",
+        ),
         (((T, 8), (4, 8)), {}, "2 sequences among the inputs, where 1 are expected: a target beside the source goes"),
         (
             ((T, 8),),

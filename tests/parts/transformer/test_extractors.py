@@ -75,7 +75,9 @@ def test_no_norm_lets_a_causal_step_see_ahead(kind, norm):
 @pytest.mark.parametrize("kind", KINDS)
 def test_instance_norm_over_time_is_refused_when_causal(kind):
     assert extractor(kind, norm="instance")(window()).shape == (B, T, E)
-    with pytest.raises(ValueError, match="norm: 'instance' lets a step see the whole sequence, which causal: true forb"):
+    with pytest.raises(
+        ValueError, match="norm: 'instance' lets a step see the whole sequence, which causal: true forb"
+    ):
         extractor(kind, causal=True, norm="instance")
 
 

@@ -1,4 +1,4 @@
-"""Transformer memories: acting is learning, nothing crosses an episode's beginning, and what can't remember is refused."""
+"""Transformer memories: acting is learning, nothing crosses an episode's beginning, what can't remember is refused."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_what_cannot_be_stateful_is_refused_by_name_and_reason(kind, options, se
 
 
 def test_cross_attention_is_refused_outside_decoders():
-    with pytest.raises(ValueError, match="'cross' (reads a source|lets a step)"):
+    with pytest.raises(ValueError, match=r"'cross' (reads a source|lets a step)"):
         TransformerMemory(8, attention="cross")
 
 

@@ -27,9 +27,7 @@ def test_last_is_the_last_step_and_mean_the_mean():
 def test_attention_weighs_steps_for_each_head_by_a_learned_score(heads):
     module = pool("attention", heads=heads)
     weights = (X @ module.score.weight.T).softmax(1)
-    parts = [
-        (weights[..., h : h + 1] * X[..., h * D // heads : (h + 1) * D // heads]).sum(1) for h in range(heads)
-    ]
+    parts = [(weights[..., h : h + 1] * X[..., h * D // heads : (h + 1) * D // heads]).sum(1) for h in range(heads)]
     torch.testing.assert_close(module(X), torch.cat(parts, -1))
 
 

@@ -1,0 +1,82 @@
+"""RegularizedModule: the size of a component's weights as a loss beside its outputs.
+
+In: a mapping. Out: the same one; in training mode `regularization_loss` is in it, or in its sink of auxiliary losses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from policysmith.registry import register
+from policysmith.wrappers.base import Inner, Wrapper, add_report
+
+__all__ = ["LOSS", "RegularizedModule"]
+
+LOSS = "regularization_loss"
+
+# The parameters that wrappers around the present call have taken on: a nested one leaves them out. It lives as long as
+# the outer call and is seen by what is called inside it alone, however deep it lies.
+_TAKEN: ContextVar[frozenset[int]] = ContextVar("taken", default=frozenset())
+
+
+@register("regularized", slot="wrapper")
+class RegularizedModule(Wrapper):
+    """Adds l2_scale · Σ p² + l1_scale · Σ |p| over the trainable parameters to `regularization_loss`, in training mode.
+
+    A plain mapping gets a scalar, a TensorDict the scalar expanded to its batch shape (so its mean is the loss); what
+    other modules have put there is added to. Inside a policy the loss goes to the sink (`return_aux=True`), and
+    trainers add it. Of nested regularisers the outermost decides: each parameter counts once, by its scales.
+    """
+
+    transparent = True
+
+    def __init__(
+        self, module: Inner, l2_scale: Annotated[float, Ge(0)] = 0.01, l1_scale: Annotated[float, Ge(0)] = 0.0
+    ) -> None:
+        super().__init__(module)
+        if min(l2_scale, l1_scale) < 0:
+            raise ValueError(f"l2_scale={l2_scale} and l1_scale={l1_scale} must be ≥ 0")
+        self.l2_scale, self.l1_scale = l2_scale, l1_scale
+
+    @property
+    def reports(self) -> tuple[str, ...]:  # type: ignore[override]
+        """This loss, and what is reported inside."""
+        return tuple(dict.fromkeys((*super().reports, LOSS)))
+
+    def forward(self, mapping: Any) -> Any:
+        """Call what stands inside, then add the loss."""
+        if not self.training:
+            return self.module(mapping)
+        taken = _TAKEN.get()
+        own = [p for p in self.parameters() if p.requires_grad and id(p) not in taken]
+        token = _TAKEN.set(taken.union(map(id, own)))
+        try:
+            result = self.module(mapping)
+        finally:
+            _TAKEN.reset(token)
+        if own or not taken:  # an outer one has taken all
+            add_report(mapping, result, LOSS, self.penalty(own))
+        return result
+
+    def penalty(self, parameters: Sequence[nn.Parameter] | None = None) -> Tensor:
+        """The loss of these parameters, or of all trainable ones: a scalar, differentiable."""
+        if parameters is None:
+            parameters = [p for p in self.parameters() if p.requires_grad]
+        loss = torch.zeros((), device=next(iter(self.parameters()), torch.empty(0)).device)
+        if self.l2_scale and parameters:
+            loss = loss + self.l2_scale * _norms(parameters, 2).square().sum()
+        if self.l1_scale and parameters:
+            loss = loss + self.l1_scale * _norms(parameters, 1).sum()
+        return loss
+
+
+def _norms(parameters: Sequence[Tensor], order: float) -> Tensor:
+    """The norm of each, in one kernel launch where torch has one."""
+    norms = torch._foreach_norm(list(parameters), order)
+    return torch.stack([norm.to(norms[0]) for norm in norms])
