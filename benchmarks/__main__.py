@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_micro, bench_moe, bench_ppo, bench_tower, bench_transformer
+from benchmarks import bench_micro, bench_moe, bench_ppo, bench_tower, bench_transformer, bench_wrappers
 from benchmarks.harness import Row, machine, table
 
 BENCHMARKS = {
@@ -30,6 +30,8 @@ BENCHMARKS = {
         bench_moe.moe_training,
         bench_moe.moe_acting,
         bench_moe.moe_grouped,
+        bench_wrappers.wrapped_training,
+        bench_wrappers.wrapped_acting,
         bench_ppo.ppo_cleanrl,
         bench_ppo.ppo_sb3,
     )

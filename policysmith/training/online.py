@@ -173,7 +173,7 @@ class PPO:
             "charts/learning_rate": optimizer.learning_rate,
             "charts/epochs": float(epochs),
             **self.value.scalars(edges, part.targets),
-            **{f"aux/{name}": float(term) for name, term in aux.items() if term.numel() == 1},
+            **{f"aux/{name}": term.item() for name, term in aux.items() if term.numel() == 1},
         }
 
     def batches(self, policy: ActorCritic, rollout: Rollout) -> RowBatches | SequenceBatches:

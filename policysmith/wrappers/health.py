@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from policysmith.graph.view import bare
+
 __all__ = ["Health", "effective_rank", "weight_matrices"]
 
 DEAD_BELOW = 1e-6
@@ -53,7 +55,7 @@ def weight_matrices(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name, parameter in child._parameters.items():
             if parameter is not None and parameter.dim() >= 2 and parameter.numel() and id(parameter) not in seen:
                 seen.add(id(parameter))
-                yield f"{prefix}.{name}".lstrip("."), _units(child, name, parameter)
+                yield f"{prefix}.{name}".lstrip("."), _units(bare(child), name, parameter)
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ In: a mapping. Out: the same one; in training mode `regularization_loss` is in i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Annotated, Any
 
@@ -22,7 +23,8 @@ LOSS = "regularization_loss"
 
 # The parameters that wrappers around the present call have taken on: a nested one leaves them out. It lives as long as
 # the outer call and is seen by what is called inside it alone, however deep it lies.
-_TAKEN: ContextVar[frozenset[int]] = ContextVar("taken", default=frozenset())
+_TAKEN: ContextVar[tuple[nn.Parameter, ...]] = ContextVar("taken", default=())
+_TAKEN_IN_TRACE: list[tuple[nn.Parameter, ...]] = []  # torch.compile, which traces one thread at a time, knows no such
 
 
 @register("regularized", slot="wrapper")
@@ -53,13 +55,11 @@ class RegularizedModule(Wrapper):
         """Call what stands inside, then add the loss."""
         if not self.training:
             return self.module(mapping)
-        taken = _TAKEN.get()
-        own = [p for p in self.parameters() if p.requires_grad and id(p) not in taken]
-        token = _TAKEN.set(taken.union(map(id, own)))
-        try:
+        taken = _taken()
+        known = {id(p) for p in taken}
+        own = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
+        with _taking((*taken, *own)):
             result = self.module(mapping)
-        finally:
-            _TAKEN.reset(token)
         if own or not taken:  # an outer one has taken all
             add_report(mapping, result, LOSS, self.penalty(own))
         return result
@@ -74,6 +74,26 @@ class RegularizedModule(Wrapper):
         if self.l1_scale and parameters:
             loss = loss + self.l1_scale * _norms(parameters, 1).sum()
         return loss
+
+
+def _taken() -> tuple[nn.Parameter, ...]:
+    if torch.compiler.is_compiling():
+        return _TAKEN_IN_TRACE[-1] if _TAKEN_IN_TRACE else ()
+    return _TAKEN.get()
+
+
+@contextmanager
+def _taking(parameters: tuple[nn.Parameter, ...]) -> Iterator[None]:
+    if torch.compiler.is_compiling():
+        _TAKEN_IN_TRACE.append(parameters)
+        yield
+        _TAKEN_IN_TRACE.pop()
+        return
+    token = _TAKEN.set(parameters)
+    try:
+        yield
+    finally:
+        _TAKEN.reset(token)
 
 
 def _norms(parameters: Sequence[Tensor], order: float) -> Tensor:

@@ -47,7 +47,9 @@ def test_valid_rows_hold_the_same_advantages_under_both_autoreset_modes(autorese
     done = np.array([[False], [False], [True]])
     expected = slow_advantages(rewards, values[:3], values[1:], terminated, done, 0.9, 0.8)
     for step in range(3):  # whole episodes come first in the rollout, so the last one seen may be cut
-        first = next(a.item() for o, a in zip(batch.leaves[0], batch.columns.advantage, strict=True) if round(o.item()) == step)
+        first = next(
+            a.item() for o, a in zip(batch.leaves[0], batch.columns.advantage, strict=True) if round(o.item()) == step
+        )
         assert first == pytest.approx(expected[step, 0], abs=1e-5)
     assert set(seen) == {0, 1, 2}, "the step that only resets is no row"
 

@@ -1,6 +1,7 @@
 """Small components of the kinds that wrappers stand around."""
 
 import copy
+import itertools
 import pickle
 
 import torch
@@ -50,7 +51,7 @@ class Constant(Component):
 
 def chain(*sizes, out_key="output"):
     """A perceptron as an adopted module."""
-    layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+    layers = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
     return TensorComponent(nn.Sequential(*layers), ["input"], [out_key])
 
 
