@@ -3,6 +3,8 @@
 `python examples/hot_swap.py` trains CartPole with two hidden units, then puts sixty-four in their place.
 """
 
+import torch
+
 import policysmith
 from policysmith.config.experiment import Environment
 from policysmith.training.environments import make_vector
@@ -15,6 +17,7 @@ ENVIRONMENT = Environment("CartPole-v1", num_envs=8)
 def main(total_steps=60_000, swap_at=30_000):
     config = {"seed": 1, "environment": {"id": ENVIRONMENT.id}, "model": {"type": "mlp", "hidden": [2]}}
     policy = policysmith.build(config)
+    torch.manual_seed(1)  # of the actions drawn
     ppo = PPO(total_steps, rollout_steps=64, epochs=10, learning_rate=1e-3)
     optimizer = ppo.optimizer(policy)
     collector = ppo.collector(policy, make_vector(ENVIRONMENT), seed=1, step=0)

@@ -96,14 +96,14 @@ def experiment_schema(registry: Iterable[RegisteredType]) -> Schema:
         definitions[slot] = _slot(slot, entries)
         extra = COMPONENT_KEYS if slot == "component" else {}
         definitions |= {f"{slot}.{name}": _type(entry, extra, definitions) for name, entry in entries.items()}
-    definitions["component"] = _component(slots.get("component", {}))
+    definitions["wired"] = _component(slots.get("component", {}))  # with keys, where `component` is the part alone
     definitions["components"] = {
         "description": "Components by name, in any order; they are wired by their keys.",
         "type": "object",
         "minProperties": 1,
         "propertyNames": {"pattern": r"^[A-Za-z_]\w*$"},
         "properties": {"template": TEMPLATE},
-        "additionalProperties": _value({"x-slot": "component"}),
+        "additionalProperties": _value({"x-slot": "wired"}),
     }
     for slot in _mentioned(root) | _mentioned(definitions):
         definitions.setdefault(slot, {"description": f"Any {slot}; none is registered.", "type": ["string", "object"]})

@@ -6,7 +6,8 @@ In: a plain mapping or a TensorDict. Out: the same one, with the outputs written
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from functools import cache
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -59,13 +60,16 @@ class Component(TensorDictModuleBase):
     Keys come from the constructor or from class attributes. `compute(*tensors)` is pure: it returns one tensor, or a
     tuple in the order of `out_keys`. A subclass may override `forward(mapping)` itself; it is then opaque to the plan.
 
-    `reports` names what its `forward` adds to a mapping's sink of auxiliary losses. `transparent` marks a view that
-    does nothing to tensors, so that a program may call what stands behind it instead. `learner` is the module whose
+    `reports` names what its `forward` adds to a mapping's sink of auxiliary losses. `transparent` marks a view whose
+    forward, as far as tensors go, is `enter(*inputs)`, what stands behind it, and `leave(result)` → result, where there
+    are such modules; a program calls these instead, and `report(sink)` for the losses. `learner` is the module whose
     `update(x)` takes statistics from data between rollouts, where there is one.
     """
 
     reports: tuple[str, ...] = ()
     transparent: bool = False
+    enter: Any = None
+    leave: Any = None
     learner: Any = None
 
     def __init__(self, in_keys: Sequence[Key] | None = None, out_keys: Sequence[Key] | None = None) -> None:
@@ -142,4 +146,10 @@ class TensorComponent(ViewMixin, Component):
 
 def takes_aux(module: nn.Module) -> bool:
     """Whether a module reports auxiliary losses: its forward has an argument `aux`."""
-    return "aux" in inspect.signature(module.forward).parameters
+    own = module.__dict__.get("forward")
+    return _has_argument_aux(type(module).forward) if own is None else "aux" in inspect.signature(own).parameters
+
+
+@cache
+def _has_argument_aux(forward: Callable[..., Any]) -> bool:
+    return "aux" in inspect.signature(forward).parameters

@@ -6,14 +6,14 @@ starts from it, and `is_init` (B, T) marks the steps that begin an episode.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from policysmith.graph.component import Key, TensorComponent, read_key, write_key
-from policysmith.graph.program import Step
+from policysmith.graph.program import Step, enter, leave
 from policysmith.graph.trace import has_hooks
 from policysmith.ops.features import join_features
 from policysmith.ops.state import State, reset_state
@@ -102,19 +102,21 @@ class MemoryStep(Step):
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Read the inputs and the state, write the output and the state after."""
-        component = self.acting(values)
+        *passed, component = self.layers
         if self.is_opaque(component):
-            self._call_whole(component, values, {})
+            self._call_whole(values)
             return
-        x = component.joined([values[name] for name in self.sources])
+        tensors = [values[name] for name in self.sources]
+        enter(passed, tensors)
+        x = component.joined(tensors)
         state: State = dict(zip(self.keys, (values[edge] for edge in self.edges), strict=True))
         result = component.module(x, state, **self.aux(values))
-        values[self.outputs[0]] = result[0]  # by index, since a traced call's result can't be unpacked
+        values[self.outputs[0]] = leave(passed, result[0])  # by index, since a traced call's result can't be unpacked
         values.update((edge, result[1][key]) for edge, key in zip(self.edges, self.keys, strict=True))
+        self.report(values)
 
-    def _call_whole(self, component: Any, values: dict[str, Any], extra: dict[str, Any]) -> None:
-        names = [*self.sources, *self.edges]
-        written = self.through_mapping(component, values, names, {**extra, **self.aux(values)})
+    def _call_whole(self, values: dict[str, Any], extra: Mapping[str, Any] | None = None) -> None:
+        written = self.through_mapping(values, [*self.sources, *self.edges], extra)
         values.update((edge, written[edge]) for edge in (*self.outputs, *self.edges))
 
 
@@ -123,16 +125,19 @@ class SequenceStep(MemoryStep):
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Unroll from the state; the state after is that of the last step."""
-        component, first = self.acting(values), values[FIRST]
+        (*passed, component), first = self.layers, values[FIRST]
         rows = first.shape
         sources = {name: values[name].unflatten(0, rows) for name in self.sources}
         if self.is_opaque(component):
             inner = {**values, **sources}
-            self._call_whole(component, inner, {FIRST: first})
+            self._call_whole(inner, {FIRST: first})
             values.update({edge: inner[edge] for edge in self.edges})
             values.update({name: inner[name].flatten(0, 1) for name in self.outputs})
             return
         state: State = dict(zip(self.keys, (values[edge] for edge in self.edges), strict=True))
-        y, after = component.module.unroll(component.joined(list(sources.values())), state, first, **self.aux(values))
-        values[self.outputs[0]] = y.flatten(0, 1)
+        tensors = list(sources.values())
+        enter(passed, tensors)
+        y, after = component.module.unroll(component.joined(tensors), state, first, **self.aux(values))
+        values[self.outputs[0]] = leave(passed, y).flatten(0, 1)
         values.update((edge, after[key]) for edge, key in zip(self.edges, self.keys, strict=True))
+        self.report(values)

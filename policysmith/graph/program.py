@@ -17,7 +17,7 @@ from policysmith.graph.trace import GLOBAL_HOOKS, has_hooks, trace
 from policysmith.graph.view import layers
 from policysmith.ops.features import join_features
 
-__all__ = ["Program", "Step", "run_steps", "steps_for"]
+__all__ = ["Program", "Step", "enter", "leave", "run_steps", "steps_for"]
 
 
 class Step:
@@ -40,12 +40,12 @@ class Step:
 
     @property
     def component(self) -> Any:
-        """What of the live component computes: wrappers that only look on are left out, unless someone hooked in."""
+        """What of the live component computes: transparent wrappers are left out, unless someone hooked in."""
         return self.layers[-1]
 
     @property
     def layers(self) -> list[Any]:
-        """The live component's wrappers that are left out, and what is not."""
+        """The live component's wrappers that are left out, the outermost first, and what is not."""
         passed = []
         for layer in layers(self.live):
             passed.append(layer)
@@ -71,38 +71,45 @@ class Step:
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Read from and write to the values by edge name."""
-        component = self.acting(values)
+        *passed, component = self.layers
         if self.is_opaque(component):
-            written = self.through_mapping(component, values, self.sources, self.aux(values))
+            written = self.through_mapping(values, self.sources)
             values.update((name, written[as_key(name)]) for name in self.outputs)
             return
-        result = self._compute(component, [values[name] for name in self.sources], self.aux(values))
+        tensors = [values[name] for name in self.sources]
+        enter(passed, tensors)
+        result = leave(passed, self._compute(component, tensors, self.aux(values)))
         if len(self.outputs) == 1:
             values[self.outputs[0]] = result
         else:
             # By index, since a traced call's result can't be iterated.
             values.update((name, result[i]) for i, name in enumerate(self.outputs))
+        self.report(values)
 
-    def acting(self, values: Mapping[str, Any]) -> Any:
-        """What is called: the live component where the values take reports and a wrapper has some."""
-        return self.live if AUX in values and self._wrapper_reports else self.component
-
-    def aux(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The sink of auxiliary losses as an argument, where the values hold one and there is something to report."""
-        return {AUX: values[AUX]} if AUX in values and (self.takes_aux or self._wrapper_reports) else {}
+    def report(self, values: Mapping[str, Any]) -> None:
+        """Have the wrappers that were left out add their losses to the values' sink, if there is one."""
+        if AUX in values and self.reports:
+            self.live.report(values[AUX])
 
     @property
-    def _wrapper_reports(self) -> bool:
+    def reports(self) -> bool:
+        """Whether a wrapper has something to report."""
         return bool(getattr(self.live, "reports", ()))
 
+    def aux(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The sink of auxiliary losses as an argument, where the values hold one and the module takes it."""
+        return {AUX: values[AUX]} if self.takes_aux and AUX in values else {}
+
     def through_mapping(
-        self, component: Any, values: Mapping[str, Any], names: Sequence[str], extra: Mapping[str, Any]
+        self, values: Mapping[str, Any], names: Sequence[str], extra: Mapping[str, Any] | None = None
     ) -> Any:
-        """What `component(mapping)` makes of a mapping with the named values and some more."""
-        mapping: dict[Any, Any] = dict(extra)
+        """What the live component makes of a mapping with the named values and some more, and with their sink."""
+        mapping: dict[Any, Any] = dict(extra or {})
+        if AUX in values and (self.takes_aux or self.reports):
+            mapping[AUX] = values[AUX]
         for name in names:
             write_key(mapping, as_key(name), values[name])
-        return component(mapping)
+        return self.live(mapping)
 
     @staticmethod
     def _compute(component: Any, tensors: list[Tensor], aux: Mapping[str, Any]) -> Any:
@@ -114,6 +121,21 @@ class Step:
         if component.arguments is not None:
             return component.module(**dict(zip(component.arguments, tensors, strict=True)), **aux)
         return component.module(*tensors, **aux)
+
+
+def enter(passed: Sequence[Any], tensors: Sequence[Tensor]) -> None:
+    """What wrappers that are left out do with inputs; the outermost first."""
+    for wrapper in passed:
+        if wrapper.enter is not None:
+            wrapper.enter(*tensors)
+
+
+def leave(passed: Sequence[Any], result: Any) -> Any:
+    """What wrappers that are left out make of a result; the innermost first."""
+    for wrapper in reversed(passed):
+        if wrapper.leave is not None:
+            result = wrapper.leave(result)
+    return result
 
 
 def steps_for(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:

@@ -68,6 +68,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         self._steps = [node.step(self.components) for node in self.plan.nodes]
         self._programs: dict[tuple[Any, ...], Program | Executed] = {}
         self._forwards: dict[bool, Program | Executed] = {}
+        self._running: dict[tuple[Any, ...], list[Step]] = {}  # the steps behind a call that reports
         self.runtime.lay_out(self.components)
 
     def forward(self, obs: Any, return_aux: bool = False) -> Any:
@@ -271,8 +272,19 @@ class ActorCritic(Swapping, TensorDictModuleBase):
             raise
 
     def _run_reporting(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-        """The results of a call, and after them what components report to a sink; the modules run one by one."""
+        """The results of a call, and after them what components report to a sink.
+
+        Where modules do, they run one by one; losses of weights alone are added beside the compiled call.
+        """
         sink: dict[str, Tensor] = {}
+        steps = self._running.get(key)
+        if steps is None:
+            steps = self._running[key] = self._body(key)[2]
+        if not any(step.takes_aux or step.opaque for step in steps):
+            results = self._run(key, tensors)
+            for step in steps:
+                step.report({AUX: sink})
+            return *results, sink
         try:
             with self.runtime.region(self, tensors[: len(self.plan.inputs)]):
                 return *self._body(key, sink)[0](*tensors), sink
@@ -344,7 +356,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         return tensordict.update({**named, "state_value": value})
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_forwards": {}, "_swap": None}
+        return {**self.__dict__, "_programs": {}, "_forwards": {}, "_running": {}, "_swap": None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ActorCritic:
         fresh = type(self).__new__(type(self))

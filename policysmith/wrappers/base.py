@@ -29,8 +29,14 @@ class Wrapper(ViewMixin, Component):
     """A component around another one: same keys, same parameters, buffers and children, no prefix in `state_dict`.
 
     `module` is what it stands around: a `Component`, a wrapper, or any module with `in_keys` and `out_keys` whose
-    forward takes a mapping. Raises `WiringError` for anything else.
+    forward takes a mapping. Raises `WiringError` for anything else. A subclass of a wrapper that overrides `forward` is
+    not `transparent` unless it says so.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "forward" in vars(cls) and "transparent" not in vars(cls):
+            cls.transparent = False
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -66,6 +72,11 @@ class Wrapper(ViewMixin, Component):
     def reports(self) -> tuple[str, ...]:  # type: ignore[override]
         """What the components inside add to a mapping's sink."""
         return getattr(self.module, "reports", ())
+
+    def report(self, sink: dict[str, Any]) -> None:
+        """Add the losses of this nest that follow from weights alone to a sink."""
+        if isinstance(self.module, Wrapper):
+            self.module.report(sink)
 
     @property
     def learner(self) -> Any:

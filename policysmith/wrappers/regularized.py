@@ -5,7 +5,7 @@ In: a mapping. Out: the same one; in training mode `regularization_loss` is in i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from policysmith.ops.balance import add_loss
 from policysmith.registry import register
 from policysmith.wrappers.base import Inner, Wrapper, add_report
 
@@ -53,27 +54,66 @@ class RegularizedModule(Wrapper):
 
     def forward(self, mapping: Any) -> Any:
         """Call what stands inside, then add the loss."""
+        return self._around(self.module, mapping, lambda result, loss: add_report(mapping, result, LOSS, loss))
+
+    def report(self, sink: dict[str, Any]) -> None:
+        """Add the loss to a sink, and what is reported inside."""
+        self._around(super().report, sink, lambda _, loss: add_loss(sink, LOSS, loss))
+
+    def _around(self, call: Callable[[Any], Any], argument: Any, add: Callable[[Any, Tensor], None]) -> Any:
+        """`call(argument)`, in which nested regularisers leave out what this one takes on; then the loss."""
         if not self.training:
-            return self.module(mapping)
+            return call(argument)
         taken = _taken()
         known = {id(p) for p in taken}
         own = [p for p in self.parameters() if p.requires_grad and id(p) not in known]
         with _taking((*taken, *own)):
-            result = self.module(mapping)
+            result = call(argument)
         if own or not taken:  # an outer one has taken all
-            add_report(mapping, result, LOSS, self.penalty(own))
+            add(result, self.penalty(own))
         return result
 
     def penalty(self, parameters: Sequence[nn.Parameter] | None = None) -> Tensor:
         """The loss of these parameters, or of all trainable ones: a scalar, differentiable."""
         if parameters is None:
             parameters = [p for p in self.parameters() if p.requires_grad]
-        loss = torch.zeros((), device=next(iter(self.parameters()), torch.empty(0)).device)
-        if self.l2_scale and parameters:
-            loss = loss + self.l2_scale * _norms(parameters, 2).square().sum()
-        if self.l1_scale and parameters:
-            loss = loss + self.l1_scale * _norms(parameters, 1).sum()
-        return loss
+        if not parameters or not (self.l2_scale or self.l1_scale):
+            return torch.zeros((), device=parameters[0].device if parameters else None)
+        l2 = self.l2_scale * _sum_of_squares(parameters) if self.l2_scale else 0.0
+        return l2 + self.l1_scale * _norms(parameters, 1).sum() if self.l1_scale else l2  # type: ignore[return-value]
+
+
+def _sum_of_squares(parameters: Sequence[Tensor]) -> Tensor:
+    if torch.compiler.is_compiling():  # which makes kernels of its own
+        return _norms(parameters, 2).square().sum()
+    total: Tensor = _SumOfSquares.apply(*parameters)
+    return total
+
+
+class _SumOfSquares(torch.autograd.Function):
+    """Σ p² of tensors in two kernel launches; torch's own gradient of a norm takes several for each of them."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*parameters: Tensor) -> Tensor:
+        return _norms(parameters, 2).square().sum()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch._foreach_mul(ctx.saved_tensors, 2 * gradient))
+
+
+def _norms(parameters: Sequence[Tensor], order: float) -> Tensor:
+    """The norm of each, in one kernel launch where torch has one."""
+    norms = torch._foreach_norm(list(parameters), order)
+    if len({(norm.dtype, norm.device) for norm in norms}) > 1:
+        norms = [norm.to(norms[0]) for norm in norms]
+    return torch.stack(norms)
 
 
 def _taken() -> tuple[nn.Parameter, ...]:
@@ -94,9 +134,3 @@ def _taking(parameters: tuple[nn.Parameter, ...]) -> Iterator[None]:
         yield
     finally:
         _TAKEN.reset(token)
-
-
-def _norms(parameters: Sequence[Tensor], order: float) -> Tensor:
-    """The norm of each, in one kernel launch where torch has one."""
-    norms = torch._foreach_norm(list(parameters), order)
-    return torch.stack([norm.to(norms[0]) for norm in norms])

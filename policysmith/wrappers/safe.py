@@ -6,7 +6,7 @@ In: a mapping. Out: the same one, actions inside their bounds; ValueErrors for w
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -40,6 +40,8 @@ class SafeModule(Wrapper):
     `…_action`. Outputs named `value` or `…_value` beyond ±`value_limit` are told to the log.
     """
 
+    transparent = True
+
     def __init__(
         self,
         module: Inner,
@@ -58,43 +60,69 @@ class SafeModule(Wrapper):
         self._actions = [key for key in self.out_keys if _is_named(key, "action")]
         self._values = [key for key in self.out_keys if _is_named(key, "value")]
         self._extremes = _Extremes()
+        self.__dict__ |= {"enter": _Call(self._enter), "leave": _Call(self._leave)}  # no children: those are shared
         if self.action_bounds and not self._actions and not _is_planned(module):
             log.warning("action_bounds: none of %s is 'action' or ends in '_action': nothing to clamp", self.out_keys)
 
     def forward(self, mapping: Any) -> Any:
         """Check the inputs, call what stands inside, check and bound the outputs."""
-        batch_ndim = self._check("input", mapping, self.in_keys, self.input_specs)
+        batch_ndim = self._check("input", self._read("input", mapping), self.input_specs)
         result = self.module(mapping)
-        self._check("output", result, self.out_keys, self.output_specs, batch_ndim)
-        if self.action_bounds is not None:
-            for key in self._actions:
-                write_key(result, key, _clamp(read_key(result, key), *self.action_bounds))
-        if self.value_limit is not None:
-            for key in self._values:
-                self._watch(key, read_key(result, key), self.value_limit)
+        found = self._read("output", result)
+        self._check("output", found, self.output_specs, batch_ndim)
+        for key, tensor in self._bounded(found).items():
+            write_key(result, key, tensor)
         return result
 
     def metrics(self) -> dict[str, float]:
         """How many calls gave extreme values, by output, beside what the wrappers inside have found."""
         return {**super().metrics(), **{f"extreme/{_show(key)}": float(n) for key, n in self._extremes.counts.items()}}
 
-    def _check(
-        self, kind: str, mapping: Any, keys: Sequence[Key], specs: Mapping[Key, Spec], batch_ndim: int | None = None
-    ) -> int | None:
-        """Raise ValueError for what is wrong; returns the number of batch dimensions, where a spec tells."""
-        for key in keys:
+    def _enter(self, *inputs: Tensor) -> None:
+        """The checks of a program's inputs."""
+        self._check("input", dict(zip(self.in_keys, inputs, strict=True)), self.input_specs)
+
+    def _leave(self, result: Any) -> Any:
+        """The checks of what a component computed; the same, in bounds."""
+        single = isinstance(result, Tensor)
+        found = dict(zip(self.out_keys, (result,) if single else result, strict=True))
+        self._check("output", found, self.output_specs)
+        found |= self._bounded(found)
+        return found[self.out_keys[0]] if single else tuple(found.values())
+
+    def _read(self, kind: str, mapping: Any) -> dict[Key, Tensor]:
+        """The tensors at the keys of one kind."""
+        found: dict[Key, Tensor] = {}
+        for key in self.in_keys if kind == "input" else self.out_keys:
             try:
                 tensor = read_key(mapping, key)
             except KeyError as error:
                 what = "Missing required input key" if kind == "input" else "The module gave no expected output"
                 raise WiringError(f"{what}: {_show(key)!r}; {str(error.args[0]).partition('; ')[2]}") from None
-            if not isinstance(tensor, Tensor):
-                continue
+            if isinstance(tensor, Tensor):
+                found[key] = tensor
+        return found
+
+    def _check(
+        self, kind: str, tensors: Mapping[Key, Tensor], specs: Mapping[Key, Spec], batch_ndim: int | None = None
+    ) -> int | None:
+        """Raise ValueError for what is wrong; returns the number of batch dimensions, where a spec tells."""
+        for key, tensor in tensors.items():
             if key in specs:
                 batch_ndim = _check_shape(kind, key, tensor, specs[key], batch_ndim)
             if self.nan_check:
                 self._check_finite(kind, key, tensor)
         return batch_ndim
+
+    def _bounded(self, found: Mapping[Key, Tensor]) -> dict[Key, Tensor]:
+        """The actions among the outputs, in bounds; extreme values go to the log."""
+        if self.value_limit is not None:
+            for key in self._values:
+                if key in found:
+                    self._watch(key, found[key], self.value_limit)
+        if self.action_bounds is None:
+            return {}
+        return {key: _clamp(found[key], *self.action_bounds) for key in self._actions if key in found}
 
     def _check_finite(self, kind: str, key: Key, tensor: Tensor) -> None:
         x = tensor.detach()
@@ -117,6 +145,14 @@ class SafeModule(Wrapper):
         low, high = (float(bound) for bound in x.aminmax())
         if max(-low, high) > limit and self._extremes.tell(key):
             log.warning("extreme values in %r: %.4g to %.4g, beyond ±%g", _show(key), low, high, limit)
+
+
+class _Call(nn.Module):
+    """A method as a module, which compiled code keeps as a call whatever it does."""
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        super().__init__()
+        self.forward = method
 
 
 class _Extremes:

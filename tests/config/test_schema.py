@@ -144,7 +144,7 @@ def typed():
 
 
 def place(schema, slot):
-    return schema["definitions"][slot]
+    return schema["definitions"]["wired" if slot == "component" else slot]
 
 
 def in_its_place(entry, data):

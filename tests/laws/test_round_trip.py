@@ -25,6 +25,12 @@ from .policies import MODELS
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("schedule", "constant"): {"value": 0.1},
     ("schedule", "linear"): {"start": 0.1},
+    ("space", "box"): {"shape": [3]},
+    ("space", "dict"): {"spaces": {"x": {"type": "discrete", "n": 2}}},
+    ("space", "discrete"): {"n": 3},
+    ("space", "multi_binary"): {"n": 3},
+    ("space", "multi_discrete"): {"nvec": [3, 2]},
+    ("space", "tuple"): {"spaces": [{"type": "discrete", "n": 2}]},
 }
 
 every_entry = pytest.mark.parametrize(("slot", "name"), list(entries(*SLOTS)))

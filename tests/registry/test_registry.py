@@ -132,7 +132,7 @@ def test_a_type_needs_a_name(name):
 
 
 def test_every_slot_of_the_design_is_there():
-    assert len(SLOTS) == len(set(SLOTS)) == 22
+    assert len(SLOTS) == len(set(SLOTS)) == 23
     for slot in SLOTS:
         Registry().register("x", slot=slot)(plain)
 
@@ -143,7 +143,7 @@ def test_every_slot_of_the_design_is_there():
 def test_an_unknown_type_is_refused_with_the_nearest_name():
     with pytest.raises(RegistryError, match=r"unknown component 'nn\.Linaer' \(did you mean 'nn\.Linear'\?\)"):
         default_registry.entry("component", "nn.Linaer")
-    with pytest.raises(RegistryError, match="unknown norm 'zzz'; known: batch, group, layer, rms"):
+    with pytest.raises(RegistryError, match="unknown norm 'zzz'; known: batch, group, instance, layer, rms"):
         default_registry.entry("norm", "zzz")
     with pytest.raises(RegistryError, match="known: none"):
         Registry().entry("norm", "layer")

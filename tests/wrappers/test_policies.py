@@ -121,10 +121,59 @@ def test_checkpoints_of_bare_and_wrapped_policies_interchange():
     assert torch.equal(adapted.eval()(observations())[0], bare(observations())[0])
 
 
-def test_what_only_looks_on_leaves_compiled_code_flat_and_what_checks_does_not():
-    for wrappers in ([{"type": "regularized"}, "monitoring", "frozen", {"type": "lora"}],):
-        assert "linear" in policy_of(wrappers).code
-    assert "one by one" in policy_of(["safe"]).code
+@pytest.mark.parametrize(
+    "wrappers", [ALL, THREE, ["frozen"], [{"type": "lora"}]], ids=["all", "three", "frozen", "lora"]
+)
+def test_compiled_code_stays_flat_around_them(wrappers):
+    policy = policy_of(wrappers)
+    assert "linear" in policy.code
+    policy.evaluate_actions(observations(), ACTIONS, return_aux=True)
+    assert all(program.graph is not None for program in policy._programs.values())
+
+
+def test_a_check_in_compiled_code_is_the_live_one():
+    policy = policy_of(["safe"]).eval()
+    bad = torch.full((1, 4), torch.nan)
+    for call in (policy, policy.get_value, policy.acting(), policy.get_action_and_value):
+        with pytest.raises(ValueError, match=r"NaN \(4 of 4 values\).*input 'observation'"):
+            call(bad)
+    policy.components["trunk"].nan_check = False
+    assert policy(bad)[0].isnan().all()
+
+
+class Doubling(SafeModule):
+    """A wrapper of a user's, which does more than the one it derives from."""
+
+    def forward(self, mapping):
+        result = super().forward(mapping)
+        result["trunk"] = 2 * result["trunk"]
+        return result
+
+
+def test_a_subclass_with_a_forward_of_its_own_is_called_whole():
+    policy = policy_of().eval()
+    policy.components["trunk"].requires_grad_(False)
+    before = policy.plan.edges["trunk"].shape, policy.components["trunk"]({"observation": observations()})["trunk"]
+    seen = []
+    policy.components["policy"].register_forward_pre_hook(lambda _, given: seen.append(given[0]["trunk"]))
+    policy.replace_component("trunk", Doubling(policy.components["trunk"]))
+    policy(observations())
+    assert torch.equal(seen[0], 2 * before[1])
+
+
+@pytest.mark.parametrize("key", ["move_action", "state_value"])
+def test_bounds_and_limits_hold_in_compiled_code(key, caplog):
+    bounded = [{"type": "safe", "action_bounds": [-0.1, 0.1], "value_limit": 0.1}]
+    components = {
+        key: {"type": "mlp", "in_keys": "observation", "hidden": [8], "wrappers": bounded},
+        "policy": {"type": "action_head", "in_keys": key},
+        "critic": {"type": "value_head", "in_keys": key},
+    }
+    policy = policysmith.build({"model": {"type": "graph", "components": components}}, *SPACES, seed=0).eval()
+    policy.require_edges([key])
+    *_, found = policy.evaluating(extra=[key])(observations(), ACTIONS)
+    assert bool(found.abs().max() <= 0.1) is (key == "move_action")
+    assert ("extreme values in 'state_value'" in caplog.text) is (key == "state_value")
 
 
 def test_hooks_on_any_wrapper_run_and_code_is_flat_again_without_them():
@@ -138,12 +187,6 @@ def test_hooks_on_any_wrapper_run_and_code_is_flat_again_without_them():
         handle.remove()
         policy(observations())
         assert not calls and "linear" in policy.code
-
-
-def test_a_nan_in_a_policy_is_named():
-    policy = policy_of(["safe"])
-    with pytest.raises(ValueError, match=r"NaN \(4 of 4 values\).*input 'observation'"):
-        policy.get_value(torch.full((1, 4), torch.nan))
 
 
 def test_the_loss_is_reported_beside_outputs_in_training_mode_each_parameter_once():

@@ -154,7 +154,7 @@ def test_gradients_pass_inside_the_bounds_only():
 
 
 def test_bounds_out_of_order_or_number_are_refused():
-    with pytest.raises(ValueError, match="low 1.0 lies above high -1.0"):
+    with pytest.raises(ValueError, match=r"low 1\.0 lies above high -1\.0"):
         SafeModule(Bare(), action_bounds=(1.0, -1.0))
     with pytest.raises(ValueError, match="found 3 entries"):
         SafeModule(Bare(), action_bounds=(1.0, 2.0, 3.0))

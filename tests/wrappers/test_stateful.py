@@ -167,9 +167,9 @@ def test_the_managers_weights_are_named_trained_moved_stored_and_loaded(outer):
     other.load_state_dict(component.state_dict())
     assert all(torch.equal(t, component.state_dict()[n]) for n, t in other.state_dict().items())
     assert not any(m.training for n, m in component.named_modules() if n.startswith("state_manager"))
-    with pytest.raises(RuntimeError, match="Missing key.*state_manager"):
+    with pytest.raises(RuntimeError, match=r"Missing key.*state_manager"):
         other.load_state_dict(chain(4, 3).state_dict())
-    with pytest.raises(RuntimeError, match="Unexpected key.*state_manager"):
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*state_manager"):
         other.load_state_dict({**component.state_dict(), "state_manager.more": torch.ones(1)})
     model = nn.ModuleDict({"part": component})
     assert [n for n, _ in model.named_parameters()] == [f"part.{n}" for n, _ in component.named_parameters()]

@@ -19,8 +19,8 @@ LEVELS = 5  # of the transformer factory that this type stems from, whose weight
 class PyramidAttention(SelfAttention):
     """Multi-head attention in which head h sees keys at distances d ≤ 2^l, or that 2^(l+1) divides.
 
-    l = min(h, L - 1) is its level, of L = min(5, heads). The pattern narrows what the timeline shows, so it is causal
-    where that is. Scores are computed densely: it shapes what heads learn, not the cost.
+    l = min(h, 4) is its level. The pattern narrows what the timeline shows, so it is causal where that is. Scores are
+    computed densely: it shapes what heads learn, not the cost.
     """
 
     def __init__(
@@ -41,6 +41,6 @@ class PyramidAttention(SelfAttention):
 
 def _scales(heads: int, timeline: Timeline) -> Tensor | None:
     distances = timeline.distances()
-    levels_H = torch.arange(heads, device=distances.device).clamp_max(min(LEVELS, heads) - 1)
+    levels_H = torch.arange(heads, device=distances.device).clamp_max(LEVELS - 1)
     reach_H11 = 2 ** levels_H[:, None, None]
     return both(timeline.visible(), (distances <= reach_H11) | (distances % (2 * reach_H11) == 0))
