@@ -110,10 +110,10 @@ class _SumOfSquares(torch.autograd.Function):
 
 def _norms(parameters: Sequence[Tensor], order: float) -> Tensor:
     """The norm of each, in one kernel launch where torch has one."""
-    norms = torch._foreach_norm(list(parameters), order)
+    norms: Sequence[Tensor] = torch._foreach_norm(list(parameters), order)
     if len({(norm.dtype, norm.device) for norm in norms}) > 1:
         norms = [norm.to(norms[0]) for norm in norms]
-    return torch.stack(norms)
+    return torch.stack(list(norms))
 
 
 def _taken() -> tuple[nn.Parameter, ...]:

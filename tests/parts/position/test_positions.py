@@ -122,6 +122,12 @@ def test_alibi_is_minus_slope_times_distance():
     assert found.tolist() == [expected]
 
 
+def test_alibi_of_layers_with_other_heads_shares_a_timeline():
+    timeline, alibi = over_sequence(torch.zeros(1, 4, 1)), build("alibi")
+    assert [alibi.bias(heads, timeline).shape[1] for heads in (3, 2, 3)] == [3, 2, 3]
+    assert alibi.bias(2, timeline) is alibi.bias(2, timeline)
+
+
 def test_alibi_goes_by_steps_not_by_places_in_memory():
     timeline, _ = over_memory(torch.tensor([10]), None, 1, 4)
     assert build("alibi").bias(2, timeline)[0, 0, 0].tolist() == [-2 / 16, -1 / 16, 0, -3 / 16]
