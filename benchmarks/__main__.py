@@ -8,7 +8,17 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import bench_micro, bench_moe, bench_ppo, bench_tower, bench_transformer, bench_wrappers
+from benchmarks import (
+    bench_components,
+    bench_graph_yaml,
+    bench_micro,
+    bench_moe,
+    bench_ppo,
+    bench_store,
+    bench_tower,
+    bench_transformer,
+    bench_wrappers,
+)
 from benchmarks.harness import Row, machine, table
 
 BENCHMARKS = {
@@ -20,6 +30,8 @@ BENCHMARKS = {
         bench_micro.per_node,
         bench_micro.build_1000,
         bench_micro.import_time,
+        bench_components.components_compiled,
+        bench_components.components_tensordict,
         bench_tower.tower_creation,
         bench_tower.tower_passes,
         bench_tower.tower_sampling,
@@ -32,6 +44,9 @@ BENCHMARKS = {
         bench_moe.moe_grouped,
         bench_wrappers.wrapped_training,
         bench_wrappers.wrapped_acting,
+        bench_graph_yaml.graph_yaml_build,
+        bench_graph_yaml.graph_yaml_forward,
+        bench_store.store_lookup,
         bench_ppo.ppo_cleanrl,
         bench_ppo.ppo_sb3,
     )

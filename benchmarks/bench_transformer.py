@@ -7,12 +7,16 @@ multi-head attention's cache, and `nn.TransformerEncoderLayer`.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+import policysmith
 from benchmarks.harness import Row, compare, latency
+from policysmith.graph.view import bare
 from policysmith.ops.init import initialize
+from policysmith.ops.state import State
 from policysmith.ops.timeline import over_sequence
 from policysmith.parts import EncoderBlock, TransformerMemory
+from policysmith.policy.stateful import StatefulActorCritic
 
 DIM, HEADS, LAYERS, CONTEXT = 256, 8, 2, 256
 LATENT_TARGET = 1 / 6
@@ -24,30 +28,51 @@ def _memory(attention: str = "mha") -> TransformerMemory:
     return memory.eval()
 
 
-def _filled(memory: TransformerMemory, steps: int) -> Any:
+def _policy() -> StatefulActorCritic:
+    memory = {"type": "transformer_memory", "layers": LAYERS, "context": CONTEXT}
+    memory["attention"] = {"type": "mha", "heads": HEADS}
+    components = {
+        "memory": {**memory, "in_keys": "observation"},
+        "policy": {"type": "action_head", "in_keys": "memory"},
+        "value": {"type": "value_head", "in_keys": "memory"},
+    }
+    spaces = {"observation": {"type": "box", "shape": [DIM]}, "action": {"type": "discrete", "n": 4}}
+    policy = policysmith.build({"model": {"type": "graph", "components": components}, "spaces": spaces}).eval()
+    assert isinstance(policy, StatefulActorCritic)
+    return policy
+
+
+def _filled(policy: StatefulActorCritic, steps: int) -> State:
     """The state after `steps` steps of one episode."""
-    state = memory.initial_state(1)
+    state = policy.init_state(1)
     for start in range(0, steps, CONTEXT):
-        _, state = memory.unroll(torch.randn(1, min(CONTEXT, steps - start), DIM), state, None)
+        _, _, state = policy.unroll(torch.randn(1, min(CONTEXT, steps - start), DIM), state)
     return state
 
 
 def acting_with_cache() -> list[Row]:
-    """One step at 256 steps of context beside a pass over all 256, and late in an episode beside early."""
-    memory = _memory()
-    x, window = torch.randn(1, DIM), torch.randn(1, CONTEXT, DIM)
-    with torch.no_grad():
-        full, late = _filled(memory, CONTEXT), _filled(memory, 20 * CONTEXT)
+    """One action at 256 steps of context beside a pass over all 256, and late in an episode beside early.
 
-        def recompute() -> Tensor:
+    The peer runs the same blocks over the window, causal and without a cache, then heads and sampling on the last step.
+    """
+    policy = _policy()
+    act, memory = policy.acting(), bare(policy.components["memory"])
+    heads = [bare(policy.components[name]) for name in ("policy", "value")]
+    x, window = torch.randn(1, DIM), torch.randn(1, CONTEXT, DIM)
+    with torch.inference_mode():
+        full, late = _filled(policy, CONTEXT), _filled(policy, 20 * CONTEXT)
+
+        def recompute() -> Any:
             y = window
             timeline = over_sequence(y, memory.position, causal=True)
             for block in memory.blocks:
                 y, _ = block(y, timeline)
-            return memory.norm(y)[:, -1]
+            last = memory.norm(y[:, -1])
+            params, value = (head(last) for head in heads)
+            return policy.actions.choose(params, (), False), value
 
-        stepping = compare(lambda: memory(x, full), recompute, rounds=31)
-        flat = compare(lambda: memory(x, late), lambda: memory(x, full), rounds=61)
+        stepping = compare(lambda: act(x, full), recompute, rounds=31)
+        flat = compare(lambda: act(x, late), lambda: act(x, full), rounds=61)
     return [
         latency(f"one step with a cache of {CONTEXT} steps, beside recomputing them", stepping, 0.1),
         latency(f"one step after {20 * CONTEXT:,} steps, beside after {CONTEXT}", flat, 1.05),

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import policysmith.parts
+import policysmith.training.json_lines
+import policysmith.training.offline
 import policysmith.training.online  # noqa: F401 - importing registers the types
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.load import Document
@@ -25,11 +27,15 @@ from policysmith.graph.wiring import wire
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import Blueprint, make_blueprint
 from policysmith.registry import SLOTS, Registry, default_registry
-from policysmith.store import load, save
+from policysmith.store import is_of_store, load, save
+from policysmith.training.datasets import Episodes
 from policysmith.training.environments import single_spaces
 from policysmith.training.evaluation import EvaluationResult, evaluate_policy, record_video
 from policysmith.training.games import is_game
 from policysmith.training.match import RANDOM, MatchResult, play_match, record_match
+from policysmith.training.offline_config import place_dataset, require_offline
+from policysmith.training.offline_session import OfflineResult, run_offline
+from policysmith.training.recording import record_dataset
 from policysmith.training.session import TrainingResult, run_training
 from policysmith.training.stored_swap import swap_stored
 from policysmith.transform.diagram import svg
@@ -46,9 +52,11 @@ __all__ = [
     "load",
     "presets",
     "profiles",
+    "record",
     "save",
     "swap",
     "train",
+    "train_offline",
 ]
 
 
@@ -92,13 +100,13 @@ def describe(
 ) -> dict[str, Any]:
     """The plan as plain data: inputs, components with shapes, parameters, FLOPs and bytes, and totals.
 
-    Takes a configuration, a policy, or an artifact's directory; a configuration is planned, never built. Figures are
+    Takes a configuration, a policy, or what `load` takes; a configuration is planned, never built. Figures are
     for one row; `batch` says for how many rows those under `totals.batch` are.
     """
     registry = registry or default_registry
     if isinstance(config, ActorCritic):
         return summarize(config.plan, str(config.config.get("model", {}).get("type", "graph")), batch)
-    if _is_artifact(config):
+    if _is_artifact(config) or is_of_store(config):
         return describe(load(config, registry=registry), batch=batch)
     experiment = _experiment(config, overrides, registry)
     return summarize(_plan(experiment, None, None, registry).plan, experiment.model.type, batch)
@@ -124,23 +132,82 @@ def train(
     if resume is not None:
         policy = load(resume, registry=registry)
         experiment = _experiment(config if config is not None else policy.config, overrides, registry)
-        _same_model(policy, experiment)
-        policy.configure_execution(**asdict(experiment.execution))
+        _take_up(policy, experiment)
         output = output or resume
     else:
         experiment = _experiment(config, [*overrides, *([] if seed is None else [f"seed={seed}"])], registry)
         policy = _build(experiment, None, None, None, registry)
     policy.config = experiment.resolved()
-    place = Path(output) if output is not None else None
-    if place is not None and _is_artifact(place) and (resume is None or place.resolve() != Path(resume).resolve()):
-        raise CheckpointError(f"{place} holds a policy already: continue it with resume, or choose another directory")
+    place = _free_place(output, resume)
     result = run_training(
         experiment, policy, place, resume=Path(resume) if resume else None, progress=progress, evaluate=evaluate
     )
     if place is not None:
-        result.files["diagram"] = place / "model.svg"
-        result.files["diagram"].write_text(svg(describe(policy)), encoding="utf-8")
+        result.files["diagram"] = _draw(policy, place)
     return result
+
+
+def train_offline(
+    config: Any = None,
+    overrides: Sequence[str] = (),
+    *,
+    dataset: Episodes | None = None,
+    output: str | Path | None = None,
+    seed: int | None = None,
+    resume: str | Path | None = None,
+    progress: bool = True,
+    evaluate: bool = True,
+    registry: Registry | None = None,
+) -> OfflineResult:
+    """Train what `config` describes on recorded episodes, those of its `training.dataset` or `dataset` in memory.
+
+    Spaces come from the environment or the section `spaces`, else from the dataset. The rest is as in `train`; where
+    there is an environment, the policy is evaluated in it at the end.
+    """
+    registry = registry or default_registry
+    policy = None if resume is None else load(resume, registry=registry)
+    chosen = [] if seed is None or resume is not None else [f"seed={seed}"]
+    given = policy.config if config is None and policy is not None else config
+    experiment = place_dataset(_experiment(given, [*overrides, *chosen], registry))
+    episodes = require_offline(experiment, dataset)
+    if policy is not None:
+        _take_up(policy, experiment)
+        output = output or resume
+    else:
+        policy = _build(experiment, *_known_spaces(experiment, episodes), None, registry)
+    policy.config = experiment.resolved()
+    place = _free_place(output, resume)
+    source = Path(resume) if resume else None
+    result = run_offline(
+        experiment, policy, episodes, place, resume=source, progress=progress, evaluate=evaluate, registry=registry
+    )
+    if place is not None:
+        result.files["diagram"] = _draw(policy, place)
+    return result
+
+
+def record(
+    policy: ActorCritic | str | Path,
+    output: str | Path,
+    episodes: int,
+    *,
+    random_share: float = 0.0,
+    deterministic: bool | None = None,
+    seed: int | None = None,
+) -> Path:
+    """Play whole episodes in the policy's own environment and store them as a dataset for offline training.
+
+    `random_share` of the actions are drawn at random from the legal ones. What is not given comes from the section
+    `evaluation`. Returns the directory.
+    """
+    actor = policy if isinstance(policy, ActorCritic) else load(policy)
+    experiment = _experiment(actor.config, (), default_registry)
+    if experiment.environment is None:
+        raise ConfigError("the policy's configuration has no environment to record episodes in")
+    options = experiment.evaluation
+    greedy = options.deterministic if deterministic is None else deterministic
+    chosen = options.seed if seed is None else seed
+    return record_dataset(actor, experiment.environment, output, episodes, random_share, greedy, chosen)
 
 
 def evaluate(
@@ -302,9 +369,22 @@ def _plan(experiment: Experiment, observation_space: Any, action_space: Any, reg
     blueprint = make_blueprint(
         experiment.model, observation_space, action_space, report, registry, asdict(experiment.observation)
     )
-    if blueprint is None:
+    if blueprint is not None:
+        problems += _training_problems(experiment, blueprint)
+    if blueprint is None or problems:
         raise ConfigError(problems)
     return blueprint
+
+
+def _training_problems(experiment: Experiment, blueprint: Blueprint) -> list[Problem]:
+    """What the section `training` asks for that does not hold together, or that the model does not have."""
+    if experiment.training is None:
+        return []
+    try:
+        experiment.training.build().check(blueprint.plan)
+    except ConfigError as error:
+        return [experiment.document.problem(_path(problem.path), problem.message) for problem in error.problems]
+    return []
 
 
 def _own_spaces(experiment: Experiment) -> tuple[Any, Any]:
@@ -314,8 +394,7 @@ def _own_spaces(experiment: Experiment) -> tuple[Any, Any]:
         try:
             return single_spaces(experiment.environment)
         except ConfigError as error:
-            located = [(tuple(_key(k) for k in p.path.split(".")), p.message) for p in error.problems]
-            raise ConfigError([document.problem(path, message) for path, message in located]) from error
+            raise ConfigError([document.problem(_path(p.path), p.message) for p in error.problems]) from error
     if experiment.spaces is None:
         raise ConfigError([document.problem(("environment",), "required, unless spaces are given: {id: CartPole-v1}")])
     found, problems = [], []
@@ -336,6 +415,33 @@ def _build(
     return blueprint.build(experiment.seed if seed is None else seed, experiment.resolved())
 
 
+def _known_spaces(experiment: Experiment, episodes: Episodes) -> tuple[Any, Any]:
+    """The dataset's spaces, where the configuration has none of its own."""
+    if experiment.environment is not None or experiment.spaces is not None:
+        return None, None
+    return episodes.observation_space, episodes.action_space
+
+
+def _take_up(policy: ActorCritic, experiment: Experiment) -> None:
+    """Make a stored policy go on as the experiment says; raises where that describes another."""
+    _same_model(policy, experiment)
+    policy.configure_execution(**asdict(experiment.execution))
+
+
+def _free_place(output: str | Path | None, resume: str | Path | None) -> Path | None:
+    """Where a run is stored: never in place of another policy than the one it goes on with."""
+    place = Path(output) if output is not None else None
+    if place is not None and _is_artifact(place) and (resume is None or place.resolve() != Path(resume).resolve()):
+        raise CheckpointError(f"{place} holds a policy already: continue it with resume, or choose another directory")
+    return place
+
+
+def _draw(policy: ActorCritic, place: Path) -> Path:
+    diagram = place / "model.svg"
+    diagram.write_text(svg(describe(policy)), encoding="utf-8")
+    return diagram
+
+
 def _same_model(policy: ActorCritic, experiment: Experiment) -> None:
     if policy.config.get("model") != experiment.resolved()["model"]:
         raise ConfigError(
@@ -353,5 +459,5 @@ def _is_artifact(config: Any) -> bool:
     return isinstance(config, str | Path) and (Path(config) / "manifest.json").is_file()
 
 
-def _key(text: str) -> str | int:
-    return int(text) if text.isdigit() else text
+def _path(text: str) -> tuple[str | int, ...]:
+    return tuple(int(key) if key.isdigit() else key for key in text.split("."))

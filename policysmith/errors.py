@@ -12,6 +12,7 @@ from dataclasses import dataclass
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DatasetError",
     "MissingExtraError",
     "PolicysmithError",
     "Problem",
@@ -76,6 +77,10 @@ class RegistryError(PolicysmithError, ValueError):
 
 class CheckpointError(PolicysmithError):
     """A stored policy cannot be read or written; the text names the file and the reason."""
+
+
+class DatasetError(PolicysmithError, ValueError):
+    """Recorded data cannot be read, or does not fit the policy that shall learn from it."""
 
 
 class MissingExtraError(PolicysmithError, ImportError):

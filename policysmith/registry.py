@@ -29,7 +29,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 SLOTS = (
     "model", "component", "attention", "feedforward", "norm", "position", "residual", "router", "memory", "encoder",
     "head", "activation", "wrapper", "initializer", "callback", "logger", "algorithm", "objective", "optimizer",
-    "schedule", "dataset", "launcher", "space",
+    "schedule", "dataset", "launcher", "space", "op", "offline_objective",
 )  # fmt: skip
 PLUGIN_GROUP = "policysmith.plugins"
 

@@ -14,9 +14,10 @@ import policysmith
 from policysmith.errors import ConfigError
 
 PUBLIC = [
-    "ActorCritic", "ActorCriticProtocol", "Component", "ComponentContainer", "GraphModel", "ModelConfig",
-    "ModelRegistry", "build", "build_model", "check", "create_model", "describe", "errors", "evaluate", "list_types",
-    "load", "model_factory", "model_factory_v2", "register", "save", "train",
+    "ActorCritic", "ActorCriticProtocol", "ActorModule", "Component", "ComponentContainer", "GraphModel",
+    "LinearModule", "MergeModule", "ModelConfig", "ModelRegistry", "PolicyAgent", "PolicyStore", "build",
+    "build_model", "check", "create_model", "describe", "errors", "evaluate", "list_types", "load", "model_factory",
+    "model_factory_v2", "register", "save", "train",
 ]  # fmt: skip
 
 IMAGE_AND_VECTOR = """\
@@ -115,6 +116,21 @@ def test_wrong_options_and_wrong_wiring_are_reported_together(tmp_path):
     )
     lines = [str(problem).rsplit("bad.yaml:", 1)[1].split(":")[0] for problem in policysmith.check(path)]
     assert lines == ["2", "6", "7"]
+
+
+def test_what_the_training_asks_for_is_checked_with_the_model(tmp_path):
+    path = tmp_path / "bad.yaml"
+    text = "environment: {id: CartPole-v1}\nmodel: mlp\ntraining:\n  type: ppo\n  rollout_steps: 10\n"
+    for line, words in (
+        ("  sequence_length: 3\n", "training.sequence_length: rollout_steps=10 is not a multiple"),
+        ("  value: multi_head\n", "training.value: multi_head trains edges that the model does not have"),
+        ("  burn_in: 11\n", "training.burn_in: 11 steps are more than"),
+    ):
+        path.write_text(text + line)
+        (problem,) = policysmith.check(path)
+        assert words in str(problem) and "bad.yaml:6:" in str(problem)
+        with pytest.raises(ConfigError, match=r"bad\.yaml:6"):
+            policysmith.build(path)
 
 
 def test_an_unused_component_is_a_problem():

@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "registry": LOW | {"config"},
     "parts": TENSORS,
     "graph": TENSORS,
+    "modules": LOW | {"parts", "graph"},
     "policy": POLICY,
     "wrappers": POLICY,
     "store": STORE,
@@ -42,10 +43,11 @@ ALLOWED: dict[str, set[str]] = {
     "importers": STORE,
     "interop": STORE,
     "api": TRAINING | BESIDE | {"skills"},
-    "compat": EVERYTHING,
+    "policy_agent": EVERYTHING - {"compat"},
+    "compat": EVERYTHING | {"policy_agent"},
     "cli": EVERYTHING | {"cli"},
     "__main__": {"cli"},
-    "__init__": EVERYTHING,
+    "__init__": EVERYTHING | {"modules", "policy_agent"},
 }
 
 # Packages from elsewhere that a room keeps away from; everything else is free.

@@ -22,20 +22,28 @@ SPACE = spaces.Dict(
 )
 
 
+def _texts(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+
+
 def _blocks(language):
-    pattern = re.compile(rf"```{language}\n(.*?)```", re.S)
     return [
-        pytest.param(block, id=f"{page.name}-{i}")
-        for page in PAGES
-        for i, block in enumerate(pattern.findall(page.read_text(encoding="utf-8")))
+        pytest.param(block, id=f"{page.name}-{i}") for page in PAGES for i, block in enumerate(_texts(page, language))
     ]
 
 
-@pytest.mark.parametrize("block", _blocks("python"))
-def test_python_block_runs(block, tmp_path):
-    (tmp_path / "block.py").write_text(block)
+@pytest.mark.parametrize("page", [page for page in PAGES if _texts(page, "python")], ids=lambda page: page.name)
+def test_the_python_of_a_page_runs(page, tmp_path):
+    files = []
+    for index, block in enumerate(_texts(page, "python")):
+        folder = tmp_path / f"{page.stem}-{index}"
+        folder.mkdir()
+        (folder / "block.py").write_text(block, encoding="utf-8")
+        files.append(folder / "block.py")
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
-    subprocess.run([sys.executable, "block.py"], cwd=tmp_path, env=environment, check=True, timeout=120)
+    command = [sys.executable, ROOT / "tests" / "run_blocks.py", *files]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("block", _blocks("yaml"))

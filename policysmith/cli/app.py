@@ -14,10 +14,13 @@ from policysmith.cli.help import Command, Group
 from policysmith.cli.import_ import import_policy
 from policysmith.cli.list import list_types
 from policysmith.cli.new import new
+from policysmith.cli.record import record
 from policysmith.cli.schema import schema
 from policysmith.cli.show import show
+from policysmith.cli.store import store
 from policysmith.cli.swap import swap
 from policysmith.cli.train import train
+from policysmith.cli.train_offline import train_offline
 
 __all__ = ["app", "main"]
 
@@ -68,6 +71,8 @@ def policysmith(
 COMMANDS: Mapping[str, Callable[..., None]] = {
     "train": train,
     "eval": evaluate,
+    "record": record,
+    "train-offline": train_offline,
     "show": show,
     "check": check,
     "list": list_types,
@@ -78,3 +83,4 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
 }
 for name, function in COMMANDS.items():
     app.command(name, cls=Command)(command(function))
+app.add_typer(store, name="store")

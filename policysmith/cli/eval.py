@@ -19,7 +19,9 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The directory of a stored policy.")],
+    artifact: Annotated[
+        str, typer.Argument(metavar="ARTIFACT", help="The directory of a stored policy, or store#selector.")
+    ],
     episodes: Annotated[
         int | None,
         typer.Option(
@@ -49,6 +51,7 @@ def evaluate(
 
     Examples:
         policysmith eval runs/cartpole
+        policysmith eval policies#best:return
         policysmith eval runs/cartpole --episodes 20 --sampled --video cartpole.mp4
         policysmith eval runs/connect-four --opponent runs/connect-four-2 --games 200
     """

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["import_policy"]
 
+EVENT = re.compile(r"([A-Za-z_]\w*)=([1-9]\d{0,5}(?:[x×][1-9]\d{0,5})*)", re.IGNORECASE)
+LARGEST = re.compile(r"([^=,\s]+)=(\d{1,6})")
+GRID = re.compile(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})[x×]([1-9]\d{0,5})", re.IGNORECASE)
 SIDES = re.compile(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", re.IGNORECASE)
 
 
@@ -39,13 +42,55 @@ def check_sides(text: str | None) -> str | None:
     return text
 
 
+def check_grid(text: str | None) -> str | None:
+    """The text, where it tells a grid of features; a usage error otherwise."""
+    if text is not None and not GRID.fullmatch(text):
+        raise typer.BadParameter(f"{text!r} is no grid: write height x width x features, as in 11x11x22")
+    return text
+
+
+def check_events(texts: list[str] | None) -> list[str] | None:
+    """The texts, where each tells an input's shape; a usage error otherwise."""
+    for text in texts or []:
+        if not EVENT.fullmatch(text):
+            raise typer.BadParameter(f"{text!r} is no input: write its name and one row's shape, as in image=3x84x84")
+    return texts
+
+
+def check_actions(text: str | None) -> str | None:
+    """The text, where it lists action types; a usage error otherwise."""
+    if text is not None and not all(LARGEST.fullmatch(entry.strip()) for entry in text.split(",")):
+        raise typer.BadParameter(
+            f"{text!r} are no actions: write types with their largest parameter, as in noop=0,move=1"
+        )
+    return text
+
+
+def check_numbers(text: str | None) -> str | None:
+    """The text, where it lists numbers; a usage error otherwise."""
+    try:
+        [float(number) for number in (text or "0").split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} are no numbers: write them with commas, as in 1,10,255") from None
+    return text
+
+
 def import_policy(
     ctx: typer.Context,
     dialect: Annotated[
         str, typer.Argument(metavar="DIALECT", callback=check_dialect, help=f"Who wrote it: {', '.join(DIALECTS)}.")
     ],
-    checkpoint: Annotated[Path, typer.Argument(metavar="FILE", help="The checkpoint: .pt, .pth or .safetensors.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE", help="The checkpoint: .pt, .pth or .safetensors; of metta and policy-constructor the YAML."
+        ),
+    ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="The directory in which the policy is stored.")],
+    weights: Annotated[
+        Path | None,
+        typer.Argument(metavar="WEIGHTS", help="metta, policy-constructor: the weights; without them they start anew."),
+    ] = None,
     board_size: Annotated[
         str | None,
         typer.Option(
@@ -68,6 +113,43 @@ def import_policy(
         bool,
         typer.Option("--unmasked", help="Let steps of decoder_only pyramids see later ones, as the original did."),
     ] = False,
+    obs_shape: Annotated[
+        str | None,
+        typer.Option(metavar="HxWxC", callback=check_grid, help="metta: the grid of an observation, as in 11x11x22."),
+    ] = None,
+    actions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE=MAX,…",
+            callback=check_actions,
+            help="metta: action types with their largest parameter, as in noop=0,move=1.",
+        ),
+    ] = None,
+    trained_actions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE=MAX,…",
+            callback=check_actions,
+            help="metta: the actions of the weights, where --actions are others.",
+        ),
+    ] = None,
+    feature_max: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,…",
+            callback=check_numbers,
+            help="metta: what each feature is divided by, where no weights tell.",
+        ),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="NAME=SHAPE",
+            callback=check_events,
+            help="policy-constructor: the shape of one row of an input, as in image=3x84x84; one for each.",
+        ),
+    ] = None,
 ) -> None:
     """Import a policy that another system has stored.
 
@@ -78,10 +160,12 @@ def import_policy(
         policysmith import keisei old.pt --output runs/shogi
         policysmith import keisei old.pt --output runs/small --board-size 5x6
         policysmith import model-config old.pt --output runs/trader
+        policysmith import metta agent.yaml old.pt --output a --obs-shape 11x11x22
+        policysmith import policy-constructor head.yaml head.pt --output head
     """
     if resize_input and input_channels is None:
         raise typer.BadParameter("give the number of planes with --input-channels", param_hint="--resize-input")
-    if (output / "manifest.json").exists():
+    if (output / "manifest.json").exists() or (output / "graph.yaml").exists():
         raise PolicysmithError(f"{output} holds a policy already: choose another --output")
     given = {
         "board_size": _sides(board_size),
@@ -89,15 +173,29 @@ def import_policy(
         "resize_input": resize_input or None,
         "config": config,
         "unmasked": unmasked or None,
+        "weights": weights,
+        "obs_shape": _grid(obs_shape),
+        "actions": _largest(actions),
+        "trained_actions": _largest(trained_actions),
+        "feature_max": [float(number) for number in feature_max.split(",")] if feature_max else None,
+        "inputs": _events(inputs),
     }
     with chatter_to_stderr():
         from policysmith import api
         from policysmith.importers import find_importer
 
         read = find_importer(dialect)
-        imported = read(checkpoint, **_options(dialect, read, given))
-        api.save(imported.policy, output)
-    _summary(ctx, imported, shown_path(output))
+        imported: Any = read(checkpoint, **_options(dialect, read, given))
+        if dialect == "policy-constructor":
+            from policysmith.importers.policy_constructor import write_graph
+
+            write_graph(imported, output)
+        else:
+            api.save(imported.policy, output)
+    if dialect == "policy-constructor":
+        _summary_of_graph(imported, shown_path(output))
+    else:
+        _summary(ctx, imported, shown_path(output))
 
 
 def _sides(text: str | None) -> tuple[int, int] | None:
@@ -105,14 +203,48 @@ def _sides(text: str | None) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def _grid(text: str | None) -> tuple[int, int, int] | None:
+    match = GRID.fullmatch(text) if text else None
+    return (int(match[1]), int(match[2]), int(match[3])) if match else None
+
+
+def _largest(text: str | None) -> dict[str, int] | None:
+    """Action types with their largest parameter."""
+    matches = [LARGEST.fullmatch(entry.strip()) for entry in text.split(",")] if text else []
+    return {match[1]: int(match[2]) for match in matches if match} or None
+
+
+def _events(texts: list[str] | None) -> dict[str, list[int]] | None:
+    """Shapes by name."""
+    matches = [EVENT.fullmatch(text) for text in texts or []]
+    return {match[1]: [int(size) for size in re.split("[x×]", match[2])] for match in matches if match} or None
+
+
 def _options(dialect: str, read: Importer, given: Mapping[str, Any]) -> dict[str, Any]:
     """What was given, where the dialect's importer takes all of it."""
     stated = {name: value for name, value in given.items() if value is not None}
     for name in stated:
         if name not in inspect.signature(read).parameters:
-            option = f"--{name.replace('_', '-')}"
+            option = {"weights": "WEIGHTS", "inputs": "--input"}.get(name, f"--{name.replace('_', '-')}")
             raise typer.BadParameter(f"checkpoints of {dialect} take no such option", param_hint=option)
     return stated
+
+
+def _summary_of_graph(imported: Any, place: str) -> None:
+    model = imported.model
+    native = "format" in imported.config
+    returned = model.outputs if isinstance(model.outputs, str) else ", ".join(model.outputs)
+    rows: dict[str, Any] = {
+        "graph": f"{', '.join(model.inputs)} → {returned}, {len(model.graph_modules)} modules",
+        "grammar": "our own (format: 1)" if native else "schema version 1, composed",
+        "weights": count(sum(tensor.numel() for tensor in imported.tensors.values()), "number"),
+    }
+    facts(
+        rows
+        | ({"not ours": imported.obstacles} if imported.obstacles else {})
+        | ({"notes": imported.notes} if imported.notes else {})
+        | {"stored": place}
+    )
 
 
 def _summary(ctx: typer.Context, imported: Imported, place: str) -> None:

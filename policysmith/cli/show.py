@@ -26,7 +26,10 @@ class Diagram(str, Enum):  # noqa: UP042 - typer shows the values of a plain str
 
 def show(
     config: Annotated[
-        str, typer.Argument(metavar="CONFIG", help="An experiment file, a preset, or the directory of a stored policy.")
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="An experiment file, a preset, or a stored policy (a directory, or store#selector)."
+        ),
     ],
     overrides: Overrides = None,
     diagram: Annotated[
@@ -132,7 +135,7 @@ def _print_code(source: str, output: Path | None) -> None:
 
 
 def _is_artifact(config: str) -> bool:
-    return (Path(config) / "manifest.json").is_file()
+    return (Path(config) / "manifest.json").is_file() or ("#" in config and not Path(config).exists())
 
 
 def _name(config: str) -> str:

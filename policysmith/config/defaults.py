@@ -6,7 +6,7 @@ merged tree, without `defaults`. A name that is no file may be a preset or a pro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from pathlib import Path as FilePath
 
@@ -58,9 +58,14 @@ def _cannot_open(path: FilePath, error: Exception) -> str:
     return f"{absolute} does not exist{did_you_mean(absolute.name, siblings)}"
 
 
-def with_defaults(root: Node, directory: FilePath, findings: Findings, file: FilePath | None = None) -> Node:
-    """`root` laid on the files its `defaults` name; `file` is the one that holds it."""
-    return _Composer(findings).compose(root, directory, (file,) if file else ())
+Merge = Callable[[Node, Node], Node]
+
+
+def with_defaults(
+    root: Node, directory: FilePath, findings: Findings, file: FilePath | None = None, merge: Merge = merge
+) -> Node:
+    """`root` laid on the files its `defaults` name; `file` is the one that holds it, `merge(base, over)` how."""
+    return _Composer(findings, merge).compose(root, directory, (file,) if file else ())
 
 
 def is_layer(override: object) -> bool:
@@ -81,13 +86,13 @@ def lay_over(root: Node, overrides: Iterable[str], findings: Findings) -> Node:
 
 
 class _Composer:
-    def __init__(self, findings: Findings) -> None:
-        self._findings = findings
+    def __init__(self, findings: Findings, merge: Merge = merge) -> None:
+        self._findings, self._merge = findings, merge
         self._done: dict[FilePath, Node | None] = {}
 
     def compose(self, root: Node, directory: FilePath, chain: tuple[FilePath, ...]) -> Node:
         bases = [self.load(name, directory, chain, path, place) for name, path, place in self._names(root)]
-        return reduce(merge, [*filter(None, bases), without(root, "defaults")])
+        return reduce(self._merge, [*filter(None, bases), without(root, "defaults")])
 
     def _names(self, root: Node) -> list[tuple[str, Path, Place | None]]:
         """What `defaults` lists, each with its path and place."""

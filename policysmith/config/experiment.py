@@ -25,6 +25,7 @@ __all__ = [
     "ObservationOptions",
     "SelfPlay",
     "Spaces",
+    "Store",
     "decode_execution",
     "decode_experiment",
 ]
@@ -75,6 +76,8 @@ class Execution:
 
     `amp` computes the network in bfloat16 and gives float32; `compile` hands each call to `torch.compile`; `auto`
     measures at the first use on a device and takes what is faster. `channels_last` lays out convolutions as N, H, W, C.
+    The executor `parallel` runs components that do not need each other side by side, where it measures faster. A text
+    in place of the section names the executor: `execution: parallel`.
     """
 
     amp: bool | Literal["auto"] = False
@@ -83,6 +86,7 @@ class Execution:
     compile_dynamic: bool | None = None
     compile_backend: Literal["inductor", "aot_eager", "eager"] = "inductor"
     channels_last: bool = False
+    executor: Literal["sequential", "parallel"] = "sequential"
 
     def __post_init__(self) -> None:
         if self.compile_mode != "default" and self.compile_backend != "inductor":
@@ -97,6 +101,19 @@ class Evaluation:
     episodes: Count = 100
     deterministic: bool = True
     seed: Annotated[int, Ge(0)] = 10_000
+
+
+@dataclass(frozen=True)
+class Store:
+    """The store that training saves policies into, every so many iterations and at the end.
+
+    `uri` is a directory (from the working directory, as `--output` is) or `s3://…`, `gs://…`, `hf://…`; `name` is by
+    default that of the experiment, or else of the environment.
+    """
+
+    uri: Name = "policies"
+    every: Count = 10
+    name: Name | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +147,7 @@ class Experiment:
     execution: Execution
     evaluation: Evaluation
     self_play: SelfPlay | None
+    store: Store | None
     seed: int | None
     name: str | None
     document: Document
@@ -148,6 +166,7 @@ class Experiment:
             "training": self.training.encode() if self.training else None,
             "self_play": asdict(self.self_play) if self.self_play else None,
             "evaluation": asdict(self.evaluation),
+            "store": asdict(self.store) if self.store else None,
         }
         return {key: value for key, value in sections.items() if value is not None or key == "seed"}
 
@@ -160,10 +179,11 @@ def sections(
     environment: Annotated[Environment, Section(Environment, "environment")] | None = None,
     spaces: Annotated[Spaces, Section(Spaces, "spaces")] | None = None,
     observation: Annotated[ObservationOptions, Section(ObservationOptions, "observation")] | None = None,
-    execution: Annotated[Execution, Section(Execution, "execution")] | None = None,
+    execution: Annotated[Execution, Section(Execution, "execution", short="executor")] | None = None,
     training: Annotated[Any, Slot("algorithm")] | None = None,
     self_play: Annotated[SelfPlay, Section(SelfPlay, "self_play")] | None = None,
     evaluation: Annotated[Evaluation, Section(Evaluation, "evaluation")] | None = None,
+    store: Annotated[Store, Section(Store, "store")] | None = None,
 ) -> None:
     """The top level of an experiment file, as a signature: its schema is derived like any type's."""
 
@@ -191,6 +211,7 @@ def decode_experiment(document: Document, registry: Any) -> Experiment:
         values["execution"] or Execution(),
         values["evaluation"] or Evaluation(),
         values["self_play"],
+        values["store"],
         values["seed"],
         values["name"],
         document,

@@ -7,7 +7,7 @@ The steps, a file each: text to nodes, `defaults` and profiles, overrides, `temp
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any
@@ -33,7 +33,16 @@ from policysmith.config.plain import from_plain, to_plain
 from policysmith.config.templates import expand_templates, template_names
 from policysmith.errors import ConfigError, Problem
 
-__all__ = ["Document", "Path", "Place", "dotted", "load"]
+__all__ = ["Document", "Path", "Place", "Source", "bounded", "dotted", "finish", "load", "read_source", "to_document"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was read, before composition: the tree, the directory its `defaults` are relative to, and its file."""
+
+    root: Node
+    directory: FilePath
+    file: FilePath | None = None
 
 
 @dataclass(frozen=True)
@@ -72,27 +81,34 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any], overrides: Sequence
     if isinstance(overrides, str):
         raise ConfigError(f"overrides are a list of texts, found the text {overrides!r}; write [{overrides!r}]")
     findings = Findings()
+    return finish(read_source(source, findings), overrides, findings)
+
+
+def finish(source: Source, overrides: Sequence[str], findings: Findings) -> Document:
+    """The configuration that a source stands for, after `overrides`; raises what was found, before and now."""
+    return to_document(source, lambda: _composed(source, overrides, findings), findings)
+
+
+def to_document(source: Source, compose: Callable[[], Node], findings: Findings) -> Document:
+    """What `compose()` makes of a source as plain data with places; raises everything found."""
     try:
-        root, directory, file = _read(source, findings)
-        root = _composed(root, directory, file, overrides, findings)
+        root = compose()
     except RecursionError:
         raise ConfigError("defaults, templates or references lead through one another too deeply") from None
     findings.raise_any()
-    return _document(root, directory)
+    return _document(root, source.directory)
 
 
-def _read(
-    source: str | os.PathLike[str] | Mapping[str, Any], findings: Findings
-) -> tuple[Node, FilePath, FilePath | None]:
-    """The tree, the directory its `defaults` are relative to, and the file it comes from."""
+def read_source(source: str | os.PathLike[str] | Mapping[str, Any], findings: Findings) -> Source:
+    """A file (YAML, or JSON by its suffix), a mapping or a DictConfig as a tree, with nothing done to it."""
     if isinstance(source, Mapping):
-        return _read_mapping(source, findings), FilePath(), None
+        return Source(_read_mapping(source, findings), FilePath())
     if not isinstance(source, str | os.PathLike):
         raise ConfigError(f"a configuration is a file or a mapping, found {quote(source)}")
     if "\n" in str(source):
         raise ConfigError(f"a text is taken for the path of a file, found several lines: {quote(source)}")
     file = FilePath(source)
-    return _read_file(file, findings), file.parent, file
+    return Source(_read_file(file, findings), file.parent, file)
 
 
 def _read_mapping(source: Mapping[str, Any], findings: Findings) -> Node:
@@ -114,21 +130,19 @@ def _read_file(file: FilePath, findings: Findings) -> Node:
     return root
 
 
-def _composed(
-    root: Node, directory: FilePath, file: FilePath | None, overrides: Sequence[str], findings: Findings
-) -> Node:
+def _composed(source: Source, overrides: Sequence[str], findings: Findings) -> Node:
     """The tree after all steps; each step goes on after problems, so that all are found."""
-    own_templates = template_names(root)
-    root = _bounded(with_defaults(root, directory, findings, file), findings)
-    root = _bounded(lay_over(root, overrides, findings), findings)
-    root = _bounded(apply(root, [text for text in overrides if not is_layer(text)], findings), findings)
+    own_templates = template_names(source.root)
+    root = bounded(with_defaults(source.root, source.directory, findings, source.file), findings)
+    root = bounded(lay_over(root, overrides, findings), findings)
+    root = bounded(apply(root, [text for text in overrides if not is_layer(text)], findings), findings)
     if findings.incomplete:
         findings.raise_any()
-    root = _bounded(expand_templates(root, own_templates, findings), findings)
-    return _bounded(interpolate(root, findings), findings)
+    root = bounded(expand_templates(root, own_templates, findings), findings)
+    return bounded(interpolate(root, findings), findings)
 
 
-def _bounded(root: Node, findings: Findings) -> Node:
+def bounded(root: Node, findings: Findings) -> Node:
     """The same tree, if it can be written out: a few lines may stand for more values than memory holds."""
     if root.size > MAX_NODES or root.depth > MAX_DEPTH:
         findings.add(None, (), TOO_MANY if root.size > MAX_NODES else TOO_DEEP)

@@ -69,10 +69,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class Section:
-    """Marks an option that is a mapping with a schema of its own: the fields of a dataclass."""
+    """Marks an option that is a mapping with a schema of its own: the fields of a dataclass.
+
+    `short` names the field that a text in place of the mapping stands for, where there is one.
+    """
 
     target: type
     title: str
+    short: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = OptionSchema(self.target, self.title)
@@ -80,6 +84,8 @@ class Section:
         def decode(value: Any, info: core_schema.ValidationInfo) -> Any:
             if isinstance(value, self.target):
                 return value
+            if self.short is not None and isinstance(value, str):
+                return self._of_text(value, schema)
             if not isinstance(value, Mapping):
                 raise located(self.title, [error_at((), f"expected a mapping, found {_show(value)}", value)])
             return self.target(**schema.decode(value, info.context or {}))
@@ -87,7 +93,15 @@ class Section:
         return core_schema.with_info_plain_validator_function(decode)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return handler.resolve_ref_schema(OptionSchema(self.target, self.title).model.model_json_schema())
+        whole = handler.resolve_ref_schema(OptionSchema(self.target, self.title).model.model_json_schema())
+        return whole if self.short is None else {"anyOf": [whole, whole["properties"][self.short]]}
+
+    def _of_text(self, value: str, schema: OptionSchema) -> Any:
+        """The section that a text stands for; what is wrong with it is said of the text itself."""
+        try:
+            return self.target(**schema.decode({str(self.short): value}, {}))
+        except ValidationError as error:
+            raise located(self.title, [error_at((), message, value) for _, message in failures(error)]) from None
 
 
 def error_at(location: Location, message: str, value: Any = None) -> InitErrorDetails:

@@ -13,7 +13,7 @@ from policysmith.graph.component import Component
 from policysmith.graph.plan import NodePlan, Plan
 from policysmith.ops.init import initialize
 
-__all__ = ["as_components", "base_seed", "build_modules", "component_seed"]
+__all__ = ["as_components", "base_seed", "build_modules", "component_seed", "drawing"]
 
 
 def component_seed(seed: int, name: str) -> int:
@@ -57,6 +57,17 @@ def as_components(plan: Plan, modules: Mapping[str, nn.Module], seed: int | None
 def base_seed(seed: int | None) -> int:
     """What the seeds of components follow from: the seed, or a number from torch's global generator."""
     return int(torch.randint(2**62, ()).item()) if seed is None else seed
+
+
+@contextmanager
+def drawing(seed: int | None, name: str) -> Iterator[None]:
+    """Draw from the stream of `name`, and leave torch's global generator as it was; from that one if `seed` is None."""
+    if seed is None:
+        yield
+        return
+    with _restored(torch.default_generator) as generator:
+        generator.manual_seed(component_seed(seed, name))
+        yield
 
 
 @contextmanager

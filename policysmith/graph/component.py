@@ -14,7 +14,7 @@ from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
-from policysmith.errors import WiringError
+from policysmith.errors import ShapeError, WiringError
 from policysmith.graph.view import ViewMixin, share_state
 from policysmith.ops.features import join_features
 
@@ -87,13 +87,27 @@ class Component(TensorDictModuleBase):
         """Read, compute, write; returns the mapping it was given. Any leading batch dimensions pass."""
         if not isinstance(mapping, Mapping | TensorDictBase | MutableMapping):
             raise TypeError(f"{type(self).__name__} takes a mapping or a TensorDict, found {type(mapping).__name__}")
-        result = self.compute(*[read_key(mapping, key) for key in self.in_keys], **self.sink(mapping))
-        results = (result,) if isinstance(result, Tensor) else result
-        if len(results) != len(self.out_keys):
-            raise WiringError(f"{type(self).__name__} gave {len(results)} outputs for out_keys {list(self.out_keys)}")
-        for key, value in zip(self.out_keys, results, strict=True):
+        tensors, out_keys = [read_key(mapping, key) for key in self.in_keys], self.out_keys
+        for key, value in zip(out_keys, self.results(tensors, self.sink(mapping), out_keys), strict=True):
             write_key(mapping, key, value)
         return mapping
+
+    def results(self, tensors: Sequence[Tensor], sink: Mapping[str, Any], out_keys: Sequence[Key]) -> Sequence[Tensor]:
+        """What `compute` gives, one tensor for each of `out_keys`; raises `ShapeError` where `misfit` knows why not."""
+        try:
+            result = self.compute(*tensors, **sink)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if problem := self.misfit(tensors):
+                raise ShapeError(problem) from error
+            raise
+        results = (result,) if isinstance(result, Tensor) else result
+        if len(results) != len(out_keys):
+            raise WiringError(f"{type(self).__name__} gave {len(results)} outputs for out_keys {list(out_keys)}")
+        return results
+
+    def misfit(self, tensors: Sequence[Tensor]) -> str | None:
+        """What is wrong with the inputs, where `compute` failed: a sentence, or None where that is not known."""
+        return None
 
     def sink(self, mapping: Any) -> dict[str, Any]:
         """What `compute` gets besides tensors: nothing, for most."""
@@ -114,8 +128,8 @@ class TensorComponent(ViewMixin, Component):
     def __init__(
         self,
         module: nn.Module,
-        in_keys: Sequence[Key],
-        out_keys: Sequence[Key],
+        in_keys: Sequence[Key] | None = None,
+        out_keys: Sequence[Key] | None = None,
         arguments: Sequence[str] | None = None,
         event_ndims: Sequence[int] | None = None,
     ) -> None:

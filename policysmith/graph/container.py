@@ -13,6 +13,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
 from policysmith.errors import WiringError
+from policysmith.graph.line import Line
 from policysmith.graph.spec import name_problem
 from policysmith.graph.wiring import topological_order
 
@@ -25,6 +26,8 @@ class ComponentContainer(nn.ModuleDict):
     def __init__(self, components: Mapping[str, nn.Module] | None = None) -> None:
         self._declared: dict[str, tuple[str, ...]] = {}
         self._order: list[str] | None = None
+        self._ordered: list[nn.Module | None] = []
+        self._line: Line | None = None
         super().__init__()
         for name, module in (components or {}).items():
             self.register_component(name, module)
@@ -56,30 +59,44 @@ class ComponentContainer(nn.ModuleDict):
 
     def __setitem__(self, name: str, module: nn.Module) -> None:
         super().__setitem__(name, module)
-        self._order = None
+        self._forget()
 
     def __delitem__(self, name: str) -> None:
         super().__delitem__(name)
         self._declared.pop(name, None)
-        self._order = None
+        self._forget()
 
     def execute(self, mapping: Any) -> Any:
-        """Run every component on a plain mapping or a TensorDict, which is written to and returned."""
-        for name in self.execution_order():
-            self[name](mapping)
-        return mapping
+        """Run every component on a plain mapping or a TensorDict, which is written to and returned.
+
+        An exception carries a note that names the component.
+        """
+        order = self._sorted()
+        if self._line is None or self._line.is_stale():
+            self._line = Line(self, order)
+        return self._line.run(mapping)
 
     forward = execute
 
     def execution_order(self) -> list[str]:
         """Names in the order they run: producers first, ties in the order of registration."""
-        if self._order is None:
-            self._order = self._sort()
-        return list(self._order)
+        return list(self._sorted())
 
     def validate(self) -> None:
         """Raise `WiringError` for a key written twice, a cycle, or a declared dependency that is none."""
-        self._order = self._sort()
+        self._forget()
+        self._sorted()
+
+    def _sorted(self) -> list[str]:
+        """The order, found anew if a component is another than when it was found, whoever put it there."""
+        components: list[nn.Module | None] = [*self._modules.values()]
+        if self._order is None or components != self._ordered:
+            self._forget()
+            self._order, self._ordered = self._sort(), components
+        return self._order
+
+    def _forget(self) -> None:
+        self._order, self._ordered, self._line = None, [], None
 
     def _sort(self) -> list[str]:
         needs = self._needs()
@@ -106,6 +123,9 @@ class ComponentContainer(nn.ModuleDict):
             name: [producers[k] for k in module.in_keys if k in producers and producers[k] != name]  # type: ignore[union-attr]
             for name, module in self.items()
         }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_order": None, "_ordered": [], "_line": None}
 
     @staticmethod
     def _check_module(name: str, module: object) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from policysmith.errors import ShapeError
 from policysmith.graph.component import Key, TensorComponent, read_key, write_key
 from policysmith.graph.program import Step, enter, leave
 from policysmith.graph.trace import has_hooks
@@ -33,7 +34,8 @@ class MemoryComponent(TensorComponent):
 
     `forward(mapping)` takes one step for inputs (B, *event), or T steps for (B, T, *event): `ndim` is the number of
     dimensions of one row of the first input. It reads the state from `<name>/<key>` (absent: the initial one) and
-    `is_init` (absent: no episode begins), and writes the output and the state after.
+    `is_init` (absent: no episode begins), and writes the output and the state after. A TensorDict of batch (B, T) holds
+    the state of every step: the first of them is read, and they stay.
     """
 
     def __init__(
@@ -41,8 +43,8 @@ class MemoryComponent(TensorComponent):
         module: nn.Module,
         name: str,
         ndim: int,
-        in_keys: Sequence[Key],
-        out_keys: Sequence[Key],
+        in_keys: Sequence[Key] | None = None,
+        out_keys: Sequence[Key] | None = None,
         arguments: Sequence[str] | None = None,
         event_ndims: Sequence[int] | None = None,
     ) -> None:
@@ -57,21 +59,33 @@ class MemoryComponent(TensorComponent):
     def forward(self, mapping: Any) -> Any:
         """Step or unroll, by the number of dimensions of the input."""
         tensors = [read_key(mapping, key) for key in self.in_keys]
+        try:
+            y, after = self._advance(mapping, tensors)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if problem := self.misfit(tensors):
+                raise ShapeError(problem) from error
+            raise
+        write_key(mapping, self.out_keys[0], y)
+        if not (isinstance(mapping, TensorDictBase) and mapping.ndim > 1):
+            for key, tensor in after.items():
+                write_key(mapping, f"{self.name}/{key}", tensor)
+        return mapping
+
+    def _advance(self, mapping: Any, tensors: Sequence[Tensor]) -> tuple[Tensor, State]:
+        """The output and the state after, of one step or of a sequence."""
+        if tensors[0].dim() - self.ndim not in (1, 2):
+            found = tuple(tensors[0].shape)
+            raise ShapeError(f"{self.in_keys[0]!r} must be a step (B, …) or a sequence (B, T, …), found {found}")
         x, sequence = self.joined(tensors), tensors[0].dim() - self.ndim == 2
-        first = mapping.get(FIRST, None)
+        first, aux = mapping.get(FIRST, None), self.sink(mapping)
         initial = self.module.initial_state(len(x))  # type: ignore[operator]
         state = {key: _get(mapping, f"{self.name}/{key}", tensor) for key, tensor in initial.items()}
         if first is not None:
-            first = first.reshape(x.shape[: 2 if sequence else 1])
-        aux = self.sink(mapping)
+            first = first.reshape(x.shape[: 2 if sequence else 1]).bool()
         if sequence:
-            y, after = self.module.unroll(x, state, first, **aux)  # type: ignore[operator]
-        else:
-            y, after = self.module(x, state if first is None else reset_state(state, initial, first), **aux)
-        write_key(mapping, self.out_keys[0], y)
-        for key, tensor in after.items():
-            write_key(mapping, f"{self.name}/{key}", tensor)
-        return mapping
+            return self.module.unroll(x, state, first, **aux)  # type: ignore[operator]
+        given = state if first is None else reset_state(state, initial, first)
+        return self.module(x, given, **aux)
 
     def joined(self, tensors: Sequence[Tensor]) -> Tensor:
         """The module's one input."""
@@ -79,8 +93,10 @@ class MemoryComponent(TensorComponent):
 
 
 def _get(mapping: Any, key: str, default: Tensor) -> Tensor:
-    found = mapping.get(key, None) if isinstance(mapping, TensorDictBase) else mapping.get(key)
-    return default if found is None else found
+    found = mapping.get(key, None)
+    if found is None:
+        return default
+    return found[:, 0] if isinstance(mapping, TensorDictBase) and mapping.ndim > 1 else found
 
 
 class MemoryStep(Step):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,20 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from policysmith.config.load import Document, load
+from policysmith.config.load import Document, finish, read_source
 from policysmith.config.migrate import migrate
+from policysmith.config.nodes import Findings
 from policysmith.config.options import failures
+from policysmith.config.v1 import finish_v1, is_v1
 from policysmith.errors import ConfigError, Problem, ShapeError, did_you_mean
 from policysmith.graph.assemble import as_components, build_modules
+from policysmith.graph.calls import CallPlan, steps_of
 from policysmith.graph.component import Component
+from policysmith.graph.dry_run import first_run, has_lazy, why
 from policysmith.graph.plan import NodePlan, Plan, TensorSpec, make_plan
 from policysmith.graph.program import Program, Step, run_steps, steps_for
 from policysmith.graph.spec import decode_components
+from policysmith.graph.v1 import assemble_v1
 from policysmith.graph.view import bare
 from policysmith.registry import Registry, default_registry
 
@@ -37,23 +43,47 @@ class GraphModel(nn.Module):
 
     Call it with the tensors of `inputs`, positional or by name, (B, *event) each. It returns the edge named by
     `outputs`, a tuple of edges, or a dict result name → edge. What modules and wrappers report besides is dropped.
-    `seed` is for what wrappers draw.
+    `seed` is for what wrappers draw. A graph of calls (`CallPlan`) that was built without inputs learns its shapes from
+    the first call, which also makes lazy modules.
     """
 
-    def __init__(self, plan: Plan, modules: Mapping[str, nn.Module], outputs: Outputs, seed: int | None = None) -> None:
+    plan: Plan | CallPlan
+
+    def __init__(
+        self, plan: Plan | CallPlan, modules: Mapping[str, nn.Module], outputs: Outputs, seed: int | None = None
+    ) -> None:
         super().__init__()
         self.plan, self.outputs = plan, outputs
         self.inputs = tuple(plan.inputs)
-        self.graph_modules = nn.ModuleDict({node.name: modules[node.name] for node in plan.nodes})
-        self._views = as_components(plan, modules, seed)
+        names = list(modules) if isinstance(plan, CallPlan) else [node.name for node in plan.nodes]
+        self.graph_modules = nn.ModuleDict({name: modules[name] for name in names})
+        self._views = {} if isinstance(plan, CallPlan) else as_components(plan, modules, seed)
         self._programs: dict[tuple[bool, bool], Program] = {}
+        self._unseen = isinstance(plan, CallPlan) and not plan.edges
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
-        """Run the graph; ShapeError-free inputs are the caller's promise, names are checked."""
+        """Run the graph; ShapeError-free inputs are the caller's promise, names are checked.
+
+        In a graph of calls a step that fails is named, as far as shapes tell which it is.
+        """
         tensors = args if len(args) == len(self.inputs) and not kwargs else self._bind(args, kwargs)
         if torch.compiler.is_compiling():
             return self.slow(*tensors)
-        return self.program().run(*tensors)
+        if self._unseen:
+            return self._first(tensors)
+        try:
+            return self.program().run(*tensors)
+        except Exception as error:
+            if isinstance(self.plan, CallPlan) and (found := why(self.plan, self.graph_modules, tensors)):
+                raise found from error
+            raise
+
+    def _first(self, tensors: Sequence[Tensor]) -> Any:
+        """The first call of a graph of calls, module by module: it tells every shape."""
+        assert isinstance(self.plan, CallPlan)
+        self.plan, values = first_run(self.plan, self.graph_modules, tensors)
+        self._unseen = False
+        return self._result(values)
 
     def bound(self) -> Any:
         """The graph as a straight line of module calls: a function of the inputs; hooks on any module work."""
@@ -61,7 +91,9 @@ class GraphModel(nn.Module):
 
     @property
     def components(self) -> dict[str, Component]:
-        """The modules as components, in their wrappers."""
+        """The modules as components, in their wrappers; of a graph of calls, the modules themselves."""
+        if isinstance(self.plan, CallPlan):
+            return dict(self.graph_modules.items())  # type: ignore[arg-type]
         return {step.name: step.live for step in self._steps()}
 
     @property
@@ -73,19 +105,26 @@ class GraphModel(nn.Module):
         """The compiled form for the present training mode."""
         key = (self.training, inline)
         if key not in self._programs:
+            if self._unseen and has_lazy(self):
+                raise ShapeError("lazy modules wait for inputs: call the model once, or build it with inputs=")
             steps = steps_for(self._steps(), self._wanted())
-            self._programs[key] = Program(lambda *x: self._run(steps, x), len(self.inputs), steps, inline=inline)
+            live = [step for step in steps if isinstance(step, Step)]
+            self._programs[key] = Program(lambda *x: self._run(steps, x), len(self.inputs), live, inline=inline)
         return self._programs[key]
 
     def slow(self, *tensors: Tensor) -> Any:
         """The slow twin of a call, module by module (for tests and torch.compile)."""
         return self._run(self._steps(), tensors)
 
-    def _steps(self) -> list[_ModuleStep]:
+    def _steps(self) -> list[Any]:
+        if isinstance(self.plan, CallPlan):
+            return list(steps_of(self.plan, self.graph_modules))
         return [_ModuleStep(self.graph_modules, node, self._views) for node in self.plan.nodes]
 
-    def _run(self, steps: Sequence[Step], tensors: Sequence[Tensor]) -> Any:
-        values = run_steps(steps, dict(zip(self.inputs, tensors, strict=True)))
+    def _run(self, steps: Sequence[Any], tensors: Sequence[Tensor]) -> Any:
+        return self._result(run_steps(steps, dict(zip(self.inputs, tensors, strict=True))))
+
+    def _result(self, values: Mapping[str, Any]) -> Any:
         if isinstance(self.outputs, str):
             return values[self.outputs]
         if isinstance(self.outputs, tuple):
@@ -145,15 +184,36 @@ def build_model(
     inputs: Mapping[str, Sequence[int] | TensorSpec] | None = None,
     seed: int | None = None,
     base_dir: str | Path | None = None,
+    allow_targets: Sequence[str] = (),
 ) -> GraphModel:
-    """Build a graph from `{inputs, components, outputs}`: a path, a mapping, or a DictConfig.
+    """Build a graph from a path, a mapping, or a DictConfig: `{inputs, components, outputs}`, or `schema_version: 1`.
 
     `inputs` maps names to event shapes (no batch axis) and adds to those in the configuration; `outputs` is an edge's
-    name, a list, or a mapping result → edge. Raises `ConfigError` with every problem found.
+    name, a list, or a mapping result → edge. A relative path starts at `base_dir`, and so does what the `defaults` of a
+    mapping name. In schema version 1, `_target_` and `imports` may name what lies below the prefixes in `allow_targets`
+    (`("my_package.",)`), and nothing else; the grammar of our own has neither. Raises `ConfigError` with every problem
+    found.
     """
     if base_dir is not None and isinstance(config, str | Path):
         config = Path(base_dir) / config
-    document = load(config)
+    findings = Findings()
+    source = read_source(config, findings)
+    if source.file is None and base_dir is not None:
+        source = replace(source, directory=Path(base_dir))
+    if is_v1(source):
+        return _build_v1(finish_v1(source, findings), registry or default_registry, inputs or {}, seed, allow_targets)
+    document = finish(source, (), findings)
+    return _build_native(document, registry or default_registry, inputs or {}, seed)
+
+
+def _build_v1(
+    document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None, allow_targets: Sequence[str]
+) -> GraphModel:
+    plan, modules, outputs = assemble_v1(document, registry, inputs, seed, allow_targets)
+    return GraphModel(plan, modules, outputs, seed)
+
+
+def _build_native(document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None) -> GraphModel:
     data = migrate(document.data)
     problems: list[Problem] = []
 
@@ -166,8 +226,8 @@ def build_model(
     seed_stated = data.get("seed")
     if seed_stated is not None and (type(seed_stated) is not int or seed_stated < 0):
         report(("seed",), f"expected an integer ≥ 0, found {seed_stated!r}")
-    specs = _inputs(data.get("inputs", {}), inputs or {}, report)
-    plan = _plan(document, data, specs, registry or default_registry, report)
+    specs = _inputs(data.get("inputs", {}), inputs, report)
+    plan = _plan(document, data, specs, registry, report)
     outputs = _outputs(data.get("outputs"), plan, report)
     if problems or plan is None:
         raise ConfigError(problems)

@@ -114,8 +114,8 @@ class Step:
     @staticmethod
     def _compute(component: Any, tensors: list[Tensor], aux: Mapping[str, Any]) -> Any:
         """`component.compute`, in operations that tracing sees through."""
-        if not isinstance(component, TensorComponent):
-            return component.compute(*tensors)
+        if type(component).compute is not TensorComponent.compute:
+            return component.compute(*tensors, **aux)
         if component.event_ndims is not None:
             tensors = [join_features(tensors, component.event_ndims)]
         if component.arguments is not None:

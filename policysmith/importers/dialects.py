@@ -19,7 +19,9 @@ __all__ = ["DIALECTS", "Imported", "Importer", "find_importer"]
 
 DIALECTS: Mapping[str, str] = {
     "keisei": "policysmith.importers.keisei",
+    "metta": "policysmith.importers.metta",
     "model-config": "policysmith.importers.model_config",
+    "policy-constructor": "policysmith.importers.policy_constructor",
 }
 
 
@@ -35,7 +37,10 @@ Importer = Callable[..., Imported]
 
 
 def find_importer(dialect: str) -> Importer:
-    """The function `read(path, **options) → Imported` of a dialect; raises `RegistryError` for an unknown one."""
+    """The function `read(path, **options) → Imported` of a dialect; raises `RegistryError` for an unknown one.
+
+    That of policy-constructor gives an `ImportedGraph`: its configurations are graphs, not policies.
+    """
     if dialect not in DIALECTS:
         hint = did_you_mean(dialect, DIALECTS)
         raise RegistryError(f"unknown dialect {dialect!r}{hint}; there are: {', '.join(DIALECTS)}")

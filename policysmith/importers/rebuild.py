@@ -20,7 +20,7 @@ from policysmith.policy import ActorCritic
 from policysmith.policy.factory import make_blueprint
 from policysmith.registry import Registry, default_registry
 
-__all__ = ["rebuild"]
+__all__ = ["blank", "rebuild"]
 
 
 def rebuild(
@@ -37,7 +37,7 @@ def rebuild(
     be built, or where the tensors are not exactly its state.
     """
     try:
-        policy = _blank(model, observation_space, action_space, registry or default_registry)
+        policy = blank(model, observation_space, action_space, registry or default_registry)
         state = policy.state_dict()
         policy.load_state_dict({n: t.to(state[n].dtype) if n in state else t for n, t in tensors.items()})
     except (PolicysmithError, RuntimeError) as error:
@@ -45,13 +45,18 @@ def rebuild(
     return policy.eval()
 
 
-def _blank(
+def blank(
     model: Mapping[str, Any],
     observation_space: spaces.Space[Any],
     action_space: spaces.Space[Any],
     registry: Registry,
+    *,
+    seed: int | None = None,
 ) -> ActorCritic:
-    """The policy with weights that are to be replaced: initialising by role would take longer than all the rest."""
+    """The policy that `model` describes, initialised by `seed`; raises `ConfigError` with every problem.
+
+    Without a seed its weights are to be replaced: initialising by role would take longer than all the rest.
+    """
     problems: list[Problem] = []
 
     def report(path: Sequence[str | int], message: str) -> None:
@@ -61,4 +66,4 @@ def _blank(
     blueprint = make_blueprint(experiment.model, observation_space, action_space, report, registry)
     if blueprint is None:
         raise ConfigError(problems)
-    return blueprint.build(0, experiment.resolved(), initialized=False)
+    return blueprint.build(seed or 0, experiment.resolved(), initialized=seed is not None)

@@ -10,12 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from policysmith.ops.whole import whole
+
 __all__ = ["attend"]
 
 # Kernels that give zeros, and zero gradients, to a query that sees nothing, as a test shows; others may give NaN.
 ZEROS_WHERE_NOTHING_IS_SEEN = ("cpu",)
 
 
+@whole
 def attend(
     q_BTHD: Tensor,
     k_BSGD: Tensor,

@@ -13,6 +13,8 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from policysmith.ops.whole import whole
+
 __all__ = ["NO_POSITION", "PositionCode", "Timeline", "both", "over_memory", "over_sequence", "unpadded"]
 
 Shared = TypeVar("Shared")
@@ -26,8 +28,8 @@ class PositionCode(Protocol):
     def embed(self, x_BTD: Tensor, positions: Tensor) -> Tensor:
         """Tokens with their positions (B|1, T) added."""
 
-    def rotate(self, x_BTHD: Tensor, timeline: Timeline) -> Tensor:
-        """Queries or new keys turned by the timeline's positions (B|1, T)."""
+    def rotate(self, x_BTHD: Tensor, timeline: Timeline, width: int | None = None) -> Tensor:
+        """Queries or new keys of `width` D turned by the timeline's positions (B|1, T)."""
 
     def bias(self, heads: int, timeline: Timeline) -> Tensor | None:
         """What is added to the scores, (B|1, H, T, S)."""
@@ -41,7 +43,7 @@ class _NoPosition:
     def embed(self, x_BTD: Tensor, positions: Tensor) -> Tensor:
         return x_BTD
 
-    def rotate(self, x_BTHD: Tensor, timeline: Timeline) -> Tensor:
+    def rotate(self, x_BTHD: Tensor, timeline: Timeline, width: int | None = None) -> Tensor:
         return x_BTHD
 
     def bias(self, heads: int, timeline: Timeline) -> Tensor | None:
@@ -55,10 +57,11 @@ NO_POSITION: PositionCode = _NoPosition()
 class _Step:
     """One new token: it goes into its slot, and the ring is what is seen."""
 
-    slot: Tensor  # int64 (B, 1): where the new token goes
+    slots_B: Tensor  # int64: where in all rows' rings, laid end to end, each row's new token goes
 
     def advance(self, cache: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-        ring = cache.scatter(1, _over(self.slot, cache).expand_as(new), new.to(cache.dtype))
+        rows = cache.flatten(0, 1).index_copy(0, self.slots_B, new.squeeze(1).to(cache.dtype))
+        ring = rows.view_as(cache)
         return ring, ring
 
 
@@ -88,6 +91,11 @@ class Timeline:
     padding: Tensor | None = None  # bool (B, T), True: no token here; already part of `mask`
     mixing: bool = False  # True: every query sees every token that is not padding
     common: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # what `shared` has made
+
+    @property
+    def steps_once(self) -> bool:
+        """Whether this is one step after a memory."""
+        return isinstance(self.ring, _Step)
 
     def remember(self, cache: Tensor | None, new: Tensor) -> tuple[Tensor, Tensor | None]:
         """The new tokens' entries (B, T, *) and a cache (B, W, *) → entries of all keys (B, S, *), next cache.
@@ -189,10 +197,17 @@ def both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
 
 def _step(done_B1: Tensor, first_B1: Tensor | None, context: int, position: PositionCode) -> tuple[Timeline, Tensor]:
     now_B1 = done_B1 if first_B1 is None else torch.where(first_B1, 0, done_B1)
-    age_BW = (now_B1 - torch.arange(context, device=done_B1.device)).remainder(context)
-    mask = (age_BW <= now_B1)[:, None, None, :]
-    timeline = Timeline(now_B1, now_B1 - age_BW, mask, False, position, _Step(now_B1.remainder(context)))
-    return timeline, now_B1.squeeze(1) + 1
+    ring = _ring(now_B1, context)
+    return Timeline(now_B1, ring[0], ring[1], False, position, _Step(ring[2])), now_B1.squeeze(1) + 1
+
+
+@whole
+def _ring(now_B1: Tensor, context: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Steps (B, W) that lie in the slots, mask (B, 1, 1, W) of those the episode has done, slots (B,) to be written."""
+    steps_W, rows_B = (torch.arange(n, device=now_B1.device) for n in (context, now_B1.shape[0]))
+    age_BW = (now_B1 - steps_W).remainder(context)
+    slots_B = rows_B * context + now_B1.squeeze(1).remainder(context)
+    return now_B1 - age_BW, (age_BW <= now_B1)[:, None, None, :], slots_B
 
 
 def _chunk(

@@ -1,5 +1,6 @@
 """Plain `nn.Module`s, tensors in and tensors out; importing this room registers its types."""
 
+from policysmith.parts.action_embedding import ActionEmbedding
 from policysmith.parts.activations import ReLU2
 from policysmith.parts.attention import (
     CrossAttention,
@@ -11,17 +12,24 @@ from policysmith.parts.attention import (
     PyramidAttention,
     WindowAttention,
 )
+from policysmith.parts.axes import CentrePixel, Expand, Fold, Slice
+from policysmith.parts.bilinear import Bilinear
+from policysmith.parts.bilinear_action_head import BilinearActionHead
+from policysmith.parts.channels_first import ChannelsFirst
 from policysmith.parts.conv import Conv, Impala, Nature
+from policysmith.parts.divide import Divide
 from policysmith.parts.embedding import Embedding
 from policysmith.parts.encoders import ImageEncoder, OneHot, ToFloat
 from policysmith.parts.feedforward import FeedForward, GatedFeedForward, MixtureOfExperts
-from policysmith.parts.fusion import Concat, FiLM, Sum
+from policysmith.parts.fusion import Concat, Difference, FiLM, Mean, Sum
 from policysmith.parts.global_pool import GlobalPool
 from policysmith.parts.initializers import orthogonal
+from policysmith.parts.join import Join
 from policysmith.parts.memory import GRU, LSTM, MinGRU
 from policysmith.parts.mlp import MLP
 from policysmith.parts.normalizer import RunningNormalizer
 from policysmith.parts.norms import layer_norm
+from policysmith.parts.outputs import PolicyOutput, ValueOutput
 from policysmith.parts.position import (
     AlibiPosition,
     LearnedPosition,
@@ -35,6 +43,7 @@ from policysmith.parts.residual_mlp import ResidualMLP
 from policysmith.parts.residual_tower import ResidualTower
 from policysmith.parts.se_resnet_tower import SEResNetTower
 from policysmith.parts.squeeze_excitation import SqueezeExcitation
+from policysmith.parts.swish_residual_mlp import SwishResidualMLP
 from policysmith.parts.torch_layers import TORCH_LAYERS
 from policysmith.parts.transformer import (
     DecoderBlock,
@@ -48,6 +57,19 @@ from policysmith.parts.transformer import (
 from policysmith.parts.window_memory import WindowMemory
 
 __all__ = [
+    "ActionEmbedding",
+    "CentrePixel",
+    "Expand",
+    "Fold",
+    "Slice",
+    "Bilinear",
+    "BilinearActionHead",
+    "ChannelsFirst",
+    "Divide",
+    "Join",
+    "PolicyOutput",
+    "ValueOutput",
+    "SwishResidualMLP",
     "GRU",
     "LSTM",
     "MLP",
@@ -58,6 +80,7 @@ __all__ = [
     "Conv",
     "CrossAttention",
     "DecoderBlock",
+    "Difference",
     "DynamicTransformerCore",
     "Embedding",
     "EncoderBlock",
@@ -74,6 +97,7 @@ __all__ = [
     "LatentQueryAttention",
     "LayerScale",
     "LearnedPosition",
+    "Mean",
     "MinGRU",
     "MixtureOfExperts",
     "MultiHeadAttention",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from policysmith.ops.features import join_features
 from policysmith.registry import Infer, register
 
-__all__ = ["Concat", "FiLM", "Sum"]
+__all__ = ["Concat", "Difference", "FiLM", "Mean", "Sum"]
 
 Shapes = Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")]
 
@@ -34,9 +34,7 @@ class Sum(nn.Module):
 
     def __init__(self, event_shapes: Shapes) -> None:
         super().__init__()
-        if len(set(event_shapes)) > 1:
-            shapes = ", ".join(str(shape) for shape in event_shapes)
-            raise ValueError(f"sum needs inputs of one shape, found {shapes}")
+        _check_alike("sum", event_shapes)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs (*, *event), all alike → their sum."""
@@ -44,6 +42,43 @@ class Sum(nn.Module):
         for x in inputs[1:]:
             total = total + x
         return total
+
+
+@register("difference")
+class Difference(nn.Module):
+    """The first of two inputs of one shape minus the second."""
+
+    def __init__(self, event_shapes: Shapes) -> None:
+        super().__init__()
+        if len(event_shapes) != 2:
+            raise ValueError(f"difference takes two inputs, found {len(event_shapes)}")
+        _check_alike("difference", event_shapes)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """x, y (*, *event) → x - y."""
+        return x - y
+
+
+@register("mean")
+class Mean(nn.Module):
+    """The mean of inputs of one shape."""
+
+    def __init__(self, event_shapes: Shapes) -> None:
+        super().__init__()
+        _check_alike("mean", event_shapes)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs (*, *event), all alike → their mean."""
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total + x
+        return total / len(inputs)
+
+
+def _check_alike(name: str, event_shapes: tuple[tuple[int, ...], ...]) -> None:
+    if len(set(event_shapes)) > 1:
+        shapes = ", ".join(str(shape) for shape in event_shapes)
+        raise ValueError(f"{name} needs inputs of one shape, found {shapes}")
 
 
 @register("film")

@@ -10,6 +10,7 @@ from policysmith.policy.factory import build_policy
 from policysmith.policy.heads import ActionHead, ValueHead
 from policysmith.policy.observations import Observations
 from policysmith.policy.outcome_heads import OutcomeHead, OutcomeValue, ScoreHead
+from policysmith.policy.policy_state import PolicyState
 from policysmith.policy.protocol import ActorCriticProtocol
 from policysmith.policy.spatial_head import SpatialPolicyHead
 
@@ -24,6 +25,7 @@ __all__ = [
     "Observations",
     "OutcomeHead",
     "OutcomeValue",
+    "PolicyState",
     "ScoreHead",
     "SpatialPolicyHead",
     "ValueHead",

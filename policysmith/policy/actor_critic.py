@@ -24,7 +24,7 @@ from policysmith.graph.plan import Plan
 from policysmith.graph.program import Program, Step, run_steps, steps_for
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.distributions import DistributionView, named_parameters
-from policysmith.policy.execution import Executed, Runtime
+from policysmith.policy.execution import Branched, Executed, Runtime
 from policysmith.policy.masks import legal_masks
 from policysmith.policy.observations import MASK, ROOT, Leaf, Observations
 from policysmith.policy.spaces import pick
@@ -33,6 +33,7 @@ from policysmith.policy.swap import Swapping
 __all__ = ["ActorCritic"]
 
 Acting = Callable[..., tuple[Any, Tensor, Tensor]]
+RunSteps = Callable[[Sequence[Step], dict[str, Any]], dict[str, Any]]
 
 
 class ActorCritic(Swapping, TensorDictModuleBase):
@@ -66,8 +67,8 @@ class ActorCritic(Swapping, TensorDictModuleBase):
 
     def _replan(self) -> None:
         self._steps = [node.step(self.components) for node in self.plan.nodes]
-        self._programs: dict[tuple[Any, ...], Program | Executed] = {}
-        self._forwards: dict[bool, Program | Executed] = {}
+        self._programs: dict[tuple[Any, ...], Program | Executed | Branched] = {}
+        self._forwards: dict[bool, Program | Executed | Branched] = {}
         self._running: dict[tuple[Any, ...], list[Step]] = {}  # the steps behind a call that reports
         self.runtime.lay_out(self.components)
 
@@ -302,20 +303,26 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         """The whole network on leaves of an observation, in whatever state a policy begins."""
         return self._program(("forward",)).run(*leaves)
 
-    def _program(self, key: tuple[Any, ...]) -> Program | Executed:
+    def _program(self, key: tuple[Any, ...]) -> Program | Executed | Branched:
         full = (*key, self.training)
         program = self._programs.get(full)
         if program is None:
             body, arity, steps = self._body(key)
-            program = self._programs[full] = self.runtime.program(self, body, arity, steps)
+            program = self.runtime.program(self, body, arity, steps)
+            if self.runtime.branches(steps):
+                program = Branched(self, program, lambda run: self._body(key, run=run)[0])
+            self._programs[full] = program
             if key == ("forward",) and arity == 1:
                 self._forwards[self.training] = program
         return program
 
     def _body(
-        self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None
+        self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None, run: RunSteps = run_steps
     ) -> tuple[Callable[..., Any], int, list[Step]]:
-        """The function behind a key, the number of its tensors, and the steps it runs; `sink` gets auxiliary losses."""
+        """The function behind a key, the number of its tensors, and the steps it runs; `sink` gets auxiliary losses.
+
+        `run` is what runs the steps.
+        """
         kind, inputs = key[0], list(self.plan.inputs)
         extra = key[2:] if kind == "evaluate" else ()
         edges = {"value": [self._value_edge]}.get(kind, [self._policy_edge, self._value_edge, *extra])
@@ -325,7 +332,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         runtime = self.runtime
 
         def body(*tensors: Tensor) -> Any:
-            values = run_steps(steps, _values(inputs, runtime.inputs(tensors[:count]), sink))
+            values = run(steps, _values(inputs, runtime.inputs(tensors[:count]), sink))
             chosen, legal = tensors[count : count + actions], tensors[count + actions :]
             outputs = runtime.outputs(values[edge] for edge in edges)
             if kind == "value":
@@ -351,9 +358,13 @@ class ActorCritic(Swapping, TensorDictModuleBase):
 
     def _write_forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         params, value = self.forward(_observation(tensordict))
+        return tensordict.update(self._entries(tensordict, params, value))
+
+    def _entries(self, tensordict: TensorDictBase, params: Tensor, value: Tensor) -> dict[str, Any]:
+        """What a forward writes into the TensorDict it was given: parameters by name, and the value."""
         parts = named_parameters(self.actions, params)
         named: dict[str, Any] = parts[0] if not self.actions.composite else {"params": self.actions.structure(parts)}
-        return tensordict.update({**named, "state_value": value})
+        return {**named, "state_value": value}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_programs": {}, "_forwards": {}, "_running": {}, "_swap": None}

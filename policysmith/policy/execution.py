@@ -22,13 +22,15 @@ from torch import Tensor, fx, nn
 from torch.compiler import is_compiling
 
 from policysmith.config.experiment import Execution, decode_execution
-from policysmith.graph.program import Program, Step
+from policysmith.graph.executors import Executor, ParallelExecutor, SequentialExecutor
+from policysmith.graph.executors.trial import Trials, alike, drew
+from policysmith.graph.program import Program, Step, run_steps
 from policysmith.policy.trials import Choice, fastest
 
 if TYPE_CHECKING:
     from policysmith.policy.actor_critic import ActorCritic
 
-__all__ = ["Executed", "Runtime"]
+__all__ = ["Branched", "Executed", "Runtime"]
 
 AMP_DTYPE = torch.bfloat16  # the range of float32, so gradients need no scaling; float16 would, in every trainer
 REUSED_MEMORY = ("reduce-overhead", "max-autotune")  # modes with CUDA graphs: a call overwrites the last one's results
@@ -54,11 +56,12 @@ class Runtime:
     """What a policy runs by: `settings`, and what `auto` came to on each device (`chosen`).
 
     It never changes: other settings are another runtime with nothing compiled yet, so precision is always set before
-    compilation. `timer` gives seconds.
+    compilation. `timer` gives seconds. `executor` runs the steps, or a container's components.
     """
 
     def __init__(self, settings: Execution, timer: Callable[[], float] = time.perf_counter) -> None:
         self.settings, self.timer = settings, timer
+        self.executor: Executor = ParallelExecutor() if settings.executor == "parallel" else SequentialExecutor()
         self.chosen: dict[torch.device, Choice] = {}
 
     @classmethod
@@ -96,6 +99,14 @@ class Runtime:
         if not self.settings.amp and not self.settings.compile:
             return Program(body, arity, steps, [policy.actions])
         return Executed(self, policy, body, arity, steps)
+
+    def branches(self, steps: Sequence[Step]) -> bool:
+        """Whether steps may run side by side: asked for, and there are some that do not need each other."""
+        return isinstance(self.executor, ParallelExecutor) and self.executor.can_branch(steps)
+
+    def trials(self) -> Trials:
+        """A new record of which manner was faster."""
+        return Trials(isinstance(self.executor, ParallelExecutor) and self.executor.force, self.timer)
 
     def region(self, policy: ActorCritic, leaves: Sequence[Tensor]) -> AbstractContextManager[Any]:
         """The precision for modules that are run one by one, or by someone else's compiler."""
@@ -176,6 +187,54 @@ class Executed:
         if settings.compile_mode not in REUSED_MEMORY:
             return compiled
         return lambda *tensors: _copied(compiled(*tensors))
+
+
+class Branched:
+    """One call of a policy that may run its steps side by side; it stands where a `Program` would.
+
+    `make(run)` is the body of the call with another way to run its steps.
+    """
+
+    def __init__(
+        self, policy: ActorCritic, program: Program | Executed, make: Callable[[Any], Callable[..., Any]]
+    ) -> None:
+        assert isinstance(policy.runtime.executor, ParallelExecutor)
+        self._policy, self._program, self._make = policy, program, make
+        self._executor = policy.runtime.executor
+        self._trials = policy.runtime.trials()
+        self._side_by_side = make(self._executor.run_steps)
+
+    def run(self, *tensors: Tensor) -> Any:
+        """The call, in the manner that was found faster for tensors like these."""
+        if self._executor.stays_in_order():
+            return self._program.run(*tensors)
+        return self._trials.run(
+            alike(tensors),
+            lambda: self._probe(tensors),
+            lambda: self._program.run(*tensors),
+            lambda: self._branch(self._side_by_side, tensors),
+            tensors[0].device,
+        )
+
+    @property
+    def code(self) -> str:
+        """The source of the program in order."""
+        return f"# executor: parallel, where it measures faster than this\n{self._program.code}"
+
+    def _branch(self, body: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
+        with self._policy.runtime.region(self._policy, tensors[: len(self._policy.plan.inputs)]):
+            return body(*tensors)
+
+    def _probe(self, tensors: Sequence[Tensor]) -> tuple[Any, bool]:
+        """The call, module by module, and whether the network (not the sampler after it) drew random numbers."""
+        found: list[bool] = []
+
+        def run(steps: Sequence[Step], values: dict[str, Any]) -> Any:
+            result, drawn = drew(lambda: run_steps(steps, values), tensors[0].device)
+            found.append(drawn)
+            return result
+
+        return self._branch(self._make(run), tensors), found[0]
 
 
 def _trial(policy: ActorCritic, leaves: Sequence[Tensor], settings: Execution) -> Callable[[], Any]:

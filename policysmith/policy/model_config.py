@@ -58,7 +58,7 @@ class ModelConfig:
     ffn_dim: Count | None = None
     n_experts: Count | None = None
     top_k: Count | None = None
-    norm_type: Literal["layer_norm", "batch_norm", "instance_norm", "group_norm"] = "layer_norm"
+    norm_type: Literal["layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm"] = "layer_norm"
     residual_scale: Annotated[float, Gt(0)] = 1.0
     use_gated_residual: bool = False
     use_final_norm: bool = False

@@ -16,11 +16,13 @@ from torch.compiler import is_compiling
 
 from policysmith.errors import PolicysmithError, ShapeError, did_you_mean
 from policysmith.graph.component import AUX
+from policysmith.graph.executors import ParallelExecutor
+from policysmith.graph.executors.trial import alike, drew
 from policysmith.graph.memory import FIRST, MemoryStep
 from policysmith.graph.program import Step, run_steps, steps_for
 from policysmith.ops.state import State, reset_state
-from policysmith.policy.actor_critic import ActorCritic, _mask, _observation
-from policysmith.policy.distributions import DistributionView, named_parameters
+from policysmith.policy.actor_critic import ActorCritic, RunSteps, _mask, _observation
+from policysmith.policy.distributions import DistributionView
 from policysmith.policy.masks import legal_masks
 from policysmith.policy.spaces import pick
 
@@ -41,6 +43,7 @@ class StatefulActorCritic(ActorCritic):
         self._memories = [node.name for node in nodes]
         self._state_keys = [f"{node.name}/{key}" for node in nodes for key, _ in node.measure.state]
         self._state_inputs = [*self.plan.inputs, *self._state_keys]
+        self._sequence_trials = self.runtime.trials()
         self._sequence_steps = [node.step(self.components, sequence=True) for node in self.plan.nodes]
 
     def init_state(self, batch: int) -> State:
@@ -126,9 +129,7 @@ class StatefulActorCritic(ActorCritic):
         if not isinstance(obs, TensorDictBase):
             self._refuse("forward")
         params, value, state = self._of_tensordict(obs)
-        parts = named_parameters(self.actions, params)
-        named: dict[str, Any] = parts[0] if not self.actions.composite else {"params": self.actions.structure(parts)}
-        return self._write_state(obs.update({**named, "state_value": value}), state)
+        return self._write_state(obs.update(self._entries(obs, params, value)), state)
 
     def get_action_and_value(
         self, obs: Any, legal_mask: Any = None, deterministic: bool = False, return_aux: bool = False
@@ -212,7 +213,7 @@ class StatefulActorCritic(ActorCritic):
         return self._program(("step", 0, False)).code
 
     def _body(
-        self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None
+        self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None, run: RunSteps = run_steps
     ) -> tuple[Callable[..., Any], int, list[Step]]:
         kind, inputs = key[0], self._state_inputs
         edges = [self._value_edge] if kind == "step_value" else [self._policy_edge, self._value_edge]
@@ -225,7 +226,7 @@ class StatefulActorCritic(ActorCritic):
             values: dict[str, Any] = dict(zip(inputs, given, strict=True))
             if sink is not None:
                 values[AUX] = sink
-            run_steps(steps, values)
+            run(steps, values)
             outputs = runtime.outputs(values[edge] for edge in edges)
             if kind == "step_value":
                 return outputs[0]
@@ -261,11 +262,27 @@ class StatefulActorCritic(ActorCritic):
             values[AUX] = sink
         try:
             with self.runtime.region(self, leaves):
-                run_steps(_keeping(self._sequence_steps, edges), values)
+                self._run_sequence(_keeping(self._sequence_steps, edges), values)
             return dict(zip(edges, self.runtime.outputs(values[edge] for edge in edges), strict=True))
         except (RuntimeError, ValueError) as error:
             self._blame_shapes(leaves, error)
             raise
+
+    def _run_sequence(self, steps: Sequence[Step], values: dict[str, Any]) -> None:
+        """Run the steps over whole sequences; side by side where that is asked for, and measures faster."""
+        executor = self.runtime.executor
+        if not isinstance(executor, ParallelExecutor) or not executor.can_branch(steps) or executor.stays_in_order():
+            run_steps(steps, values)
+            return
+        tensors = [value for value in values.values() if isinstance(value, Tensor)]
+        device = tensors[0].device
+        self._sequence_trials.run(
+            (self.training, tuple(step.name for step in steps), *alike(tensors)),
+            lambda: drew(lambda: run_steps(steps, values), device),
+            lambda: run_steps(steps, values),
+            lambda: executor.run_steps(steps, values),
+            device,
+        )
 
     def _forward_leaves(self, leaves: Sequence[Tensor]) -> Any:
         rows = len(leaves[0])

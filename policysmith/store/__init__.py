@@ -1,5 +1,8 @@
-"""Policies on disk: one artifact, a directory that needs nothing beside itself."""
+"""Policies on disk: one artifact, a directory that needs nothing beside itself; or a store of many."""
 
-from policysmith.store.artifact import TrainingState, load, load_training, save
+from policysmith.store.artifact import TrainingState, load_training, save
+from policysmith.store.policy_store import PolicyStore
+from policysmith.store.record import PolicyRecord
+from policysmith.store.source import is_of_store, load
 
-__all__ = ["TrainingState", "load", "load_training", "save"]
+__all__ = ["PolicyRecord", "PolicyStore", "TrainingState", "is_of_store", "load", "load_training", "save"]

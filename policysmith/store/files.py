@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from policysmith.errors import CheckpointError
 
-__all__ = ["find_directory", "json_bytes", "replace_directory"]
+__all__ = ["find_directory", "json_bytes", "replace_directory", "sync_directory", "write_synced"]
 
 Kind = Literal["tmp", "old"]
 
@@ -47,13 +47,13 @@ def replace_directory(directory: Path, files: Mapping[str, bytes], own: Collecti
     try:
         fresh.mkdir()
         for name, content in files.items():
-            _write(fresh / name, content)
+            write_synced(fresh / name, content)
         if target.is_dir():
             _carry(target, fresh, own)
             shutil.copymode(target, fresh)
-        _sync(fresh)
+        sync_directory(fresh)
         _put_in_place(fresh, target)
-        _sync(target.parent)
+        sync_directory(target.parent)
         if fresh.is_dir():  # now the old one: files may have come to it since they were carried over
             _carry(fresh, target, own)
     finally:
@@ -100,14 +100,16 @@ def _check_keys(value: Mapping[Any, Any], path: str) -> None:
             raise CheckpointError(f"{path}: the key {key!r} of type {type(key).__name__} must be a text")
 
 
-def _write(file: Path, content: bytes) -> None:
+def write_synced(file: Path, content: bytes) -> None:
+    """Write a new file, and wait until the disk has it."""
     with file.open("xb") as stream:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _sync(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Wait until the disk has the names of a directory."""
     if os.name != "posix":
         return  # elsewhere a directory can't be opened
     handle = os.open(directory, os.O_RDONLY)
@@ -128,7 +130,7 @@ def _carry(source: Path, goal: Path, skip: Collection[str]) -> None:
                 below.mkdir(exist_ok=True)
                 _carry(entry, below, ())
                 shutil.copystat(entry, below)
-                _sync(below)
+                sync_directory(below)
             elif not os.path.lexists(below):
                 _link(entry, below)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["plot_learning_curve", "plot_learning_curves"]
+__all__ = ["plot_learning_curve", "plot_learning_curves", "plot_losses"]
 
 INK, BAND, LINE, GOAL = "#3d4450", "#b9c7de", "#2f5fb3", "#c0792a"
 SERIES = ("#2f5fb3", "#c0792a", "#3a8f5c", "#8a5bb5", "#b5433f", "#5b6573")
@@ -41,7 +41,15 @@ def plot_learning_curves(
     return _finish(figure, axes, path, goal)
 
 
-def _page(title: str) -> tuple[Any, Any]:
+def plot_losses(path: str | Path, curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], title: str) -> Path:
+    """Losses against updates, as a PNG: name → (updates, losses)."""
+    figure, axes = _page(title, "updates", "loss")
+    for color, (name, (steps, losses)) in zip(SERIES, curves.items(), strict=False):
+        axes.plot(steps, losses, color=color, linewidth=1.8, label=name)
+    return _finish(figure, axes, path, None)
+
+
+def _page(title: str, across: str = "environment steps", up: str = "return") -> tuple[Any, Any]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -49,9 +57,9 @@ def _page(title: str) -> tuple[Any, Any]:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
-    axes.set_xlabel("environment steps", color=INK)
-    axes.set_ylabel("return", color=INK)
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value else "0")
+    axes.set_xlabel(across, color=INK)
+    axes.set_ylabel(up, color=INK)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
     axes.grid(axis="y", color="#e6e9ee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(colors=INK, length=3)

@@ -19,7 +19,7 @@ from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.environments import make_environment, make_vector
 from policysmith.training.threads import few_threads
 
-__all__ = ["EvaluationResult", "evaluate_policy", "film_writer", "record_video"]
+__all__ = ["EvaluationResult", "actor_of", "evaluate_policy", "film_writer", "record_video"]
 
 MAX_ENVS = 16
 
@@ -73,7 +73,7 @@ def _play(policy: ActorCritic, section: Environment, episodes: int, deterministi
     returns: list[list[float]] = [[] for _ in range(count)]
     lengths: list[list[int]] = [[] for _ in range(count)]
     totals, steps, ended = np.zeros(count), np.zeros(count, dtype=int), np.zeros(count, dtype=bool)
-    act, begins = _actor(policy, count, deterministic), np.ones(count, dtype=bool)
+    act, begins = actor_of(policy, count, deterministic), np.ones(count, dtype=bool)
     observation, info = environments.reset(seed=seed)
     try:
         while any(len(r) < q for r, q in zip(returns, quota, strict=True)):
@@ -96,7 +96,7 @@ def _play(policy: ActorCritic, section: Environment, episodes: int, deterministi
     )
 
 
-def _actor(policy: ActorCritic, count: int, deterministic: bool) -> Callable[[Any, Any, np.ndarray], Any]:
+def actor_of(policy: ActorCritic, count: int, deterministic: bool) -> Callable[[Any, Any, np.ndarray], Any]:
     """(observation, mask, rows whose episode begins) → action; a policy's memory is carried from call to call."""
     act: Callable[..., Any] = policy.acting(deterministic)
     if not isinstance(policy, StatefulActorCritic):

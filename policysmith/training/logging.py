@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 
+from policysmith.registry import Infer, register
 from policysmith.training.online import Report
 
 __all__ = ["Logger", "Progress", "TensorBoard", "Window"]
@@ -42,10 +43,13 @@ class Window:
         return float(np.mean(self.returns)) if self.returns else float("nan")
 
 
+@register("tensorboard", slot="logger")
 class TensorBoard:
     """Scalars under CleanRL's tag names: `charts/episodic_return`, `charts/SPS`, `losses/*`."""
 
-    def __init__(self, directory: str | Path, first_step: int = 0) -> None:
+    def __init__(
+        self, directory: Annotated[str | Path, Infer("directory")], first_step: Annotated[int, Infer("step")] = 0
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(directory), purge_step=first_step or None)
@@ -65,9 +69,20 @@ class TensorBoard:
 
 
 class Progress:
-    """A line that moves: steps, speed, mean return. On anything but a terminal it prints a line now and then."""
+    """A line that moves: steps, speed, mean return. On anything but a terminal it prints a line now and then.
 
-    def __init__(self, total: int, title: str, first_step: int = 0, enabled: bool = True) -> None:
+    `unit` is what steps are called; `tag` names a scalar that is shown in place of the return.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        title: str,
+        first_step: int = 0,
+        enabled: bool = True,
+        unit: str = "steps",
+        tag: str | None = None,
+    ) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -76,12 +91,13 @@ class Progress:
         self._live = enabled and self._console.is_terminal
         self._plain = enabled and not self._live
         self._title, self._total, self._window = title, total, Window()
+        self._unit, self._tag, self._shown = unit, tag, tag.rpartition("/")[2] if tag else "return"
         self._next_line = time.monotonic() + 5.0
         self._bar: Any = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=28),
-            TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} steps"),
-            TextColumn("{task.fields[speed]}  return {task.fields[mean]}", style="cyan"),
+            TextColumn("{task.completed:>9,.0f} / {task.total:,.0f} " + unit),
+            TextColumn("{task.fields[speed]}  " + self._shown + " {task.fields[mean]}", style="cyan"),
             TimeRemainingColumn(),
             console=self._console,
             disable=not self._live,
@@ -101,14 +117,20 @@ class Progress:
     def report(self, report: Report, steps_per_second: float) -> None:
         """Move the bar, or print a line every few seconds."""
         self._window.returns.extend(e.episode_return for e in report.episodes)
-        mean = f"{self._window.mean:.1f}" if self._window.returns else "–"
+        mean = self._figure(report)
         speed = f"{steps_per_second:,.0f}/s"
         self._bar.update(self._task, completed=report.step, speed=speed, mean=mean)
         if self._plain and time.monotonic() > self._next_line:
             self._next_line = time.monotonic() + 5.0
             self._console.print(
-                f"{self._title}: {report.step:,} / {self._total:,} steps, {speed}, return {mean}", highlight=False
+                f"{self._title}: {report.step:,} / {self._total:,} {self._unit}, {speed}, {self._shown} {mean}",
+                highlight=False,
             )
+
+    def _figure(self, report: Report) -> str:
+        if self._tag is not None:
+            return f"{report.scalars.get(self._tag, float('nan')):.4g}"
+        return f"{self._window.mean:.1f}" if self._window.returns else "–"
 
     def close(self) -> None:
         """Nothing to flush."""

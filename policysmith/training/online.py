@@ -13,6 +13,7 @@ from annotated_types import Ge, Gt, Le
 from gymnasium.vector import VectorEnv
 
 from policysmith.errors import ConfigError, Problem
+from policysmith.graph.plan import Plan
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import register
@@ -95,12 +96,16 @@ class PPO:
         self._learning_rate, self._clip = schedule(learning_rate), schedule(clip)
         self._entropy_coef = schedule(entropy_coef)
 
+    def check(self, plan: Plan) -> None:
+        """Raise `ConfigError` for a plan without what `value` trains."""
+        self.value.check(plan)
+
     def optimizer(self, policy: ActorCritic) -> Adam:
         """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it.
 
         Raises `ConfigError` for a policy without what `value` trains.
         """
-        self.value.check(policy)
+        self.check(policy.plan)
         return Adam([p for p in policy.parameters() if p.requires_grad], eps=1e-5)
 
     def collector(self, policy: ActorCritic, environments: VectorEnv, seed: int | None, step: int) -> Collector:
@@ -196,11 +201,11 @@ class PPO:
 
 def _check_sequences(rollout_steps: int, length: int, burn_in: int) -> None:
     if rollout_steps % length:
-        raise ConfigError(
-            f"training.sequence_length: rollout_steps={rollout_steps} is not a multiple of sequence_length={length}"
-        )
+        message = f"rollout_steps={rollout_steps} is not a multiple of sequence_length={length}"
+        raise ConfigError([Problem("training.sequence_length", message)])
     if burn_in > length:
-        raise ConfigError(f"training.burn_in: {burn_in} steps are more than sequence_length={length} holds")
+        message = f"{burn_in} steps are more than sequence_length={length} holds"
+        raise ConfigError([Problem("training.burn_in", message)])
 
 
 def _refuse_scalar_options(coef: float, clip: float | None) -> None:

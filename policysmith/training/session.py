@@ -6,11 +6,9 @@ In: a checked experiment and a policy. Out: a `TrainingResult`, and an artifact 
 from __future__ import annotations
 
 import random
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,8 +31,10 @@ from policysmith.training.match import judge
 from policysmith.training.online import PPO, Report
 from policysmith.training.opponents import Pool
 from policysmith.training.optimizer import Adam
+from policysmith.training.recorder import Recorder
 from policysmith.training.rollout import Gatherer
 from policysmith.training.self_play import SelfPlayCollector
+from policysmith.training.stopping import graceful_stop
 from policysmith.training.threads import few_threads
 
 __all__ = ["TrainingResult", "run_training", "seed_everything"]
@@ -84,7 +84,7 @@ def run_training(
     environments = run.environments()
     started, first_step = time.perf_counter(), run.step
     try:
-        with ExitStack() as stack, _graceful_stop() as stop:
+        with ExitStack() as stack, graceful_stop() as stop:
             stack.enter_context(few_threads(policy))
             title = experiment.name or environment.id
             display = stack.enter_context(Progress(algorithm.total_steps, title, run.step, progress))
@@ -121,6 +121,8 @@ class _Run:
         self.window = Window()
         self.pool = Pool(policy, experiment.self_play or SelfPlay()) if is_game(environment) else None
         self.evaluation: EvaluationResult | None = None
+        name = experiment.name or environment.id
+        self.recorder = Recorder(experiment.store, policy, name) if experiment.store else None
         self._ask_again = 0
 
     def environments(self) -> VectorEnv | Games:
@@ -143,6 +145,8 @@ class _Run:
         if self.pool is not None:
             self.pool.take(self.iteration)
         every = self.algorithm.checkpoint_every
+        if self.recorder is not None and self.recorder.is_due(self.iteration):
+            self.record()
         if every and self.output and self.step - self.saved_at >= every:
             self.save()
         return self._solved()
@@ -160,6 +164,12 @@ class _Run:
         options = self.experiment.evaluation
         return judge(self.policy, self.environment, options.episodes, options.deterministic, options.seed)
 
+    def record(self, **metrics: float) -> None:
+        """Keep the policy in the store, if there is one."""
+        if self.recorder is not None:
+            told = {"return": self.window.mean, "episodes": len(self.returns), **metrics}
+            self.recorder.record(self.step, self.iteration, told)
+
     def save(self) -> Path:
         assert self.output is not None
         self.saved_at = self.step
@@ -173,6 +183,7 @@ class _Run:
         result = TrainingResult(
             self.policy, self.step, seconds, self.returns, evaluation=self.evaluation, interrupted=interrupted
         )
+        self.record(**({"evaluation": self.evaluation.mean} if self.evaluation else {}))
         if self.output is not None:
             result.artifact = self.save()
             name = self.experiment.name or self.environment.id
@@ -196,6 +207,8 @@ class _Run:
         self.step, self.iteration, self.saved_at = data["step"], data["iteration"], data["step"]
         self.returns = [(int(s), float(r)) for s, r in data["returns"]]
         self.window = Window([r for _, r in self.returns])
+        if self.recorder is not None:
+            self.recorder.parent = data.get("record")
         if self.step >= self.algorithm.total_steps:
             raise ConfigError(
                 [
@@ -219,6 +232,7 @@ class _Run:
             "evaluation": {"mean": evaluation.mean, "std": evaluation.std, "episodes": evaluation.episodes}
             if evaluation
             else None,
+            **({"record": self.recorder.parent} if self.recorder is not None else {}),
         }
 
 
@@ -226,6 +240,9 @@ def _parts(experiment: Experiment) -> tuple[PPO, Environment]:
     problems = []
     if experiment.training is None:
         problems.append(Problem("training", "this section is required to train: {type: ppo, total_steps: …}"))
+    elif experiment.training.entry.traits.get("offline"):
+        message = f"{experiment.training.type!r} learns from recorded data: run policysmith train-offline"
+        problems.append(Problem("training.type", message))
     if experiment.environment is None:
         problems.append(Problem("environment", "this section is required to train: {id: CartPole-v1}"))
     if experiment.self_play is not None and experiment.environment is not None and not is_game(experiment.environment):
@@ -239,23 +256,3 @@ def _parts(experiment: Experiment) -> tuple[PPO, Environment]:
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-@contextmanager
-def _graceful_stop() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks to stop after the iteration; the second one interrupts as usual."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = signal.signal(signal.SIGINT, ask)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, before)

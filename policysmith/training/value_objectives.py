@@ -14,7 +14,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from policysmith.errors import ConfigError, Problem
-from policysmith.policy.actor_critic import ActorCritic
+from policysmith.graph.plan import Plan
 from policysmith.policy.outcome_heads import OUTCOME, SCORE
 from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.outcomes import UNKNOWN, final_scores, outcome_labels
@@ -31,8 +31,8 @@ class ValueObjective(Protocol):
 
     edges: Sequence[str]
 
-    def check(self, policy: ActorCritic) -> None:
-        """Raise `ConfigError` if the policy does not have what the loss reads."""
+    def check(self, plan: Plan) -> None:
+        """Raise `ConfigError` if a policy of that plan does not have what the loss reads."""
 
     def targets(self, rollout: Rollout) -> list[Tensor]:
         """What a rollout teaches besides returns: columns (T, N)."""
@@ -53,7 +53,7 @@ class ScalarValue:
 
     edges: Sequence[str] = ()
 
-    def check(self, policy: ActorCritic) -> None:
+    def check(self, plan: Plan) -> None:
         """Every policy has a value."""
 
     def targets(self, rollout: Rollout) -> list[Tensor]:
@@ -83,9 +83,9 @@ class MultiHeadValue:
     def __init__(self, outcome_coef: Weight = 1.5, score_coef: Weight = 0.02) -> None:
         self.outcome_coef, self.score_coef = outcome_coef, score_coef
 
-    def check(self, policy: ActorCritic) -> None:
-        """Raise `ConfigError` if the policy lacks one of the edges, or has it in another shape."""
-        edges = policy.plan.edges
+    def check(self, plan: Plan) -> None:
+        """Raise `ConfigError` if a plan lacks one of the edges, or has it in another shape."""
+        edges = plan.edges
         wanted = {OUTCOME: (3,), SCORE: (1,)}
         wrong = [
             f"{name!r} {shape}" + (f" (it has shape {edges[name].shape})" if name in edges else "")
@@ -93,12 +93,11 @@ class MultiHeadValue:
             if name not in edges or edges[name].shape != shape
         ]
         if wrong:
-            model = policy.config.get("model", {}).get("type", "graph")
             raise ConfigError(
                 [
                     Problem(
                         "training.value",
-                        f"multi_head trains edges that model {model!r} does not have: {' and '.join(wrong)}; use a "
+                        f"multi_head trains edges that the model does not have: {' and '.join(wrong)}; use a "
                         "model that has them (se_resnet), or name components of type outcome_head and score_head so",
                     )
                 ]

@@ -28,7 +28,7 @@ def test_mean_and_deviation_are_printed(run, calls):
     result = run("eval", "run")
     assert (result.exit_code, result.stdout) == (0, "return    2.00 ± 0.82 over 3 episodes\n")
     assert calls == [
-        (Path("run"), {"episodes": None, "deterministic": None, "seed": None, "video": None, "opponent": None})
+        ("run", {"episodes": None, "deterministic": None, "seed": None, "video": None, "opponent": None})
     ]
 
 

@@ -11,6 +11,8 @@ import torch
 import policysmith
 from policysmith import ModelConfig, importers
 from policysmith.importers import DIALECTS, Imported, find_importer
+from tests.importers.legacy_configs import ACTIONS, SHAPE, SIMPLE
+from tests.reference.legacy_agent import LegacyAgent
 from tests.reference.original_transformer import OriginalTransformer
 from tests.reference.res_tower import ResTower
 from tests.reference.se_resnet import SEResNet
@@ -96,6 +98,48 @@ def test_its_configuration_may_lie_in_a_file_and_its_mask_may_stay_ignored(run, 
     result = run("import", "model-config", "old.pt", "--output", "new", "--config", "old.json", "--unmasked")
     assert result.exit_code == 0 and "as in the original, which ignored its mask" in result.stdout
     assert policysmith.load("new").config["model"]["components"]["stack"]["causal"] is False
+
+
+def test_a_legacy_agent_becomes_an_artifact(run):
+    agent = LegacyAgent(SIMPLE, SHAPE, ACTIONS, [1.0] * 22).eval()
+    torch.save(agent.state_dict(), "old.pt")
+    Path("agent.yaml").write_text(json.dumps(SIMPLE))
+    words = ["import", "metta", "agent.yaml", "old.pt", "--output", "runs/new", "--obs-shape", "11x11x22"]
+    result = run(*words, "--actions", "noop=0,move=1,rotate=3,attack=1")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "570,178 parameters" in result.stdout and "carried: nonlinearity of critic_1, _value_" in result.stdout
+    policy = policysmith.load("runs/new")
+    obs = torch.zeros(2, 11, 11, 22, dtype=torch.uint8)
+    logits = policy.distribution(obs, state=policy.init_state(2)).parameters["logits"]
+    torch.testing.assert_close(logits, agent(obs)[0], rtol=0, atol=1e-5)
+    assert run("show", "runs/new").exit_code == 0
+
+
+def test_a_legacy_agent_without_weights_starts_anew(run):
+    Path("agent.yaml").write_text(json.dumps(SIMPLE))
+    words = ["import", "metta", "agent.yaml", "--output", "new", "--obs-shape", "11x11x22"]
+    result = run(*words, "--actions", "noop=0,move=1", "--feature-max", ",".join(["1"] * 22))
+    assert result.exit_code == 0 and "weights start anew, by seed 0" in result.stdout
+    assert policysmith.load("new").actions.space.n == 3
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--obs-shape", "11x11", "'11x11' is no grid"),
+        ("--actions", "noop,move=1", "'noop,move=1' are no actions"),
+        ("--trained-actions", "move=-1", "'move=-1' are no actions"),
+        ("--feature-max", "1,x", "'1,x' are no numbers"),
+    ],
+)
+def test_an_option_of_a_legacy_agent_that_is_none_is_a_usage_error(run, option, value, message):
+    result = run("import", "metta", "agent.yaml", "--output", "new", option, value)
+    assert result.exit_code == 2 and message in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_weights_beside_a_checkpoint_are_refused(run, tower):
+    result = run("import", "keisei", "old.pt", "old.pt", "--output", "new")
+    assert result.exit_code == 2 and "checkpoints of keisei take no such option" in result.stderr
 
 
 def test_every_problem_of_a_checkpoint_is_told_and_nothing_is_written(run, tower, tmp_path):
@@ -191,5 +235,5 @@ def test_every_dialect_has_an_importer_and_help_names_it(run, dialect):
 
 
 def test_an_unknown_dialect_is_an_error_in_python_too():
-    with pytest.raises(policysmith.errors.RegistryError, match=r"unknown dialect 'metal'; there are: keisei"):
-        find_importer("metal")
+    with pytest.raises(policysmith.errors.RegistryError, match=r"unknown dialect 'other'; there are: keisei"):
+        find_importer("other")

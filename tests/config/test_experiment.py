@@ -74,3 +74,15 @@ def test_wrong_spaces_are_told_with_their_places(tmp_path):
     assert problems(tmp_path, "spaces: {action: {type: discrete, n: 2}}\n") == [
         "2:1  spaces.observation: required option of 'spaces' is missing"
     ]
+
+
+def test_a_text_in_place_of_the_section_names_the_executor(tmp_path):
+    assert decode({"execution": "parallel"}).execution == Execution(executor="parallel")
+    both = {"executor": "parallel", "amp": True}
+    assert decode({"execution": both}).execution == Execution(amp=True, executor="parallel")
+    (tmp_path / "policy.yaml").write_text("model: mlp\nexecution: paralel\n")
+    with pytest.raises(ConfigError) as caught:
+        decode_experiment(load(tmp_path / "policy.yaml"), default_registry)
+    (problem,) = caught.value.problems
+    assert problem.path == "execution" and problem.place.endswith("policy.yaml:2:12")
+    assert "unknown value 'paralel' (did you mean 'parallel'?)" in problem.message

@@ -249,6 +249,8 @@ def test_required_options_are_required_in_both(schema, entry):
         {**MINIMAL, "enviroment": {"id": "CartPole-v1"}},
         {**MINIMAL, "execution": {"amp": "sometimes"}},
         {**MINIMAL, "execution": {"channel_last": True}},
+        {**MINIMAL, "execution": "paralel"},
+        {**MINIMAL, "execution": {"executor": "threads"}},
         {**MINIMAL, "execution": {"compile_backend": "inducter"}},
         {**MINIMAL, "spaces": {"observation": {"type": "box", "shape": [3]}}},
         {**MINIMAL, "spaces": {"observation": {"type": "box", "shape": [0]}, "action": {"type": "discrete", "n": 2}}},
@@ -280,6 +282,7 @@ def test_what_the_loader_refuses_does_not_fit(schema, data):
         {"model": {"type": "graph", "components": {"a": {"type": "mlp", "in_keys": "x", "init": "orthogonal"}}}},
         {**MINIMAL, "execution": {"amp": "auto", "compile": True, "compile_dynamic": None, "channels_last": False}},
         {**MINIMAL, "execution": {"amp": "${env:bool:NOWHERE,true}"}},
+        {**MINIMAL, "execution": "parallel"},
         {
             **MINIMAL,
             "spaces": {
@@ -330,20 +333,23 @@ def test_the_surface_is_frozen(schema):
         "environment": ["autoreset", "id", "num_envs", "options", "template", "vectorization", "wrappers"],
         "evaluation": ["deterministic", "episodes", "seed", "template"],
         "execution": [
-            "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "template",
+            "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "executor",
+            "template",
         ],
         "observation": ["exclude", "normalize", "scale", "template"],
         "self_play": ["past_share", "pool", "random_share", "snapshot_every", "template"],
         "spaces": ["action", "observation", "template"],
+        "store": ["every", "name", "template", "uri"],
     }  # fmt: skip
     assert sorted(sections) == [
         "defaults", "environment", "evaluation", "execution", "format", "model", "name", "observation", "seed",
-        "self_play", "spaces", "template", "templates", "training",
+        "self_play", "spaces", "store", "template", "templates", "training",
     ]  # fmt: skip
 
 
 def _properties(value):
-    return sorted(key for branch in value.get("anyOf", ()) for key in branch.get("properties", ()))
+    inner = [key for branch in value.get("anyOf", ()) for key in _properties(branch)]
+    return sorted([*value.get("properties", ()), *inner])
 
 
 def test_everything_at_the_top_is_described(schema):

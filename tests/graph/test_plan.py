@@ -178,7 +178,7 @@ def test_a_part_that_loses_the_batch_axis_is_refused():
         def forward(self, x):
             return x.mean()
 
-    found = problems({"a": {"type": "mean", "in_keys": "x"}}, registry_with("mean", Mean), x=X)
+    found = problems({"a": {"type": "forgetful", "in_keys": "x"}}, registry_with("forgetful", Mean), x=X)
     assert "its output () lost the batch axis" in found["a",]
 
 

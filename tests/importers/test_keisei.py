@@ -11,7 +11,7 @@ import torch
 import policysmith
 from policysmith.errors import CheckpointError, ConfigError
 from policysmith.importers.keisei import import_checkpoint, read
-from policysmith.importers.keisei_layouts import gate_ratio, gate_reduction
+from policysmith.importers.keisei.layouts import gate_ratio, gate_reduction
 from policysmith.registry import Registry
 from tests.reference.res_tower import ResTower
 from tests.reference.se_resnet import SEResNet

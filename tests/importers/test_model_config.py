@@ -221,6 +221,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
+            ({"norm_type": "rms_norm"}, "norm_type: the original had no rms_norm"),
             ({"attention_type": "gqa", "n_groups": 2}, "attention_type: the original could not build gqa"),
             ({"ffn_type": "moe"}, "n_experts: ffn_type moe needs it"),
             ({"feature_extractor_layers": 1}, "feature_extractor_layers: one layer gives 9 features"),

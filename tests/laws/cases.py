@@ -69,30 +69,49 @@ def one(spec: TensorSpec, **options: Any) -> Case:
 
 
 CASES: dict[str, tuple[Case, ...]] = {
+    "action_embedding": (
+        Case((CATEGORY,), {"num_embeddings": 7, "dim": 3}, {"num_actions": 7}),
+        Case(
+            (TensorSpec((5, 4, 2), torch.uint8),),
+            {"num_embeddings": 9, "dim": 4, "rows": [3, 1, 8]},
+            {"num_actions": 3},
+        ),
+    ),
     "action_head": (
         Case((VECTOR,), {}, {"action_layout": ((5, 0),)}),
         Case((VECTOR, IMAGE), {"hidden": [8]}, {"action_layout": ((2, 2),)}),
         Case((VECTOR,), {"initial_std": 0.5}, {"action_layout": ((2, 2), (3, 0), (1, 1))}),
+    ),
+    "bilinear": (Case((VECTOR, TensorSpec((4,))), {"out_features": 5}),),
+    "bilinear_action_head": (
+        Case((VECTOR, TensorSpec((5, 3))), {}, {"action_layout": ((5, 0),)}),
+        Case((VECTOR, TensorSpec((5, 3))), {"forms": 4, "hidden": 8}, {"action_layout": ((2, 0), (3, 0))}),
     ),
     "board_policy_head": (
         Case((IMAGE,), {}, {"action_layout": ((5, 0),)}),
         Case((IMAGE,), {}, {"action_layout": ((2, 2), (3, 0))}),
     ),
     "board_value_head": (one(IMAGE),),
+    "centre_pixel": (one(TensorSpec((4, 3, 5))),),
+    "channels_first": (one(TensorSpec((8, 9, 3), torch.uint8)), one(TensorSpec((8, 9, 3)))),
     "concat": (Case((VECTOR, SEQUENCE, TensorSpec(()))), one(VECTOR)),
     "conv": (
         one(IMAGE, channels=[5, 6], features=7),
         one(IMAGE, channels=[5, 6], kernel_size=[3, 2], stride=[2, 1], padding=[1, 0], norm="batch", flatten=False),
         one(IMAGE, channels=[4], norm={"type": "group", "groups": 2}),
     ),
+    "divide": (one(TensorSpec((3,)), by=[1.0, 2.0, 255.0]), one(IMAGE, by=[1.0, 2.0, 4.0, 8.0])),
+    "difference": (Case((VECTOR, VECTOR)), Case((IMAGE, IMAGE))),
     "embedding": (one(CATEGORY, dim=4), one(CATEGORIES, dim=4)),
     "encode_image": (
         one(TensorSpec((8, 9, 3), torch.uint8)),
         one(TensorSpec((3, 8, 9), torch.uint8), layout="chw"),
         one(TensorSpec((8, 9)), layout="hw", scale=2.0),
     ),
+    "expand": (one(VECTOR, size=3), one(IMAGE, size=2, axis=2), one(SEQUENCE, size=2, axis=-1)),
     "film": (Case((VECTOR, TensorSpec((3,)))), Case((IMAGE, TensorSpec((3,))))),
     "flatten": (one(IMAGE), one(VECTOR), one(TensorSpec(()))),
+    "fold": (one(SEQUENCE), one(IMAGE, axis=2, into=0), one(IMAGE, axis=1, into=0)),
     "global_pool": (one(IMAGE), one(TensorSpec((3, 1, 5)))),
     "gru": (
         one(VECTOR, hidden_size=5),
@@ -100,11 +119,16 @@ CASES: dict[str, tuple[Case, ...]] = {
     ),
     "gtrxl": (one(VECTOR, dim=8, context=3, attention=TWO_HEADS),),
     "impala": (one(IMAGE, channels=[4, 5], features=6), one(IMAGE, channels=[4], width=2, features=None)),
+    "join": (
+        Case((VECTOR, TensorSpec((3,)))),
+        Case((IMAGE, TensorSpec((2, 8, 8))), {"axis": 0}),
+    ),
     "lstm": (
         one(VECTOR, hidden_size=5),
         Case((VECTOR, IMAGE), {"hidden_size": 4, "num_layers": 2, "forget_bias": 1.0, "learned_initial_state": True}),
         one(VECTOR, hidden_size=4, num_layers=2, dropout=0.5, bias=False),
     ),
+    "mean": (Case((VECTOR, VECTOR, VECTOR)), Case((IMAGE, IMAGE))),
     "mingru": (
         one(VECTOR, hidden_size=5),
         Case((VECTOR, IMAGE), {"hidden_size": 4, "num_layers": 2, "forget_bias": 1.0, "learned_initial_state": True}),
@@ -119,10 +143,12 @@ CASES: dict[str, tuple[Case, ...]] = {
     "nn.AdaptiveAvgPool1d": (one(SEQUENCE, output_size=3),),
     "nn.AdaptiveAvgPool2d": (one(IMAGE, output_size=3), one(IMAGE, output_size=[2, 3])),
     "nn.AdaptiveMaxPool2d": (one(IMAGE, output_size=3),),
+    "nn.AlphaDropout": (one(VECTOR),),
     "nn.AvgPool1d": (one(SEQUENCE, kernel_size=2),),
     "nn.AvgPool2d": (one(IMAGE, kernel_size=2, stride=1),),
     "nn.BatchNorm1d": (one(VECTOR), one(SEQUENCE)),
     "nn.BatchNorm2d": (one(IMAGE),),
+    "nn.CELU": (one(VECTOR),),
     "nn.Conv1d": (one(SEQUENCE, out_channels=5, kernel_size=3),),
     "nn.Conv2d": (
         one(IMAGE, out_channels=6, kernel_size=3, stride=2, groups=2),
@@ -137,11 +163,13 @@ CASES: dict[str, tuple[Case, ...]] = {
     "nn.Flatten": (one(IMAGE),),
     "nn.GELU": (one(VECTOR),),
     "nn.GroupNorm": (one(IMAGE, num_groups=2),),
+    "nn.Hardswish": (one(VECTOR),),
     "nn.Identity": (one(VECTOR),),
     "nn.InstanceNorm2d": (one(IMAGE, affine=True), one(IMAGE)),
     "nn.LayerNorm": (one(VECTOR),),
     "nn.LeakyReLU": (one(VECTOR),),
     "nn.Linear": (one(VECTOR, out_features=3), one(SEQUENCE, out_features=3, bias=False)),
+    "nn.LogSigmoid": (one(VECTOR),),
     "nn.MaxPool1d": (one(SEQUENCE, kernel_size=2),),
     "nn.MaxPool2d": (one(IMAGE, kernel_size=2), one(IMAGE, kernel_size=[2, 1], stride=[1, 2])),
     "nn.Mish": (one(VECTOR),),
@@ -149,9 +177,13 @@ CASES: dict[str, tuple[Case, ...]] = {
     "nn.PixelShuffle": (one(IMAGE, upscale_factor=2),),
     "nn.RMSNorm": (one(VECTOR),),
     "nn.ReLU": (one(VECTOR),),
+    "nn.ReLU6": (one(VECTOR),),
+    "nn.SELU": (one(VECTOR),),
     "nn.SiLU": (one(VECTOR),),
     "nn.Sigmoid": (one(VECTOR),),
     "nn.Softmax": (one(VECTOR, dim=-1),),
+    "nn.Softplus": (one(VECTOR),),
+    "nn.Softsign": (one(VECTOR),),
     "nn.Tanh": (one(VECTOR),),
     "nn.Unflatten": (one(VECTOR, dim=1, unflattened_size=[2, 3]),),
     "normalizer": (one(VECTOR), one(IMAGE, clip=0.5), one(TensorSpec(()))),
@@ -160,6 +192,10 @@ CASES: dict[str, tuple[Case, ...]] = {
     "outcome_value": (
         Case((TensorSpec((3,)), TensorSpec((1,))), {"score_blend": 0.25}),
         Case((TensorSpec((3,)), TensorSpec((1,))), {"score_blend": 0.75}),
+    ),
+    "policy_output": (
+        Case((TensorSpec((5,)),), {}, {"action_layout": ((5, 0),)}),
+        Case((TensorSpec((4,)),), {}, {"action_layout": ((2, 2),)}),
     ),
     "residual_mlp": (one(VECTOR, width=8, layers=3), one(VECTOR, width=8, norm="layer", dropout=0.5)),
     "resnet_tower": (
@@ -172,6 +208,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         one(IMAGE, num_blocks=2, channels=6, se_reduction=2, global_pool_channels=5),
         one(IMAGE, num_blocks=1, channels=5, se_reduction=5, global_pool_channels=4),
     ),
+    "slice": (one(VECTOR, start=1, stop=4), one(IMAGE, start=2, axis=0)),
     "spatial_policy_head": (
         Case((IMAGE,), {"channels": 5}, {"num_actions": 128}),
         Case((IMAGE,), {"channels": 3}, {"num_actions": 64}),
@@ -188,6 +225,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case((SEQUENCE, TensorSpec((4,), torch.int8))),
     ),
     "sum": (Case((VECTOR, VECTOR, VECTOR)), one(VECTOR)),
+    "swish_residual_mlp": (one(VECTOR), one(VECTOR, blocks=2)),
     "to_float": (one(TensorSpec((3,), torch.int8)), one(TensorSpec((3,), torch.int64), scale=2.0), one(VECTOR)),
     "transformer_memory": (
         one(VECTOR, dim=8, context=3, attention=TWO_HEADS),
@@ -226,6 +264,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         ),
     ),
     "value_head": (one(VECTOR), Case((VECTOR, IMAGE), {"hidden": [8]})),
+    "value_output": (one(TensorSpec((1,))), one(TensorSpec(()))),
     "window_memory": (
         one(SEQUENCE, memory={"type": "transformer_memory", "dim": 8, "context": 2, "attention": TWO_HEADS}),
     ),

@@ -48,9 +48,12 @@ def test_step_zero_is_not_turned():
 def test_angles_are_exact_in_half_precision():
     """bfloat16 would round step 1001 to 1000."""
     cos, sin = rotary_turns(torch.tensor([[1001]]), 1, 1e4, torch.bfloat16)
-    assert cos.dtype == sin.dtype == torch.bfloat16
-    assert cos.flatten().tolist() == pytest.approx([math.cos(1001)] * 2, abs=4e-3)
-    assert sin.flatten().tolist() == pytest.approx([-math.sin(1001), math.sin(1001)], abs=4e-3)
+    assert cos.flatten().tolist() == pytest.approx([math.cos(1001)] * 2, abs=1e-6)
+    assert sin.flatten().tolist() == pytest.approx([-math.sin(1001), math.sin(1001)], abs=1e-6)
+    x = torch.tensor([1.0, 0.0], dtype=torch.bfloat16).view(1, 1, 1, 2)
+    turned_x = rotate(x, (cos, sin))
+    assert turned_x.dtype == torch.bfloat16
+    assert turned_x.flatten().tolist() == pytest.approx([math.cos(1001), math.sin(1001)], abs=4e-3)
 
 
 def test_gradients_are_turned_back():

@@ -102,6 +102,7 @@ WORKING: dict[str, ModelConfig] = {
     "encoder_decoder": small(architecture="encoder_decoder", n_decoder_layers=1),
     "encoder_decoder-shifted": small(architecture="encoder_decoder", n_decoder_layers=1, decoder_input="shifted"),
     "bidirectional": small(causal=False),
+    "rms_norm": small(norm_type="rms_norm"),
     "batch_norm": small(norm_type="batch_norm"),
     "group_norm": small(norm_type="group_norm"),
     "instance_norm": small(norm_type="instance_norm", use_instance_norm=True, causal=False),

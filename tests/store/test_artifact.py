@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -238,7 +239,7 @@ def seal(directory: Path) -> None:
     manifest = read(directory / "manifest.json")
     for name, record in manifest["files"].items():
         content = (directory / name).read_bytes()
-        record.update(size=len(content), sha256=artifact._sha256(content))
+        record.update(size=len(content), sha256=hashlib.sha256(content).hexdigest())
     manifest["checksum"] = artifact._checksum(manifest)
     (directory / "manifest.json").write_text(json.dumps(manifest))
 

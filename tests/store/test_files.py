@@ -108,7 +108,7 @@ def test_a_failure_leaves_the_old_directory_and_nothing_else(target, monkeypatch
         raise OSError("broken")
 
     (target / "notes").write_text("kept")
-    for name in ("_write", "_link", "_put_in_place"):
+    for name in ("write_synced", "_link", "_put_in_place"):
         with monkeypatch.context() as patch:
             patch.setattr(files, name, fail)
             with pytest.raises(OSError, match="broken"):

@@ -346,9 +346,7 @@ def test_a_policy_without_the_heads_is_refused_before_anything_is_written(tmp_pa
     with pytest.raises(ConfigError) as caught:
         policysmith.train(config, output=tmp_path / "run", progress=False)
     text = str(caught.value)
-    assert text.startswith(
-        "training.value: multi_head trains edges that model 'mlp' does not have: 'value_logits' (3,)"
-    )
+    assert text.startswith("training.value: multi_head trains edges that the model does not have: 'value_logits' (3,)")
     assert "'score_lead' (1,)" in text and "se_resnet" in text
     assert not (tmp_path / "run").exists()
 
@@ -362,7 +360,7 @@ def test_heads_of_another_shape_are_refused_with_it():
     }
     policy = policysmith.build({**CARTPOLE, "model": {"type": "graph", "components": components}})
     with pytest.raises(
-        ConfigError, match=r"model 'graph' does not have: 'value_logits' \(3,\) \(it has shape \(5,\)\);"
+        ConfigError, match=r"the model does not have: 'value_logits' \(3,\) \(it has shape \(5,\)\);"
     ):
         PPO(value="multi_head").optimizer(policy)
 

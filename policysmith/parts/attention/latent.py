@@ -66,11 +66,11 @@ class MultiHeadLatentAttention(nn.Module):
         timeline = over_sequence(x) if timeline is None else timeline
         latent_BTC, shared_BTR = self.latent(x).split((self.kv_rank, self.rope_dim), -1)
         latent_BTC = self.latent_norm(latent_BTC)
-        shared_BTR = timeline.position.rotate(shared_BTR.unsqueeze(2), timeline).squeeze(2)
+        shared_BTR = timeline.position.rotate(shared_BTR.unsqueeze(2), timeline, self.rope_dim).squeeze(2)
         q_BTHD = self.query(x).unflatten(-1, (self.heads, -1))
         content_BTHN, turned_BTHR = q_BTHD.split((self.nope_dim, self.rope_dim), -1)
-        turned_BTHR = timeline.position.rotate(turned_BTHR, timeline)
-        read = self._expanded if cache is None or x.shape[1] > 1 else self._absorbed
+        turned_BTHR = timeline.position.rotate(turned_BTHR, timeline, self.rope_dim)
+        read = self._expanded if not timeline.steps_once else self._absorbed
         seen, cache = timeline.remember_all(cache, {"latent": latent_BTC, "shared_key": shared_BTR})
         return read(content_BTHN, turned_BTHR, seen["latent"], seen["shared_key"], timeline), cache
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from policysmith.ops.timeline import Timeline, both
+from policysmith.ops.whole import whole
 from policysmith.parts.attention.heads import Count, Dim, Probability
 from policysmith.parts.attention.self_attention import SelfAttention
 from policysmith.registry import register
@@ -36,11 +37,11 @@ class PyramidAttention(SelfAttention):
 
     def pattern(self, timeline: Timeline) -> tuple[Tensor | None, bool]:
         """What the timeline shows, on each head's scale: (B|1, H, T, S)."""
-        return timeline.shared(("pyramid", self.heads), lambda: _scales(self.heads, timeline)), False
+        return timeline.shared(("pyramid", self.heads), lambda: both(timeline.visible(), _scales(timeline.distances(), self.heads))), False
 
 
-def _scales(heads: int, timeline: Timeline) -> Tensor | None:
-    distances = timeline.distances()
+@whole
+def _scales(distances: Tensor, heads: int) -> Tensor:
     levels_H = torch.arange(heads, device=distances.device).clamp_max(LEVELS - 1)
     reach_H11 = 2 ** levels_H[:, None, None]
-    return both(timeline.visible(), (distances <= reach_H11) | (distances % (2 * reach_H11) == 0))
+    return (distances <= reach_H11) | (distances % (2 * reach_H11) == 0)

@@ -28,7 +28,7 @@ class SelfAttention(HeadProjections):
         """
         timeline = over_sequence(x) if timeline is None else timeline
         position = timeline.position
-        q, k = position.rotate(self.queries(x), timeline), position.rotate(self.keys(x), timeline)
+        q, k = (position.rotate(heads, timeline, self.head_dim) for heads in (self.queries(x), self.keys(x)))
         mask, causal = self.pattern(timeline)
         bias = position.bias(self.heads, timeline)
         seen, cache = timeline.remember_all(cache, {"key": k, "value": self.values(x)})

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from policysmith.ops.timeline import Timeline
+from policysmith.ops.whole import whole
 from policysmith.parts.position.base import Position
 from policysmith.registry import register
 
@@ -20,12 +21,13 @@ class AlibiPosition(Position):
 
     def bias(self, heads: int, timeline: Timeline) -> Tensor:
         """→ -slope · |distance|, (B|1, H, T, S)."""
-        return timeline.shared(("alibi", heads), lambda: _bias(heads, timeline))
+        return timeline.shared(("alibi", heads), lambda: _bias(timeline.distances(), heads))
 
 
-def _bias(heads: int, timeline: Timeline) -> Tensor:
-    slopes_H = torch.tensor(alibi_slopes(heads), device=timeline.positions.device)
-    return timeline.distances() * -slopes_H[:, None, None]
+@whole
+def _bias(distances: Tensor, heads: int) -> Tensor:
+    slopes_H = torch.tensor(alibi_slopes(heads), device=distances.device)
+    return distances * -slopes_H[:, None, None]
 
 
 def alibi_slopes(heads: int) -> list[float]:

@@ -23,8 +23,11 @@ class Position(nn.Module):
         """Tokens (B, T, D) and their steps (B|1, T) → tokens with their positions."""
         return x_BTD
 
-    def rotate(self, x_BTHD: Tensor, timeline: Timeline) -> Tensor:
-        """Queries or new keys (B, T, H, D) → the same, turned by their steps `timeline.positions`."""
+    def rotate(self, x_BTHD: Tensor, timeline: Timeline, width: int | None = None) -> Tensor:
+        """Queries or new keys (B, T, H, D) → the same, turned by their steps `timeline.positions`.
+
+        `width` is D, from callers that know it: a traced tensor can't say.
+        """
         return x_BTHD
 
     def bias(self, heads: int, timeline: Timeline) -> Tensor | None:

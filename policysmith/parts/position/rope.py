@@ -29,15 +29,16 @@ class RotaryPosition(Position):
         super().__init__()
         self.fraction, self.base = fraction, base
 
-    def rotate(self, x_BTHD: Tensor, timeline: Timeline) -> Tensor:
+    def rotate(self, x_BTHD: Tensor, timeline: Timeline, width: int | None = None) -> Tensor:
         """(B, T, H, D) → the same; raises ValueError where not even one pair would be turned."""
-        width, dtype = x_BTHD.shape[-1], x_BTHD.dtype
+        width = x_BTHD.shape[-1] if width is None else width
         pairs = int(width * self.fraction) // 2
         if not pairs:
             raise ValueError(
                 f"rope with fraction={self.fraction} turns no pair of a head of {width} dimensions: "
                 "take wider heads or a greater fraction"
             )
-        key = ("rope", pairs, self.base, dtype)
-        turns = timeline.shared(key, lambda: rotary_turns(timeline.positions, pairs, self.base, dtype))
+        turns = timeline.shared(
+            ("rope", pairs, self.base), lambda: rotary_turns(timeline.positions, pairs, self.base, x_BTHD.dtype)
+        )
         return rotate(x_BTHD, turns)

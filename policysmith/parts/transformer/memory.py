@@ -82,7 +82,8 @@ class TransformerMemory(nn.Module):
 
     def forward(self, x_BF: Tensor, state: State, aux: Aux = None) -> tuple[Tensor, State]:
         """One step: x (B, F) → (B, dim), next state. Rows that begin an episode come with the initial state."""
-        y_BTD, state = self._run(x_BF.unsqueeze(1), state, None, aux)
+        timeline, done = over_memory(state[STEP], None, 1, self.context, self.position)  # type: ignore[arg-type]
+        y_BTD, state = self._run(x_BF.unsqueeze(1), timeline, done, state, aux)
         return y_BTD.squeeze(1), state
 
     def unroll(
@@ -91,12 +92,12 @@ class TransformerMemory(nn.Module):
         """T steps at once: x (B, T, F) → (B, T, dim), state after the last; `first_BT` marks what begins an episode."""
         if first_BT is not None:
             state = reset_state(state, self.initial_state(1), first_BT[:, 0])
-        return self._run(x_BTF, state, first_BT, aux)
+        T = x_BTF.shape[1]
+        timeline, done = over_memory(state[STEP], first_BT, T, self.context, self.position)  # type: ignore[arg-type]
+        return self._run(x_BTF, timeline, done, state, aux)
 
-    def _run(self, x_BTF: Tensor, state: State, first_BT: Tensor | None, aux: Aux) -> tuple[Tensor, State]:
-        x = self.project(x_BTF)
-        timeline, done = self._timeline(state[STEP], first_BT, x.shape[1])
-        x = self.position.embed(x, timeline.positions)  # type: ignore[operator]
+    def _run(self, x_BTF: Tensor, timeline: Timeline, done: Tensor, state: State, aux: Aux) -> tuple[Tensor, State]:
+        x = self.position.embed(self.project(x_BTF), timeline.positions)  # type: ignore[operator]
         after: State = {STEP: done}
         for index, block in enumerate(self.blocks):
             prefix = _prefix(index)
@@ -104,9 +105,6 @@ class TransformerMemory(nn.Module):
             x, cache = block(x, timeline, cache, aux)
             after |= {f"{prefix}{name}": tensor for name, tensor in cache.items()}
         return self.norm(x), after
-
-    def _timeline(self, done_B: Tensor, first_BT: Tensor | None, T: int) -> tuple[Timeline, Tensor]:
-        return over_memory(done_B, first_BT, T, self.context, self.position)  # type: ignore[arg-type]
 
 
 @register("gtrxl", stateful=True, causal=True)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from policysmith.importers.layout import Shapes, Size
-from policysmith.importers.model_config_extractors import extractor
+from policysmith.importers.model_config.extractors import extractor
 from policysmith.importers.pieces import Piece, dense, same_vectors
 
 __all__ = ["CROSS", "counted", "levels", "pieces", "scales", "side_of"]

@@ -149,6 +149,7 @@ REFUSED: tuple[tuple[str, Callable[[Options], bool], str], ...] = (
      "{embedding_dim} is not a multiple of n_heads={n_heads}"),
     ("norm_type", _is("norm_type", "batch_norm", "instance_norm", "group_norm"),
      "the original's {norm_type} normalises the wrong axis of a sequence or fails, and ours the right one"),
+    ("norm_type", _is("norm_type", "rms_norm"), "the original had no rms_norm, so no weights of it can be told"),
     ("n_experts", lambda o: _moe(o) and o["n_experts"] is None, "ffn_type moe needs it"),
     ("top_k", lambda o: _moe(o) and o["n_experts"] is not None and o["top_k"] > o["n_experts"],
      "{top_k} of n_experts={n_experts} cannot be chosen"),

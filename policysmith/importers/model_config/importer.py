@@ -19,9 +19,9 @@ from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.importers.checkpoint import Weights, listed, printable, read_weights
 from policysmith.importers.dialects import Imported
 from policysmith.importers.layout import fit
-from policysmith.importers.model_config_extractors import branch_width
-from policysmith.importers.model_config_layout import CROSS, counted, pieces, scales, side_of
-from policysmith.importers.model_config_options import is_causal, nested, understood
+from policysmith.importers.model_config.extractors import branch_width
+from policysmith.importers.model_config.layout import CROSS, counted, pieces, scales, side_of
+from policysmith.importers.model_config.options import is_causal, nested, understood
 from policysmith.importers.pieces import Piece, assembled, sources
 from policysmith.importers.rebuild import rebuild
 from policysmith.policy.actor_critic import ActorCritic

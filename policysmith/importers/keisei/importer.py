@@ -18,7 +18,7 @@ from torch import Tensor
 from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.importers.checkpoint import Weights, listed, printable, read_weights
 from policysmith.importers.dialects import Imported
-from policysmith.importers.keisei_layouts import Layout, find_layout
+from policysmith.importers.keisei.layouts import Layout, find_layout
 from policysmith.importers.layout import fit
 from policysmith.importers.rebuild import rebuild
 from policysmith.policy.actor_critic import ActorCritic

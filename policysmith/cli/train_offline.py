@@ -1,0 +1,85 @@
+"""`policysmith train-offline`: train what a configuration describes on recorded episodes, and store it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from policysmith.cli.arguments import Overrides
+from policysmith.cli.command import with_plugins
+from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
+from policysmith.cli.train import _arguments, _new_directory, _same
+from policysmith.errors import PolicysmithError
+
+if TYPE_CHECKING:
+    from policysmith.training.offline_session import OfflineResult
+
+__all__ = ["train_offline"]
+
+
+def train_offline(
+    ctx: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG", help="An experiment file. With --resume it may be left out."),
+    ] = None,
+    overrides: Overrides = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where the policy is stored; by default a new directory under runs/."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Go on with a stored run, in place unless --output is given."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Print the directory of the policy, and nothing else.")
+    ] = False,
+) -> None:
+    """Train a policy on recorded episodes, and store it.
+
+    The data is that of training.dataset. Ctrl-C saves; a run that was interrupted, or killed, can be resumed and ends
+    with the same weights.
+
+    Examples:
+        policysmith train-offline clone.yaml
+        policysmith train-offline clone.yaml training.objective=awr --output runs/awr
+        policysmith train-offline --resume runs/clone
+    """
+    config, overrides = _arguments(config, overrides or [], seed, resume)
+    place = output or (None if resume else _new_directory(config or ""))
+    if place and not (resume and _same(place, resume)) and (place / "manifest.json").exists():
+        raise PolicysmithError(f"{place} holds a policy already: choose another --output, or go on with --resume")
+    with chatter_to_stderr():
+        from policysmith import api
+
+        result = api.train_offline(config, overrides, output=place, seed=seed, resume=resume, progress=not quiet)
+    if quiet:
+        typer.echo(result.artifact)
+    else:
+        _summary(ctx, result)
+
+
+def _summary(ctx: typer.Context, result: OfflineResult) -> None:
+    rows: dict[str, Any] = {"stopped": "before the end; what was learned is saved"} if result.interrupted else {}
+    rows["updates"] = f"{result.updates:,} in all, {duration(result.seconds)} in this run"
+    for name in ("loss", "accuracy", "mse"):
+        found = {kind: result.metrics.get(f"{kind}/{name}") for kind in ("training", "validation")}
+        told = [f"{value:.4g} ({kind})" for kind, value in found.items() if value is not None]
+        rows |= {name: ", ".join(told)} if told else {}
+    if result.evaluation:
+        score = mean_and_deviation(result.evaluation.mean, result.evaluation.std)
+        rows["return"] = f"{score} over {result.evaluation.episodes:,} episodes"
+    place = shown_path(result.artifact) if result.artifact else ""
+    labels = {"learning_curve": "curve"}
+    rows |= {"policy": place} | {labels.get(name, name): shown_path(path) for name, path in result.files.items()}
+    facts(rows)
+    typer.echo()
+    commands = [["train-offline", "--resume", place]] if result.interrupted else [["show", place], ["eval", place]]
+    if not result.interrupted and result.evaluation is None:
+        commands = commands[:1]
+    label = "resume" if result.interrupted else "next"
+    facts({label: [command_line(with_plugins(ctx, words)) for words in commands]})

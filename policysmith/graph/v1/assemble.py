@@ -1,0 +1,112 @@
+"""From a document of schema version 1 to modules and a plan of calls.
+
+In: the composed document. Out: what a `GraphModel` takes; or one `ConfigError` with every problem.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from policysmith.config.load import Document
+from policysmith.config.nodes import quote
+from policysmith.errors import PolicysmithError
+from policysmith.graph.assemble import drawing
+from policysmith.graph.calls import CallPlan
+from policysmith.graph.dry_run import StepError, dry_run
+from policysmith.graph.measure import TensorSpec
+from policysmith.graph.v1.calls import check_arguments
+from policysmith.graph.v1.grammar import Grammar, read_grammar
+from policysmith.graph.v1.report import Report
+from policysmith.graph.v1.specs import BuildError
+from policysmith.graph.v1.targets import Allowed
+from policysmith.registry import Registry
+
+__all__ = ["assemble_v1", "check_torch"]
+
+OLDEST_TORCH = (2, 2)
+
+Outputs = str | tuple[str, ...] | dict[str, str]
+
+
+def assemble_v1(
+    document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None, allow_targets: Sequence[str]
+) -> tuple[CallPlan, dict[str, nn.Module], Outputs]:
+    """The plan, the modules by name, and what a call returns.
+
+    Modules keep the weights that torch draws for them: each from a stream of its own if there is a seed, else from
+    torch's global generator. With `inputs` (event shapes by name) all shapes are known after, and lazy modules made.
+    """
+    check_torch(torch.__version__)
+    report = Report(document)
+    grammar = read_grammar(document, registry, Allowed(allow_targets), report)
+    specs = _input_specs(inputs, grammar, report)
+    report.raise_any()
+    modules = _build(grammar, seed, report)
+    report.raise_any()
+    _check_calls(grammar, modules, report)
+    report.raise_any()
+    plan = CallPlan(tuple(grammar.inputs), tuple(grammar.calls), seed)
+    if specs:
+        plan = _planned(plan, modules, specs, grammar, report)
+    return plan, modules, grammar.outputs
+
+
+def check_torch(version: str) -> None:
+    """Raise where torch is older than the grammar needs, or its version can't be read."""
+    parts = version.split("+")[0].split(".")
+    if len(parts) < 2 or not all(part.isdecimal() for part in parts[:2]):
+        raise PolicysmithError(f"torch reports the version {version!r}, which can't be read; one such as 2.13.0 can")
+    if tuple(map(int, parts[:2])) < OLDEST_TORCH:
+        raise PolicysmithError(f"torch {version} is too old; install torch {'.'.join(map(str, OLDEST_TORCH))} or newer")
+
+
+def _input_specs(inputs: Mapping[str, Any], grammar: Grammar, report: Report) -> dict[str, TensorSpec]:
+    specs = {}
+    for name, shape in inputs.items():
+        if name not in grammar.inputs:
+            report((), f"inputs: the graph has no input {quote(name)}; it has: {', '.join(grammar.inputs)}")
+        elif isinstance(shape, TensorSpec):
+            specs[name] = shape
+        elif isinstance(shape, list | tuple) and all(type(size) is int and size > 0 for size in shape):
+            specs[name] = TensorSpec(tuple(shape))
+        else:
+            report((), f"inputs: {name}: expected an event shape such as [4], found {quote(shape)}")
+    if inputs and (missing := [name for name in grammar.inputs if name not in inputs]):
+        report((), f"inputs: missing {', '.join(map(repr, missing))}; give the event shapes of all, or of none")
+    return specs
+
+
+def _build(grammar: Grammar, seed: int | None, report: Report) -> dict[str, nn.Module]:
+    modules = {}
+    for name, spec in grammar.modules.items():
+        with drawing(seed, name):
+            try:
+                modules[name] = spec.module()
+            except BuildError as error:
+                report(error.path, str(error))
+    return modules
+
+
+def _check_calls(grammar: Grammar, modules: Mapping[str, nn.Module], report: Report) -> None:
+    """Whether modules take what they are called with, as far as the signatures of their forwards tell."""
+    for call, path in zip(grammar.calls, grammar.call_paths, strict=True):
+        if call.operation is None:
+            forward = modules[call.name].forward
+            check_arguments(report, forward, f"module {call.name!r}", len(call.args), call.kwargs, path)
+
+
+def _planned(
+    plan: CallPlan, modules: Mapping[str, nn.Module], specs: Mapping[str, TensorSpec], grammar: Grammar, report: Report
+) -> CallPlan:
+    try:
+        return dry_run(plan, nn.ModuleDict(dict(modules)), specs)
+    except StepError as error:
+        report(grammar.call_paths[error.index], f"{error}; without inputs= it is built unplanned")
+    except Exception as error:
+        report((), f"no shapes can be planned ({error}); without inputs= it is built unplanned")
+    report.raise_any()
+    return plan

@@ -1,0 +1,158 @@
+"""Looking after a store: finding what is damaged, and removing what nothing refers to.
+
+In: the parts of a store. Out: problems by file, and what a clean-up removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+
+from policysmith.errors import CheckpointError
+from policysmith.store.catalogue import IndexedCatalogue, read_record, readable_records, tags_on_disk
+from policysmith.store.index import IndexDamaged, rows_of
+from policysmith.store.layout import (
+    MARK,
+    MARK_CONTENT,
+    RECORDS,
+    TAGS,
+    id_of,
+    record_name,
+    tag_content,
+    tag_of,
+)
+from policysmith.store.objects import CONFIG, FOLDER, WEIGHTS, Objects, hash_of
+from policysmith.store.places import TEMPORARY, Place
+from policysmith.store.record import PolicyRecord
+
+__all__ = ["Cleaned", "StoreProblem", "clean", "index_problems", "verify"]
+
+ID_COLUMN = {"records": 0, "bodies": 0, "metrics": 3, "tags": 1}
+
+
+@dataclass(frozen=True)
+class StoreProblem:
+    """A file of a store that is not as it should be, and why."""
+
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What a clean-up removed: files and their bytes."""
+
+    files: tuple[str, ...]
+    bytes: int
+
+
+def verify(place: Place, objects: Objects) -> list[StoreProblem]:
+    """Every problem of every file: all are read and hashed."""
+    problems = [*_mark_problems(place)]
+    records: list[PolicyRecord] = []
+    for name in place.names(RECORDS):
+        id = id_of(name)
+        if id is None:
+            problems.append(StoreProblem(place.shown(name), "is no record; move it away"))
+            continue
+        try:
+            records.append(read_record(place, id))
+        except CheckpointError as error:
+            problems.append(_problem(place, name, error))
+    problems += _tag_problems(place)
+    return problems + _object_problems(place, objects, records)
+
+
+def index_problems(place: Place, catalogue: IndexedCatalogue) -> list[StoreProblem]:
+    """Whether the index says of every readable record what that says; for who has the store's lock alone."""
+    file, remedy = str(catalogue.index.file), "build it again: PolicyStore(…).reindex()"
+    try:
+        found = catalogue.index.dump()
+    except IndexDamaged:
+        return [StoreProblem(file, f"is missing or damaged; {remedy}")]
+    tags = tags_on_disk(place)
+    records = list(readable_records(place, filter(None, map(id_of, place.names(RECORDS)))))
+    wanted, listed = rows_of(records), {record.id for record in records}
+    problems = []
+    for table, rows in wanted.items():
+        there = [row for row in found[table] if row[ID_COLUMN[table]] in listed]
+        if table == "tags":  # it may know of tags whose files are gone
+            there = [row for row in there if row[0] in tags.get(str(row[1]), ())]
+        if there != rows:
+            problems.append(StoreProblem(file, f"its table {table!r} is not what the records say; {remedy}"))
+    return problems
+
+
+def clean(place: Place, grace: float, dry: bool) -> Cleaned:
+    """Remove objects that no record refers to, tags of no record, and what killed saves left.
+
+    Nothing that is younger than `grace` seconds is touched: it may belong to a save under way. Raises
+    `CheckpointError` where a record cannot be read, for what that refers to is not known.
+    """
+    records = [read_record(place, id) for id in filter(None, map(id_of, place.names(RECORDS)))]
+    kept = {digest for record in records for digest in (record.config, *record.objects)}
+    listed = {record.id for record in records}
+    names = [name for name in place.names(FOLDER) if (digest := hash_of(name)) and digest not in kept]
+    names += [name for name in place.names(TAGS) if (found := tag_of(name)) and found[1] not in listed]
+    names += place.names(TEMPORARY)
+    removed, size = [], 0
+    for name in names:
+        with suppress(CheckpointError):  # another clean-up was faster
+            if grace and place.age(name) < grace:
+                continue
+            size += place.size(name)
+            if not dry:
+                place.remove(name)
+            removed.append(name)
+    return Cleaned(tuple(removed), size)
+
+
+def _mark_problems(place: Place) -> Iterator[StoreProblem]:
+    try:
+        if place.read(MARK) != MARK_CONTENT:
+            yield StoreProblem(place.shown(MARK), f"is damaged: it should hold {MARK_CONTENT.decode().strip()}")
+    except CheckpointError as error:
+        yield _problem(place, MARK, error)
+
+
+def _tag_problems(place: Place) -> Iterator[StoreProblem]:
+    for name in place.names(TAGS):
+        found = tag_of(name)
+        if found is None:
+            yield StoreProblem(place.shown(name), "is no tag; move it away")
+            continue
+        try:
+            if place.read(name) != tag_content(*found):
+                yield StoreProblem(place.shown(name), "is damaged: it does not hold its tag; tag the policy anew")
+        except CheckpointError as error:
+            if place.exists(record_name(found[1])):
+                yield _problem(place, name, error)
+
+
+def _object_problems(place: Place, objects: Objects, records: Iterable[PolicyRecord]) -> list[StoreProblem]:
+    users: dict[str, list[str]] = {}
+    for record in records:
+        for digest, suffix in ((record.config, CONFIG), *((digest, WEIGHTS) for digest in record.objects)):
+            users.setdefault(objects.name(digest, suffix), []).append(record.short)
+    problems = []
+    for name in sorted({*users, *place.names(FOLDER)}):
+        named = hash_of(name)
+        if named is None:
+            problems.append(StoreProblem(place.shown(name), "is no object; move it away"))
+            continue
+        try:
+            objects.get(named, name[name.rindex(".") :])
+        except CheckpointError as error:
+            of = f" (of {', '.join(users[name][:3])}{', …' if len(users[name]) > 3 else ''})" if name in users else ""
+            problem = _problem(place, name, error)
+            problems.append(StoreProblem(problem.file, problem.reason + of))
+    return problems
+
+
+def _problem(place: Place, name: str, error: CheckpointError) -> StoreProblem:
+    file = place.shown(name)
+    return StoreProblem(file, str(error).removeprefix(f"{file}: "))

@@ -1,0 +1,204 @@
+"""Learning from recorded episodes: updates of a policy on batches of a dataset.
+
+In: a learner and samplers. Out: a trained policy; now and then a report goes to whoever watches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Annotated, Protocol
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+
+from policysmith.errors import ConfigError, DatasetError, PolicysmithError, Problem
+from policysmith.graph.plan import Plan
+from policysmith.registry import PartSpec, Slot, part, register
+from policysmith.training.datasets.episodes import DatasetOption, Episodes
+from policysmith.training.offline_batches import Sampler, split_episodes, units_of
+from policysmith.training.offline_objectives import Learner, Objective, ObjectiveOption
+from policysmith.training.online import Report
+from policysmith.training.optimizer import Adam
+from policysmith.training.schedules import Schedule, schedule
+from policysmith.wrappers import attach_all, metrics_of
+
+__all__ = ["Offline", "Samplers", "Watcher"]
+
+Count = Annotated[int, Gt(0)]
+Loggers = list[Annotated[PartSpec | str, Slot("logger")]]
+Callbacks = list[Annotated[PartSpec | str, Slot("callback")]]
+EPOCHS = 10
+
+
+class Watcher(Protocol):
+    """Whoever sees updates: both are asked whether to stop."""
+
+    def report(self, report: Report) -> bool:
+        """After an epoch, or every `report_every` updates, and at the end."""
+        ...
+
+    def update(self, update: int) -> bool:
+        """After every update; `update` counts those done."""
+        ...
+
+
+class Samplers:
+    """What is learnt from, and what is held out (None where nothing is)."""
+
+    def __init__(self, training: Sampler, validation: Sampler | None) -> None:
+        self.training, self.validation = training, validation
+
+
+@register("offline", slot="algorithm", offline=True)
+class Offline:
+    """Learning from a dataset alone, with held-out episodes that tell how well it goes.
+
+    A policy with memory learns over windows of `sequence_length` steps (null: whole episodes), each from the initial
+    state; `burn_in` steps before each are run to make the state, and do not count.
+
+    Args:
+        dataset: the recorded episodes.
+        objective: what is minimised.
+        epochs: passes over the data; 10 where neither this nor `updates` is given.
+        updates: steps of the optimiser, in place of epochs.
+        batch_size: transitions of an update, or windows of a policy with memory.
+        learning_rate: step size, a number or a schedule of progress.
+        max_grad_norm: to what the gradient's norm is clipped; null leaves it.
+        validation_share: share of the episodes that is held out; 0 is none.
+        report_every: updates between two reports and validations; null is an epoch.
+        checkpoint_every: updates between two saves; null saves at the start and at the end.
+        sequence_length: steps of a window.
+        burn_in: steps before a window.
+        loggers: who writes reports down, where there is an output directory.
+        callbacks: functions of a report that end the training by returning true.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetOption | None = None,
+        objective: ObjectiveOption = "bc",
+        epochs: Count | None = None,
+        updates: Count | None = None,
+        batch_size: Count = 256,
+        learning_rate: Schedule = 1e-3,
+        max_grad_norm: Annotated[float, Gt(0)] | None = 1.0,
+        validation_share: Annotated[float, Ge(0), Lt(1)] = 0.1,
+        report_every: Count | None = None,
+        checkpoint_every: Count | None = None,
+        sequence_length: Count | None = None,
+        burn_in: Annotated[int, Ge(0)] = 0,
+        loggers: Loggers = ["tensorboard", "json_lines"],  # type: ignore[list-item]  # noqa: B006
+        callbacks: Callbacks = [],  # noqa: B006 - parts get their options anew
+    ) -> None:
+        if epochs is not None and updates is not None:
+            message = f"says how long to train, and so does epochs={epochs}: leave one out"
+            raise ConfigError([Problem("training.updates", message)])
+        self.dataset, self.objective_part = dataset, part("offline_objective", objective)
+        self.epochs, self.updates, self.batch_size = epochs, updates, batch_size
+        self.max_grad_norm, self.validation_share = max_grad_norm, validation_share
+        self.report_every, self.checkpoint_every = report_every, checkpoint_every
+        self.sequence_length, self.burn_in = sequence_length, burn_in
+        self.loggers = [part("logger", logger) for logger in loggers]
+        self.callbacks = [part("callback", callback) for callback in callbacks]
+        self._learning_rate = schedule(learning_rate)
+
+    @property
+    def objective(self) -> Objective:
+        """The objective, made anew."""
+        made: Objective = self.objective_part.build()
+        return made
+
+    def check(self, plan: Plan) -> None:
+        """Raise `ConfigError` for the plan of a policy that can't learn by the objective."""
+        self.objective.check(plan)
+
+    def samplers(self, learner: Learner, episodes: Episodes, seed: int) -> Samplers:
+        """Batches of the episodes that teach, and of those held out."""
+        if self.validation_share and len(episodes) < 2:
+            raise DatasetError(
+                f"{episodes.place}: has one episode, and validation_share={self.validation_share:g} would hold one "
+                "out; set validation_share: 0"
+            )
+        parts = split_episodes(len(episodes), self.validation_share, seed)
+        units = [units_of(learner.policy, episodes, part, self.sequence_length, self.burn_in) for part in parts]
+        made = [Sampler(learner.data, part, self.batch_size, seed) if len(part) else None for part in units]
+        assert made[0] is not None
+        return Samplers(made[0], made[1])
+
+    def total(self, samplers: Samplers) -> int:
+        """How many updates there are in all."""
+        return self.updates or (self.epochs or EPOCHS) * samplers.training.per_epoch
+
+    def optimizer(self, learner: Learner) -> Adam:
+        """The optimiser that `learn` steps."""
+        return Adam(learner.parameters())
+
+    def learn(self, learner: Learner, samplers: Samplers, optimizer: Adam, watcher: Watcher, update: int = 0) -> None:
+        """Train until all updates are done, from the one that comes next, or until the watcher says stop."""
+        total, every = self.total(samplers), self.report_every or samplers.training.per_epoch
+        sums = _Sums()
+        components = learner.policy.components
+        learner.train(True)
+        with attach_all(components.values(), optimizer):
+            while update < total:
+                optimizer.learning_rate = self._learning_rate(update / total)
+                loss = learner.loss(samplers.training.batch(update))
+                optimizer.step(loss.value, self.max_grad_norm)
+                learner.after_step()
+                sums.add({"loss": loss.value, **loss.scalars})
+                update += 1
+                stop = False
+                if update % every == 0 or update == total:
+                    scalars = {f"training/{name}": value for name, value in sums.means(update).items()}
+                    scalars |= validate(learner, samplers.validation) | metrics_of(components)
+                    scalars["charts/learning_rate"] = optimizer.learning_rate
+                    scalars["charts/epoch"] = update / samplers.training.per_epoch
+                    stop = watcher.report(Report(update, -(-update // every), [], scalars))
+                if watcher.update(update) or stop:
+                    break
+        learner.train(False)
+
+
+class _Sums:
+    """Means of scalars over updates; they stay on their device until they are asked for."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0.0
+
+    def add(self, scalars: Mapping[str, Tensor], weight: float = 1.0) -> None:
+        self._count += weight
+        for name, value in scalars.items():
+            value = value.detach() if weight == 1.0 else value.detach() * weight
+            self._sums[name] = self._sums[name].add_(value) if name in self._sums else value.clone()
+
+    def means(self, update: int) -> dict[str, float]:
+        """The means since the last call."""
+        found = {name: value.item() / self._count for name, value in self._sums.items()}
+        if not math.isfinite(found["loss"]):
+            raise PolicysmithError(
+                f"the loss is {found['loss']} after {update:,} updates: lower learning_rate, or look for numbers in "
+                "the data that are not finite"
+            )
+        self._sums, self._count = {}, 0.0
+        return found
+
+
+def validate(learner: Learner, sampler: Sampler | None) -> dict[str, float]:
+    """Means over the held-out transitions, by tag; torch's global generator is left as it was."""
+    if sampler is None:
+        return {}
+    state, sums = torch.get_rng_state(), _Sums()
+    torch.manual_seed(0)
+    learner.train(False)
+    try:
+        with torch.no_grad():
+            for batch in sampler:
+                loss = learner.loss(batch)
+                sums.add({"loss": loss.value, **loss.scalars, **learner.measure(batch)}, float(len(batch.rows)))
+    finally:
+        learner.train(True)
+        torch.set_rng_state(state)
+    return {f"validation/{name}": value for name, value in sums.means(0).items()}

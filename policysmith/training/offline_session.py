@@ -1,0 +1,221 @@
+"""One run of offline training from start to finish: data, checkpoints, resuming, Ctrl-C, and the last evaluation.
+
+In: a checked experiment, a policy and episodes. Out: an `OfflineResult`, and an artifact where a place was given.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from policysmith.config.experiment import Experiment
+from policysmith.errors import CheckpointError, ConfigError, DatasetError, Problem
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.registry import Registry, default_registry
+from policysmith.store import TrainingState, load_training, save
+from policysmith.training.curve import plot_losses
+from policysmith.training.datasets import Episodes
+from policysmith.training.evaluation import EvaluationResult
+from policysmith.training.logging import Logger, Progress
+from policysmith.training.match import judge
+from policysmith.training.offline import Offline
+from policysmith.training.offline_objectives import Start
+from policysmith.training.online import Report
+from policysmith.training.session import seed_everything
+from policysmith.training.stopping import graceful_stop
+from policysmith.training.threads import few_threads
+
+__all__ = ["OfflineResult", "run_offline"]
+
+TRAINING_LOSS, VALIDATION_LOSS = "training/loss", "validation/loss"
+
+
+@dataclass
+class OfflineResult:
+    """What a run gives back: `losses` by kind as (update, loss), and the last report's `metrics` by tag."""
+
+    policy: ActorCritic
+    updates: int
+    seconds: float
+    losses: dict[str, list[tuple[int, float]]]
+    metrics: dict[str, float]
+    artifact: Path | None = None
+    evaluation: EvaluationResult | None = None
+    interrupted: bool = False
+    files: dict[str, Path] = field(default_factory=dict)
+
+
+def run_offline(
+    experiment: Experiment,
+    policy: ActorCritic,
+    episodes: Episodes,
+    output: Path | None = None,
+    *,
+    resume: Path | None = None,
+    progress: bool = True,
+    evaluate: bool = True,
+    registry: Registry = default_registry,
+) -> OfflineResult:
+    """Train `policy` on `episodes` as `experiment` says; with `resume` from where that artifact was."""
+    stored = _stored(resume) if resume is not None else None
+    seed_everything(experiment.seed)
+    run = _Run(experiment, policy, episodes, output, registry, stored)
+    if output is not None:
+        run.save()  # finds out now, not after the training, whether the place can be written
+    started = time.perf_counter()
+    with ExitStack() as stack, graceful_stop() as run.stop:
+        stack.enter_context(few_threads(policy))
+        run.open_loggers(stack, progress, started)
+        run.algorithm.learn(run.learner, run.samplers, run.optimizer, run, run.update_count)
+    return run.finish(time.perf_counter() - started, evaluate)
+
+
+class _Run:
+    """The state of one run between updates; what watches it, too."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        policy: ActorCritic,
+        episodes: Episodes,
+        output: Path | None,
+        registry: Registry,
+        stored: TrainingState | None,
+    ) -> None:
+        self.experiment, self.policy, self.episodes, self.output = experiment, policy, episodes, output
+        self.algorithm: Offline = experiment.training.build()
+        self.seed = _seed(experiment, stored)
+        self.learner = self.algorithm.objective.start(Start(policy, episodes, self.seed, registry))
+        self.samplers = self.algorithm.samplers(self.learner, episodes, self.seed)
+        self.optimizer = self.algorithm.optimizer(self.learner)
+        self.total = self.algorithm.total(self.samplers)
+        self.update_count = 0
+        self.losses: dict[str, list[tuple[int, float]]] = {"training": [], "validation": []}
+        self.metrics: dict[str, float] = {}
+        self.evaluation: EvaluationResult | None = None
+        self.loggers: list[Logger] = []
+        self.callbacks: list[Callable[[Report], bool]] = [c.build() for c in self.algorithm.callbacks]
+        self.stop = threading.Event()
+        if stored is not None:
+            self._resume(stored)
+        elif policy.has_statistics:
+            self._take_statistics()
+
+    def open_loggers(self, stack: ExitStack, progress: bool, started: float) -> None:
+        """Whoever sees reports; closed with the stack."""
+        first, self._started = self.update_count, (started, self.update_count)
+        title = self.experiment.name or self.algorithm.objective_part.type
+        display = Progress(self.total, title, first, progress, "updates", TRAINING_LOSS)
+        self.loggers = [stack.enter_context(display)]
+        if self.output is not None:
+            directory = self.output / "logs"
+            self.loggers += [spec.build(directory=directory, step=first) for spec in self.algorithm.loggers]
+        for logger in self.loggers:
+            stack.callback(logger.close)
+
+    def report(self, report: Report) -> bool:
+        """Note a report and pass it on; True when a callback wants to stop."""
+        self.metrics = report.scalars
+        for kind, tag in (("training", TRAINING_LOSS), ("validation", VALIDATION_LOSS)):
+            if tag in report.scalars:
+                self.losses[kind].append((report.step, report.scalars[tag]))
+        started, first = self._started
+        for logger in self.loggers:
+            logger.report(report, (report.step - first) / (time.perf_counter() - started))
+        return any([callback(report) for callback in self.callbacks])  # each is told, whoever wants to stop
+
+    def update(self, update: int) -> bool:
+        """Count an update, save if it is time; True after Ctrl-C."""
+        self.update_count = update
+        every = self.algorithm.checkpoint_every
+        if every and self.output and update % every == 0 and update < self.total:
+            self.save()
+        return self.stop.is_set()
+
+    def save(self) -> Path:
+        assert self.output is not None
+        return save(self.policy, self.output, training=TrainingState(self._tensors(), self._data()))
+
+    def finish(self, seconds: float, evaluate: bool) -> OfflineResult:
+        interrupted, options = self.stop.is_set(), self.experiment.evaluation
+        if evaluate and not interrupted and self.experiment.environment is not None:
+            self.evaluation = judge(
+                self.policy, self.experiment.environment, options.episodes, options.deterministic, options.seed
+            )
+        result = OfflineResult(
+            self.policy, self.update_count, seconds, self.losses, self.metrics,
+            evaluation=self.evaluation, interrupted=interrupted,
+        )  # fmt: skip
+        if self.output is not None:
+            result.artifact = self.save()
+            curves = {kind: tuple(zip(*points, strict=True)) for kind, points in self.losses.items() if points}
+            title = self.experiment.name or self.algorithm.objective_part.type
+            picture = self.output / "learning_curve.png"
+            result.files["learning_curve"] = plot_losses(picture, curves, title)
+        return result
+
+    def _take_statistics(self) -> None:
+        """Running normalisers see every observation that teaches, once, before the first update."""
+        for batch in self.samplers.training:
+            self.learner.take_statistics(batch)
+
+    def _resume(self, stored: TrainingState) -> None:
+        data, tensors = stored.data, dict(stored.tensors)
+        if data["dataset"] != self.episodes.fingerprint:
+            raise DatasetError(
+                f"{self.episodes.place}: is not what the run began with (episodes, steps, order: {data['dataset']}; "
+                f"found {self.episodes.fingerprint}); train anew, or give the data it began with"
+            )
+        torch.set_rng_state(tensors.pop("rng/torch"))
+        self.optimizer.load_state(_below("adam/", tensors))
+        self.learner.extra.load_state_dict(_below("objective/", tensors))
+        self.update_count = data["step"]
+        self.losses = {kind: [(int(u), float(x)) for u, x in points] for kind, points in data["losses"].items()}
+        self.metrics = {tag: float(value) for tag, value in data["metrics"].items()}
+        if self.update_count >= self.total:
+            path = "training.updates" if self.algorithm.updates else "training.epochs"
+            message = f"{self.update_count:,} updates of {self.total:,} are done already; raise it to go on"
+            raise ConfigError([Problem(path, message)])
+
+    def _tensors(self) -> dict[str, Tensor]:
+        adam = {f"adam/{name}": tensor for name, tensor in self.optimizer.state().items()}
+        extra = {f"objective/{name}": tensor for name, tensor in self.learner.extra.state_dict().items()}
+        return {**adam, **extra, "rng/torch": torch.get_rng_state()}
+
+    def _data(self) -> Mapping[str, Any]:
+        found = self.evaluation
+        return {
+            "step": self.update_count,
+            "seed": self.seed,
+            "dataset": self.episodes.fingerprint,
+            "losses": {kind: [list(point) for point in points] for kind, points in self.losses.items()},
+            "metrics": self.metrics,
+            "evaluation": {"mean": found.mean, "std": found.std, "episodes": found.episodes} if found else None,
+        }
+
+
+def _seed(experiment: Experiment, stored: TrainingState | None) -> int:
+    """Where the split, the order and an objective's own weights come from; a resumed run goes on with its own."""
+    if stored is not None:
+        return int(stored.data["seed"])
+    return secrets.randbits(31) if experiment.seed is None else experiment.seed
+
+
+def _stored(directory: Path) -> TrainingState:
+    state = load_training(directory)
+    if state is None or "dataset" not in state.data:
+        raise CheckpointError(f"{directory} holds no state of offline training: it can't be resumed, only trained anew")
+    return state
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
