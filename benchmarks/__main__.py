@@ -13,6 +13,7 @@ from benchmarks import (
     bench_graph_yaml,
     bench_micro,
     bench_moe,
+    bench_offline,
     bench_ppo,
     bench_store,
     bench_tower,
@@ -47,6 +48,7 @@ BENCHMARKS = {
         bench_graph_yaml.graph_yaml_build,
         bench_graph_yaml.graph_yaml_forward,
         bench_store.store_lookup,
+        bench_offline.offline_cloning,
         bench_ppo.ppo_cleanrl,
         bench_ppo.ppo_sb3,
     )

@@ -24,8 +24,11 @@ from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, P
 from policysmith.graph.model import build_model
 from policysmith.graph.spec import loose_keys
 from policysmith.graph.wiring import wire
+from policysmith.importers.component_weights import load_components
+from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import Blueprint, make_blueprint
+from policysmith.policy.observations import Observations
 from policysmith.registry import SLOTS, Registry, default_registry
 from policysmith.store import is_of_store, load, save
 from policysmith.training.datasets import Episodes
@@ -33,7 +36,7 @@ from policysmith.training.environments import single_spaces
 from policysmith.training.evaluation import EvaluationResult, evaluate_policy, record_video
 from policysmith.training.games import is_game
 from policysmith.training.match import RANDOM, MatchResult, play_match, record_match
-from policysmith.training.offline_config import place_dataset, require_offline
+from policysmith.training.offline_config import dataset_spaces, known_spaces, place_dataset, require_offline
 from policysmith.training.offline_session import OfflineResult, run_offline
 from policysmith.training.recording import record_dataset
 from policysmith.training.session import TrainingResult, run_training
@@ -41,6 +44,7 @@ from policysmith.training.stored_swap import swap_stored
 from policysmith.transform.diagram import svg
 from policysmith.transform.summarize import summarize
 
+Place = str | Path | None
 __all__ = [
     "TypeInfo",
     "build",
@@ -67,13 +71,15 @@ def build(
     overrides: Sequence[str] = (),
     seed: int | None = None,
     registry: Registry | None = None,
+    base_dir: Place = None,
 ) -> ActorCritic:
     """Build the policy that `config` describes; spaces default to those of its `environment`, else to its `spaces`.
 
     Raises `ConfigError` with every problem found, before a weight is allocated. `seed` overrides the configuration's.
+    Paths in the model start at the directory of the file that has them, or at `base_dir`.
     """
     registry = registry or default_registry
-    experiment = _experiment(config, overrides, registry)
+    experiment = _experiment(config, overrides, registry, base_dir)
     return _build(experiment, observation_space, action_space, seed, registry)
 
 
@@ -83,11 +89,12 @@ def check(
     registry: Registry | None = None,
     observation_space: Any = None,
     action_space: Any = None,
+    base_dir: Place = None,
 ) -> list[Problem]:
     """Every problem of a configuration, in the order of the text; an empty list when it can be built."""
     registry = registry or default_registry
     try:
-        _plan(_experiment(config, overrides, registry), observation_space, action_space, registry)
+        _plan(_experiment(config, overrides, registry, base_dir), observation_space, action_space, registry)
     except ConfigError as error:
         return list(error.problems)
     except PolicysmithError as error:
@@ -96,7 +103,7 @@ def check(
 
 
 def describe(
-    config: Any, overrides: Sequence[str] = (), registry: Registry | None = None, batch: int = 1
+    config: Any, overrides: Sequence[str] = (), registry: Registry | None = None, batch: int = 1, base_dir: Place = None
 ) -> dict[str, Any]:
     """The plan as plain data: inputs, components with shapes, parameters, FLOPs and bytes, and totals.
 
@@ -108,7 +115,7 @@ def describe(
         return summarize(config.plan, str(config.config.get("model", {}).get("type", "graph")), batch)
     if _is_artifact(config) or is_of_store(config):
         return describe(load(config, registry=registry), batch=batch)
-    experiment = _experiment(config, overrides, registry)
+    experiment = _experiment(config, overrides, registry, base_dir)
     return summarize(_plan(experiment, None, None, registry).plan, experiment.model.type, batch)
 
 
@@ -122,6 +129,7 @@ def train(
     progress: bool = True,
     evaluate: bool = True,
     registry: Registry | None = None,
+    base_dir: Place = None,
 ) -> TrainingResult:
     """Train what `config` describes and, given `output`, store it there with its learning curve and diagram.
 
@@ -131,11 +139,11 @@ def train(
     registry = registry or default_registry
     if resume is not None:
         policy = load(resume, registry=registry)
-        experiment = _experiment(config if config is not None else policy.config, overrides, registry)
+        experiment = _experiment(config if config is not None else policy.config, overrides, registry, base_dir)
         _take_up(policy, experiment)
         output = output or resume
     else:
-        experiment = _experiment(config, [*overrides, *([] if seed is None else [f"seed={seed}"])], registry)
+        experiment = _experiment(config, [*overrides, *([] if seed is None else [f"seed={seed}"])], registry, base_dir)
         policy = _build(experiment, None, None, None, registry)
     policy.config = experiment.resolved()
     place = _free_place(output, resume)
@@ -158,6 +166,7 @@ def train_offline(
     progress: bool = True,
     evaluate: bool = True,
     registry: Registry | None = None,
+    base_dir: Place = None,
 ) -> OfflineResult:
     """Train what `config` describes on recorded episodes, those of its `training.dataset` or `dataset` in memory.
 
@@ -168,13 +177,13 @@ def train_offline(
     policy = None if resume is None else load(resume, registry=registry)
     chosen = [] if seed is None or resume is not None else [f"seed={seed}"]
     given = policy.config if config is None and policy is not None else config
-    experiment = place_dataset(_experiment(given, [*overrides, *chosen], registry))
+    experiment = place_dataset(_experiment(given, [*overrides, *chosen], registry, base_dir))
     episodes = require_offline(experiment, dataset)
     if policy is not None:
         _take_up(policy, experiment)
         output = output or resume
     else:
-        policy = _build(experiment, *_known_spaces(experiment, episodes), None, registry)
+        policy = _build(experiment, *known_spaces(experiment, episodes), None, registry)
     policy.config = experiment.resolved()
     place = _free_place(output, resume)
     source = Path(resume) if resume else None
@@ -218,16 +227,22 @@ def evaluate(
     seed: int | None = None,
     video: str | Path | None = None,
     opponent: ActorCritic | str | Path | None = None,
+    environment: Mapping[str, Any] | str | None = None,
 ) -> EvaluationResult | MatchResult:
     """Play whole episodes in the policy's own environment; what is not given comes from its configuration.
 
+    `environment` is another one with the same spaces, by its id or as a section: what was imported has none of its own.
     In a game for two, `opponent` is another policy, an artifact's directory, or `random` (the default). Two policies
     draw their moves unless told to be `deterministic`: they would repeat the same two games.
     """
     actor = policy if isinstance(policy, ActorCritic) else load(policy)
-    experiment = _experiment(actor.config, (), default_registry)
+    section = {"id": environment} if isinstance(environment, str) else environment
+    config = actor.config if section is None else {**actor.config, "environment": dict(section)}
+    experiment = _experiment(config, (), default_registry)
     if experiment.environment is None:
-        raise ConfigError("the policy's configuration has no environment to evaluate it in")
+        raise ConfigError("the policy's configuration has no environment to evaluate it in: name one")
+    if section is not None:
+        _check_spaces(actor, experiment)
     options = experiment.evaluation
     greedy = options.deterministic if deterministic is None else deterministic
     chosen = options.seed if seed is None else seed
@@ -238,6 +253,19 @@ def evaluate(
     if video is not None:
         record_video(actor, experiment.environment, video, greedy, chosen)
     return evaluate_policy(actor, experiment.environment, episodes or options.episodes, greedy, chosen)
+
+
+def _check_spaces(policy: ActorCritic, experiment: Experiment) -> None:
+    """Raise `ConfigError` unless the environment's observations and actions are the policy's; bounds may differ."""
+    observation, action = _own_spaces(experiment)
+    found, wanted = Observations(observation, **asdict(experiment.observation)).inputs, policy.plan.inputs
+    if dict(found) != dict(wanted):
+        told = [", ".join(f"{name} {spec.shape}" for name, spec in side.items()) for side in (found, wanted)]
+        raise ConfigError(
+            f"environment: gives {told[0] or 'nothing that the policy reads'}; the policy reads {told[1]}"
+        )
+    if ActionDistribution(action).layout != ActionDistribution(policy.actions.space).layout:
+        raise ConfigError(f"environment: takes actions of {action}; the policy gives those of {policy.actions.space}")
 
 
 def _match(
@@ -325,11 +353,11 @@ def _document(config: Any, overrides: Sequence[str]) -> Document:
     return load_document(config, overrides)
 
 
-def _experiment(config: Any, overrides: Sequence[str], registry: Registry) -> Experiment:
+def _experiment(config: Any, overrides: Sequence[str], registry: Registry, base_dir: Place = None) -> Experiment:
     _load_plugins()
     document = _document(config, overrides)
     try:
-        return decode_experiment(document, registry)
+        return decode_experiment(document, registry, base_dir)
     except ConfigError as error:
         raise ConfigError(in_text_order(document, [*error.problems, *_wiring_problems(document)])) from None
 
@@ -388,7 +416,7 @@ def _training_problems(experiment: Experiment, blueprint: Blueprint) -> list[Pro
 
 
 def _own_spaces(experiment: Experiment) -> tuple[Any, Any]:
-    """Observation and action space of the environment, or where there is none those of the section `spaces`."""
+    """Observation and action space of the environment, else those of the section `spaces`, else the dataset's."""
     document = experiment.document
     if experiment.environment is not None:
         try:
@@ -396,6 +424,8 @@ def _own_spaces(experiment: Experiment) -> tuple[Any, Any]:
         except ConfigError as error:
             raise ConfigError([document.problem(_path(p.path), p.message) for p in error.problems]) from error
     if experiment.spaces is None:
+        if (recorded := dataset_spaces(experiment)) is not None:
+            return recorded
         raise ConfigError([document.problem(("environment",), "required, unless spaces are given: {id: CartPole-v1}")])
     found, problems = [], []
     for name in ("observation", "action"):
@@ -412,14 +442,9 @@ def _build(
     experiment: Experiment, observation_space: Any, action_space: Any, seed: int | None, registry: Registry
 ) -> ActorCritic:
     blueprint = _plan(experiment, observation_space, action_space, registry)
-    return blueprint.build(experiment.seed if seed is None else seed, experiment.resolved())
-
-
-def _known_spaces(experiment: Experiment, episodes: Episodes) -> tuple[Any, Any]:
-    """The dataset's spaces, where the configuration has none of its own."""
-    if experiment.environment is not None or experiment.spaces is not None:
-        return None, None
-    return episodes.observation_space, episodes.action_space
+    policy = blueprint.build(experiment.seed if seed is None else seed, experiment.resolved())
+    load_components(policy)
+    return policy
 
 
 def _take_up(policy: ActorCritic, experiment: Experiment) -> None:

@@ -19,8 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from policysmith.config.options import Infer, OptionSchema, Slot, Unset, error_at, located
-from policysmith.errors import RegistryError, did_you_mean
+from pydantic import ValidationError
+
+from policysmith.config.options import Infer, OptionSchema, Slot, Unset, error_at, failures, located
+from policysmith.errors import ConfigError, Problem, RegistryError, did_you_mean
 
 __all__ = ["SLOTS", "Entry", "Infer", "PartSpec", "Registry", "Slot", "default_registry", "part", "register"]
 
@@ -29,7 +31,7 @@ T = TypeVar("T", bound=Callable[..., Any])
 SLOTS = (
     "model", "component", "attention", "feedforward", "norm", "position", "residual", "router", "memory", "encoder",
     "head", "activation", "wrapper", "initializer", "callback", "logger", "algorithm", "objective", "optimizer",
-    "schedule", "dataset", "launcher", "space", "op", "offline_objective",
+    "schedule", "dataset", "launcher", "space", "op", "offline_objective", "model_factory",
 )  # fmt: skip
 PLUGIN_GROUP = "policysmith.plugins"
 
@@ -89,8 +91,8 @@ class PartSpec:
 
     @cached_property
     def key(self) -> str:
-        """A canonical text of the spec."""
-        return json.dumps(self.encode(), sort_keys=True, default=repr)
+        """A canonical text of the spec: options in the order of the signature, mappings in theirs, which can matter."""
+        return json.dumps(self.encode(), default=repr)
 
     def stated(self) -> dict[str, Any]:
         """Inferable options that the configuration states anyway: to be compared with what is inferred."""
@@ -257,8 +259,15 @@ register = default_registry.register
 
 
 def part(slot: str, value: Any, registry: Registry | None = None) -> PartSpec:
-    """What a part does with a slot argument: a name, mapping or spec becomes a spec that can be built."""
-    return (registry or default_registry).decode(slot, value)
+    """What a part does with a slot argument: a name, mapping or spec becomes a spec that can be built.
+
+    Raises `ConfigError` with every problem.
+    """
+    try:
+        return (registry or default_registry).decode(slot, value)
+    except ValidationError as error:
+        problems = [Problem(".".join(map(str, path)), message) for path, message in failures(error)]
+        raise ConfigError(problems) from None
 
 
 def load_plugin_file(path: str | Path) -> None:

@@ -15,9 +15,9 @@ from policysmith.errors import ConfigError
 
 PUBLIC = [
     "ActorCritic", "ActorCriticProtocol", "ActorModule", "Component", "ComponentContainer", "GraphModel",
-    "LinearModule", "MergeModule", "ModelConfig", "ModelRegistry", "PolicyAgent", "PolicyStore", "build",
-    "build_model", "check", "create_model", "describe", "errors", "evaluate", "list_types", "load", "model_factory",
-    "model_factory_v2", "register", "save", "train",
+    "LinearModule", "MergeModule", "ModelConfig", "ModelFactory", "ModelRegistry", "PolicyAgent",
+    "PolicyConstructorModelFactory", "PolicyStore", "build", "build_model", "check", "create_model", "describe",
+    "errors", "evaluate", "list_types", "load", "model_factory", "model_factory_v2", "register", "save", "train",
 ]  # fmt: skip
 
 IMAGE_AND_VECTOR = """\

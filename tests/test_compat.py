@@ -24,6 +24,7 @@ def config():
 def test_the_names_are_aliases_and_nothing_else():
     assert sorted(compat.__all__) == [
         "MettaAgent", "MettaModule", "MultiLatentAttention", "ParallelDAGExecutor", "SequentialDAGExecutor",
+        "inject_remapping_header",
     ]  # fmt: skip
     assert compat.MettaModule is policysmith.Component and compat.MettaAgent is policysmith.PolicyAgent
     assert compat.ParallelDAGExecutor is ParallelExecutor and compat.SequentialDAGExecutor is SequentialExecutor

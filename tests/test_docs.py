@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import policysmith
@@ -32,14 +33,14 @@ def _blocks(language):
     ]
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if _texts(page, "python")], ids=lambda page: page.name)
-def test_the_python_of_a_page_runs(page, tmp_path):
+def test_the_python_of_every_page_runs(tmp_path):
     files = []
-    for index, block in enumerate(_texts(page, "python")):
-        folder = tmp_path / f"{page.stem}-{index}"
-        folder.mkdir()
-        (folder / "block.py").write_text(block, encoding="utf-8")
-        files.append(folder / "block.py")
+    for page in PAGES:
+        for index, block in enumerate(_texts(page, "python")):
+            folder = tmp_path / f"{page.stem}-{index}"
+            folder.mkdir()
+            (folder / "block.py").write_text(block, encoding="utf-8")
+            files.append(folder / "block.py")
     environment = {**os.environ, "PYTHONWARNINGS": "error"}
     command = [sys.executable, ROOT / "tests" / "run_blocks.py", *files]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
@@ -53,13 +54,22 @@ def test_yaml_block_is_right(block, tmp_path):
     (tmp_path / "base.yaml").write_text("environment: {id: CartPole-v1}\n")
     nested = "observation." in block
     space = SPACE if nested else spaces.Box(-1, 1, (4,))
-    given = {} if "spaces:" in block else {"observation_space": space, "action_space": spaces.Discrete(2)}
+    known = "spaces:" in block or "environment: {id: CartPole-v1" in block
+    given = {} if known else {"observation_space": space, "action_space": spaces.Discrete(2)}
     assert policysmith.check(path, **given) == []
 
 
 @pytest.mark.parametrize("name", policysmith.api.presets())
 def test_preset_is_right(name):
     assert policysmith.check(name) == []
+
+
+@pytest.mark.parametrize("name", [name for name in policysmith.api.presets() if not name.startswith("board/")])
+def test_a_presets_policy_is_stored_and_loaded(name, tmp_path):
+    policy = policysmith.build(name)
+    policysmith.save(policy, tmp_path / "run")
+    found = policysmith.load(tmp_path / "run").state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in policy.state_dict().items())
 
 
 @pytest.fixture
@@ -114,3 +124,11 @@ def test_the_memory_example_needs_memory(examples, tmp_path):
     scores = memory_is_needed.main(output=tmp_path)
     assert scores.pop("mlp") < 0.75
     assert min(scores.values()) > 0.95, scores
+
+
+@pytest.mark.slow
+def test_the_cloning_example_clones(examples):
+    import clone_cartpole
+
+    scores = clone_cartpole.main()
+    assert scores["clone"] > 0.8 * scores["teacher"] > 150

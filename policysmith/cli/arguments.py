@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "Config", "Overrides", "check_overrides", "is_override"]
+__all__ = ["AsJson", "BaseDir", "Config", "Overrides", "check_overrides", "is_override"]
 
 OVERRIDE = re.compile(r"~[^=\s]+|\+[^=\s]+|[^=~+\s][^=]*=.*", re.DOTALL)
 
@@ -40,5 +41,9 @@ Overrides = Annotated[
         callback=check_overrides,
         help="A change: a.b=value sets, ~a.b removes, +name lays a profile (such as fast-inference) over it.",
     ),
+]
+BaseDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where paths in the model start; by default, beside the file that has them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]

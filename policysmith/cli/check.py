@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 import typer
 
-from policysmith.cli.arguments import AsJson, Config, Overrides
+from policysmith.cli.arguments import AsJson, BaseDir, Config, Overrides
 from policysmith.cli.output import chatter_to_stderr, count, print_json, print_problems, print_rich
 
 __all__ = ["check"]
 
 
-def check(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def check(config: Config, overrides: Overrides = None, base_dir: BaseDir = None, as_json: AsJson = False) -> None:
     """Check a configuration whole, without building it.
 
     Every problem takes a line; with any the exit code is 1.
@@ -24,8 +24,8 @@ def check(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
     with chatter_to_stderr():
         from policysmith import api
 
-        problems = api.check(config, overrides or [])
-        description = {} if problems or as_json else api.describe(config, overrides or [])
+        problems = api.check(config, overrides or [], base_dir=base_dir)
+        description = {} if problems or as_json else api.describe(config, overrides or [], base_dir=base_dir)
     if as_json:
         print_json({"ok": not problems, "problems": [asdict(problem) for problem in problems]})
     elif problems:

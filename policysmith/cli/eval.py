@@ -42,6 +42,9 @@ def evaluate(
         str | None,
         typer.Option(metavar="WHO", help="In a game for two: 'random' (the default), or another stored policy."),
     ] = None,
+    environment: Annotated[
+        str | None, typer.Option(metavar="ID", help="In place of the configuration's; imported policies have none.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a stored policy.
@@ -60,7 +63,13 @@ def evaluate(
         from policysmith.training.match import MatchResult
 
         result = api.evaluate(
-            artifact, episodes=episodes, deterministic=deterministic, seed=seed, video=video, opponent=opponent
+            artifact,
+            episodes=episodes,
+            deterministic=deterministic,
+            seed=seed,
+            video=video,
+            opponent=opponent,
+            environment=environment,
         )
     match = result if isinstance(result, MatchResult) else None
     if as_json:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from policysmith.cli.arguments import AsJson, Overrides
+from policysmith.cli.arguments import AsJson, BaseDir, Overrides
 from policysmith.cli.output import chatter_to_stderr, fits, print_rich, shown_path, write_file
 
 __all__ = ["Diagram", "show"]
@@ -44,6 +44,7 @@ def show(
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", min=1, help="Say also what a batch of N observations takes.")
     ] = 1,
+    base_dir: BaseDir = None,
 ) -> None:
     """Show what a policy is made of.
 
@@ -64,12 +65,12 @@ def show(
     if overrides and _is_artifact(config):
         raise typer.BadParameter(f"{config} is a stored policy, which cannot be changed here", param_hint="OVERRIDE")
     if code:
-        _print_code(_code(config, overrides or []), output)
+        _print_code(_code(config, overrides or [], base_dir), output)
         return
     with chatter_to_stderr():
         from policysmith import api
 
-        description = api.describe(config, overrides or [], batch=batch)
+        description = api.describe(config, overrides or [], batch=batch, base_dir=base_dir)
     if as_json:
         _print_or_write(json.dumps(description, indent=2, ensure_ascii=False), output)
     elif diagram:
@@ -117,11 +118,11 @@ def _print_or_write(text: str, output: Path | None) -> None:
     typer.echo(f"wrote {shown_path(output)}")
 
 
-def _code(config: str, overrides: list[str]) -> str:
+def _code(config: str, overrides: list[str], base_dir: Path | None) -> str:
     with chatter_to_stderr():
         from policysmith import api
 
-        policy = api.load(config) if _is_artifact(config) else api.build(config, overrides=overrides)
+        policy = api.load(config) if _is_artifact(config) else api.build(config, overrides=overrides, base_dir=base_dir)
         return str(policy.eval().code)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policysmith.cli.arguments import Overrides, is_override
+from policysmith.cli.arguments import BaseDir, Overrides, is_override
 from policysmith.cli.command import with_plugins
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
 from policysmith.errors import PolicysmithError
@@ -40,6 +40,7 @@ def train(
         Path | None,
         typer.Option(metavar="DIR", help="Train a stored policy further, in place unless --output is given."),
     ] = None,
+    base_dir: BaseDir = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print the directory of the policy, and nothing else.")
     ] = False,
@@ -60,7 +61,9 @@ def train(
     with chatter_to_stderr():
         from policysmith import api
 
-        result = api.train(config, overrides, output=place, seed=seed, resume=resume, progress=not quiet)
+        result = api.train(
+            config, overrides, output=place, seed=seed, resume=resume, progress=not quiet, base_dir=base_dir
+        )
     if quiet:
         typer.echo(result.artifact)
     else:

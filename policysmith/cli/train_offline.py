@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policysmith.cli.arguments import Overrides
+from policysmith.cli.arguments import BaseDir, Overrides
 from policysmith.cli.command import with_plugins
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
 from policysmith.cli.train import _arguments, _new_directory, _same
@@ -35,6 +35,7 @@ def train_offline(
         Path | None,
         typer.Option(metavar="DIR", help="Go on with a stored run, in place unless --output is given."),
     ] = None,
+    base_dir: BaseDir = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", help="Print the directory of the policy, and nothing else.")
     ] = False,
@@ -56,7 +57,9 @@ def train_offline(
     with chatter_to_stderr():
         from policysmith import api
 
-        result = api.train_offline(config, overrides, output=place, seed=seed, resume=resume, progress=not quiet)
+        result = api.train_offline(
+            config, overrides, output=place, seed=seed, resume=resume, progress=not quiet, base_dir=base_dir
+        )
     if quiet:
         typer.echo(result.artifact)
     else:

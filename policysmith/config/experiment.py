@@ -5,6 +5,7 @@ In: a loaded document and a registry. Out: an `Experiment` whose parts can be bu
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import ValidationError
 
+from policysmith.config.inline import inline_files
 from policysmith.config.load import Document
 from policysmith.config.migrate import CURRENT_FORMAT, migrate
 from policysmith.config.options import OptionSchema, Section, Slot, error_at, failures, located
@@ -192,8 +194,12 @@ EXPERIMENT = OptionSchema(sections, "experiment")
 EXECUTION = OptionSchema(Execution, "execution")
 
 
-def decode_experiment(document: Document, registry: Any) -> Experiment:
-    """Check every section; raises one `ConfigError` with all problems, each with its place."""
+def decode_experiment(document: Document, registry: Any, base_dir: str | os.PathLike[str] | None = None) -> Experiment:
+    """Check every section; raises one `ConfigError` with all problems, each with its place.
+
+    Paths in the model start at `base_dir`, where it is given (see `inline_files`).
+    """
+    document = inline_files(document, base_dir)
     data = migrate(document.data)
     try:
         values = EXPERIMENT.decode(data, {"registry": registry})

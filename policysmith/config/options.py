@@ -229,7 +229,10 @@ def _factories(target: Any) -> dict[str, Any]:
 
 def _allow_default(annotation: Any, default: Any) -> Any:
     """A signature may say `stride: int = None`; its schema must then take null, or a spec would not decode again."""
-    return annotation | None if default is None and annotation is not Any else annotation
+    if default is not None or annotation is Any:
+        return annotation
+    mark = _mark(annotation, Infer)
+    return Annotated[annotation | None, mark] if mark is not None else annotation | None
 
 
 def _as_lists(annotation: Any) -> Any:

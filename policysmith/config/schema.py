@@ -56,6 +56,15 @@ COMPONENT_KEYS: Mapping[str, Schema] = {
         "anyOf": [{"x-slot": "initializer"}, {"type": "null"}],
     },
     "freeze": {"description": "Whether its weights stay as they are.", "type": "boolean", "default": False},
+    "online_update": {
+        "description": "Whether it learns in an environment too, or from recorded data alone.",
+        "type": "boolean",
+        "default": True,
+    },
+    "load": {
+        "description": "The file, or the stored policy, that its weights come from when the policy is new.",
+        "anyOf": [NAME, {"type": "null"}],
+    },
 }
 SECTIONS: Mapping[str, Schema] = {
     "defaults": {

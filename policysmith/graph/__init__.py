@@ -3,8 +3,10 @@
 from policysmith.graph.calls import CallPlan
 from policysmith.graph.component import Component, TensorComponent
 from policysmith.graph.container import ComponentContainer
+from policysmith.graph.factory_model import factory_model
 from policysmith.graph.legacy import LegacyComponent
 from policysmith.graph.model import GraphModel, build_model
+from policysmith.graph.nested import NestedGraph
 from policysmith.graph.plan import Plan, TensorSpec
 from policysmith.graph.spec import ComponentSpec, GraphSpec
 
@@ -16,8 +18,10 @@ __all__ = [
     "GraphModel",
     "GraphSpec",
     "LegacyComponent",
+    "NestedGraph",
     "Plan",
     "TensorComponent",
     "TensorSpec",
     "build_model",
+    "factory_model",
 ]

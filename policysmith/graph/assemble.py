@@ -55,7 +55,12 @@ def as_components(plan: Plan, modules: Mapping[str, nn.Module], seed: int | None
 
 
 def base_seed(seed: int | None) -> int:
-    """What the seeds of components follow from: the seed, or a number from torch's global generator."""
+    """What the seeds of components follow from: the seed, or a number from torch's global generator.
+
+    On the meta device there is nothing to draw for, and nothing is drawn.
+    """
+    if seed is None and torch.get_default_device().type == "meta":
+        return 0
     return int(torch.randint(2**62, ()).item()) if seed is None else seed
 
 

@@ -9,11 +9,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from policysmith.config.load import Document, finish, read_source
 from policysmith.config.migrate import migrate
@@ -32,9 +32,10 @@ from policysmith.graph.v1 import assemble_v1
 from policysmith.graph.view import bare
 from policysmith.registry import Registry, default_registry
 
-__all__ = ["GraphModel", "build_model"]
+__all__ = ["TOP_KEYS", "GraphModel", "build_model", "build_of_document", "graph_document", "says_v1"]
 
 Outputs = str | tuple[str, ...] | dict[str, str]
+M = TypeVar("M", bound="GraphModel")
 TOP_KEYS = ("format", "seed", "inputs", "components", "outputs")
 
 
@@ -67,7 +68,7 @@ class GraphModel(nn.Module):
         In a graph of calls a step that fails is named, as far as shapes tell which it is.
         """
         tensors = args if len(args) == len(self.inputs) and not kwargs else self._bind(args, kwargs)
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or isinstance(tensors[0], fx.Proxy):  # someone else compiles, or traces
             return self.slow(*tensors)
         if self._unseen:
             return self._first(tensors)
@@ -165,7 +166,7 @@ class _ModuleStep(Step):
     """A step over a plain module, whose `views` as components are made anew when another module takes its place."""
 
     def __init__(self, modules: nn.ModuleDict, node: NodePlan, views: dict[str, Component]) -> None:
-        super().__init__(modules, node.name, node.sources, node.spec.out_keys)
+        super().__init__(modules, node.name, node.sources, node.spec.out_keys, takes_aux=node.measure.takes_aux)
         self._node, self._views = node, views
 
     @property
@@ -194,26 +195,46 @@ def build_model(
     (`("my_package.",)`), and nothing else; the grammar of our own has neither. Raises `ConfigError` with every problem
     found.
     """
+    document = graph_document(config, base_dir)
+    return build_of_document(document, registry or default_registry, inputs or {}, seed, allow_targets=allow_targets)
+
+
+def graph_document(config: Any, base_dir: str | Path | None = None) -> Document:
+    """A graph's configuration, composed, as `build_model` takes it; raises `ConfigError` with everything found."""
     if base_dir is not None and isinstance(config, str | Path):
         config = Path(base_dir) / config
     findings = Findings()
     source = read_source(config, findings)
     if source.file is None and base_dir is not None:
         source = replace(source, directory=Path(base_dir))
-    if is_v1(source):
-        return _build_v1(finish_v1(source, findings), registry or default_registry, inputs or {}, seed, allow_targets)
-    document = finish(source, (), findings)
-    return _build_native(document, registry or default_registry, inputs or {}, seed)
+    return finish_v1(source, findings) if is_v1(source) else finish(source, (), findings)
 
 
-def _build_v1(
-    document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None, allow_targets: Sequence[str]
-) -> GraphModel:
-    plan, modules, outputs = assemble_v1(document, registry, inputs, seed, allow_targets)
-    return GraphModel(plan, modules, outputs, seed)
+def build_of_document(
+    document: Document,
+    registry: Registry,
+    inputs: Mapping[str, Any],
+    seed: int | None,
+    *,
+    allow_targets: Sequence[str] = (),
+    kind: type[M] = GraphModel,  # type: ignore[assignment]
+    initialized: bool = True,
+) -> M:
+    """The model of a composed document, as a `kind`; `initialized=False` leaves what modules draw when made."""
+    if says_v1(document.data):
+        plan, modules, outputs = assemble_v1(document, registry, inputs, seed, allow_targets)
+        return kind(plan, modules, outputs, seed)
+    return kind(*_native(document, registry, inputs, seed, initialized))
 
 
-def _build_native(document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None) -> GraphModel:
+def says_v1(data: Mapping[str, Any]) -> bool:
+    """Whether composed data is of schema version 1."""
+    return "schema_version" in data or ("model" in data and not {"format", "components"} & set(data))
+
+
+def _native(
+    document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None, initialized: bool
+) -> tuple[Plan, dict[str, nn.Module], Outputs, int | None]:
     data = migrate(document.data)
     problems: list[Problem] = []
 
@@ -232,7 +253,7 @@ def _build_native(document: Document, registry: Registry, inputs: Mapping[str, A
     if problems or plan is None:
         raise ConfigError(problems)
     chosen = data.get("seed") if seed is None else seed
-    return GraphModel(plan, build_modules(plan, chosen), outputs, chosen)
+    return plan, build_modules(plan, chosen, initialized=initialized), outputs, chosen
 
 
 def _inputs(stated: Any, given: Mapping[str, Any], report: Any) -> dict[str, TensorSpec]:

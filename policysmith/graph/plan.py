@@ -190,7 +190,10 @@ def _plan_node(
     kinds = part.entry.schema.inferred
     joins = "flat_features" in kinds.values()
     try:
-        known = {kind: context[kind] if kind in context else _infer(kind, inputs) for kind in set(kinds.values())}
+        known = {
+            kind: context[kind] if kind in context else _infer(kind, inputs, spec.arguments)
+            for kind in dict.fromkeys(kinds.values())
+        }
     except ValueError as error:
         report((spec.name,), f"{part.type!r} {error}; it reads {_show_edges(sources, inputs)}")
         return None
@@ -253,7 +256,7 @@ def _wrapper_problem(wrapper: PartSpec, spec: ComponentSpec) -> str | None:
     return None
 
 
-def _infer(kind: str, inputs: Sequence[TensorSpec]) -> Any:
+def _infer(kind: str, inputs: Sequence[TensorSpec], arguments: Sequence[str] | None = None) -> Any:
     """The value of one kind of inferred argument; None where it does not follow from shapes."""
     first = inputs[0]
     if kind == "flat_features":
@@ -274,6 +277,9 @@ def _infer(kind: str, inputs: Sequence[TensorSpec]) -> Any:
         return first.shape
     if kind == "event_shapes":
         return tuple(spec.shape for spec in inputs)
+    if kind == "named_specs":
+        names: Sequence[str | None] = arguments or [None] * len(inputs)
+        return tuple(zip(names, inputs, strict=True))
     if kind in ("categories", "num_embeddings"):
         if first.categories is None:
             raise ValueError("needs category indices: a Discrete or MultiDiscrete observation")
@@ -356,6 +362,6 @@ def _show_edges(sources: Sequence[str], inputs: Sequence[TensorSpec]) -> str:
 
 def _nhwc_hint(inputs: Sequence[TensorSpec]) -> str:
     for spec in inputs:
-        if len(spec.shape) == 3 and spec.shape[-1] in (1, 3, 4) and spec.shape[0] > spec.shape[-1]:
+        if len(spec.shape) == 3 and spec.shape[-1] in (1, 3, 4) and min(spec.shape[:2]) > spec.shape[-1]:
             return " (looks like NHWC; expected channels first)"
     return ""

@@ -26,14 +26,15 @@ RESERVED = frozenset(
 )
 OF_CONTAINER = {"execute", "execution_order", "register_component", "replace_component", "validate"}
 ATTRIBUTES = frozenset(dir(nn.ModuleDict())) | OF_CONTAINER
-COMPONENT_KEYS = ("type", "in_keys", "out_keys", "use", "wrappers", "init", "freeze")
+COMPONENT_KEYS = ("type", "in_keys", "out_keys", "use", "wrappers", "init", "freeze", "online_update", "load")
 
 
 @dataclass(frozen=True)
 class ComponentSpec:
     """One component: what it is (`part`, or `use`: another component's weights) and what it reads and writes.
 
-    `arguments` names the forward argument of each in_key when the configuration maps argument → key.
+    `arguments` names the forward argument of each in_key when the configuration maps argument → key. `load` is a file
+    that the weights of a new policy come from. Without `online_update` it learns from recorded data alone.
     """
 
     name: str
@@ -45,6 +46,8 @@ class ComponentSpec:
     init: PartSpec | None = None
     freeze: bool = False
     wrappers: tuple[PartSpec, ...] = ()
+    online_update: bool = True
+    load: str | None = None
 
     def encode(self) -> dict[str, Any]:
         """The mapping that decodes to this spec, defaults left out where they say nothing."""
@@ -57,6 +60,10 @@ class ComponentSpec:
             data["init"] = self.init.encode()
         if self.freeze:
             data["freeze"] = True
+        if not self.online_update:
+            data["online_update"] = False
+        if self.load:
+            data["load"] = self.load
         if self.wrappers:
             data["wrappers"] = [wrapper.encode() for wrapper in self.wrappers]
         return data
@@ -149,12 +156,14 @@ def _decode_component(name: str, entry: Any, registry: Registry) -> ComponentSpe
             errors.append(error_at(("out_keys",), problem, key))
     init = _nested(entry, "init", "initializer", registry, errors)
     wrappers = _wrappers(entry.get("wrappers", []), registry, errors)
-    freeze = entry.get("freeze", False)
-    if not isinstance(freeze, bool):
-        errors.append(error_at(("freeze",), f"expected true or false, found {freeze!r}", freeze))
+    freeze, online = _flag(entry, "freeze", False, errors), _flag(entry, "online_update", True, errors)
+    load = entry.get("load")
+    if load is not None and (not isinstance(load, str) or not load):
+        errors.append(error_at(("load",), f"expected the path of a file of weights, found {load!r}", load))
     if errors:
         raise located(name, errors)
-    return ComponentSpec(name, part, in_keys, out_keys, arguments, entry.get("use"), init, bool(freeze), wrappers)
+    use = entry.get("use")
+    return ComponentSpec(name, part, in_keys, out_keys, arguments, use, init, freeze, wrappers, online, load)
 
 
 def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDetails]) -> PartSpec | None:
@@ -166,7 +175,7 @@ def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDe
             )
         if not isinstance(entry["use"], str):
             errors.append(error_at(("use",), f"expected a component's name, found {entry['use']!r}", entry["use"]))
-        own = {**options, **{k: entry[k] for k in ("init", "freeze") if k in entry}}
+        own = {**options, **{k: entry[k] for k in ("init", "freeze", "online_update", "load") if k in entry}}
         errors += [error_at((k,), "a component with 'use' takes no options of its own", v) for k, v in own.items()]
         return None
     try:
@@ -205,6 +214,13 @@ def _names(value: Any, key: str, errors: list[InitErrorDetails]) -> tuple[str, .
     if key == "out_keys" and len(set(names)) < len(names):
         errors.append(error_at((key,), f"the same name twice in {names!r}", value))
     return tuple(names)
+
+
+def _flag(entry: Mapping[str, Any], key: str, usual: bool, errors: list[InitErrorDetails]) -> bool:
+    value = entry.get(key, usual)
+    if not isinstance(value, bool):
+        errors.append(error_at((key,), f"expected true or false, found {value!r}", value))
+    return bool(value)
 
 
 def _nested(

@@ -6,7 +6,7 @@ In: a module whose layers may carry a role. Out: the same module, initialised in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
@@ -79,12 +79,19 @@ def default_role(module: nn.Module) -> str | None:
 def initialize(module: nn.Module, initializer: Initializer | None = None) -> None:
     """Initialise every layer by its role: weights by the role's rule (or `initializer`), biases zero.
 
-    A layer with biases that start elsewhere sets them in its own `start_biases()`, called last.
+    A layer with biases that start elsewhere sets them in its own `start_biases()`, called last. A module that says
+    `keeps_start` has drawn its weights itself: it is left alone, unless there is an `initializer`.
     """
-    for layer in module.modules():
+    for layer in module.modules() if initializer is not None else _unsettled(module):
         role = getattr(layer, "init_role", None) or default_role(layer)
         if role is not None:
             _initialize_layer(layer, initializer or ROLES[role])
+
+
+def _unsettled(module: nn.Module) -> Iterator[nn.Module]:
+    """The module and those below it, without what keeps its start; each once, as `modules()` gives them."""
+    settled = {id(m) for top in module.modules() if getattr(top, "keeps_start", False) for m in top.modules()}
+    return (layer for layer in module.modules() if id(layer) not in settled)
 
 
 @torch.no_grad()

@@ -6,7 +6,9 @@ from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.actor_critic_wrapper import ActorCriticWrapper
 from policysmith.policy.board_heads import BoardPolicyHead, BoardValueHead
+from policysmith.policy.expert_heads import ExpertActionHead, ExpertValueHead
 from policysmith.policy.factory import build_policy
+from policysmith.policy.flow_head import FlowHead
 from policysmith.policy.heads import ActionHead, ValueHead
 from policysmith.policy.observations import Observations
 from policysmith.policy.outcome_heads import OutcomeHead, OutcomeValue, ScoreHead
@@ -22,6 +24,9 @@ __all__ = [
     "ActorCriticWrapper",
     "BoardPolicyHead",
     "BoardValueHead",
+    "ExpertActionHead",
+    "ExpertValueHead",
+    "FlowHead",
     "Observations",
     "OutcomeHead",
     "OutcomeValue",

@@ -171,6 +171,20 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         program = self._program(key)
         return lambda *tensors: program.run(*tensors)
 
+    def scoring(self, masks: int = 0, return_aux: bool = False) -> Callable[..., Any]:
+        """`evaluating` without the value: leaves of observation, actions and masks → (log_prob, entropy).
+
+        Only the components that the policy's output needs run.
+        """
+        key = ("score", masks)
+        run = self._run_reporting if return_aux else self._run
+        return lambda *tensors: run(key, tensors)
+
+    def reading(self, names: Sequence[str]) -> Callable[..., tuple[Tensor, ...]]:
+        """Leaves of an observation → the tensors of these edges of the plan; only what they need runs."""
+        self.require_edges(names)
+        return lambda *tensors: self._run(("edges", 0, *names), tensors)
+
     def require_edges(self, names: Sequence[str]) -> None:
         """Raise `ConfigError` with every one of these edges that the plan does not have."""
         missing = [repr(name) for name in names if name not in self.plan.edges]
@@ -324,11 +338,12 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         `run` is what runs the steps.
         """
         kind, inputs = key[0], list(self.plan.inputs)
-        extra = key[2:] if kind == "evaluate" else ()
-        edges = {"value": [self._value_edge]}.get(kind, [self._policy_edge, self._value_edge, *extra])
+        extra = key[2:] if kind in ("evaluate", "edges") else ()
+        fewer = {"value": [self._value_edge], "score": [self._policy_edge], "edges": list(extra)}
+        edges = fewer.get(kind, [self._policy_edge, self._value_edge, *extra])
         steps = steps_for(self._steps, edges)
         count, masks = len(inputs), key[1] if len(key) > 1 else 0
-        actions = len(self.actions.leaves) if kind == "evaluate" else 0
+        actions = len(self.actions.leaves) if kind in ("evaluate", "score") else 0
         runtime = self.runtime
 
         def body(*tensors: Tensor) -> Any:
@@ -337,6 +352,10 @@ class ActorCritic(Swapping, TensorDictModuleBase):
             outputs = runtime.outputs(values[edge] for edge in edges)
             if kind == "value":
                 return outputs[0]
+            if kind == "edges":
+                return tuple(outputs)
+            if kind == "score":
+                return self.actions.evaluate(outputs[0], chosen, legal)
             params, value, *more = outputs
             if kind == "forward":
                 return params, value

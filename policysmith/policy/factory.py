@@ -9,9 +9,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from gymnasium import spaces
 from pydantic import ValidationError
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem
@@ -29,6 +31,10 @@ from policysmith.registry import PartSpec, Registry
 __all__ = ["Blueprint", "build_policy", "make_blueprint"]
 
 Report = Callable[[Sequence[str | int], str], None]
+BATCH_COUPLED = (
+    "batch normalisation makes a row's action depend on the other rows of its batch: use layer or group "
+    "normalisation, or consent with batch_coupled: true on {}"
+)
 ROLES = {"policy": "action_head", "value": "value_head"}
 
 
@@ -62,12 +68,13 @@ def make_blueprint(
     `observation` holds the options of the section of that name: `exclude`, `scale`, `normalize`.
     """
     observations = _attempt(("observation",), report, lambda: Observations(observation_space, **(observation or {})))
-    components = _components(model, registry, report)
+    leaves = tuple(observations.inputs) if observations is not None else ()
+    components = _components(model, registry, leaves, report)
     if components is None:
         return None
 
     def report_component(path: Sequence[str | int], message: str) -> None:
-        report((*(("model", "components") if model.type == "graph" else ("model",)), *path), message)
+        report(("model", *_section_of(model, path), *path), message)
 
     heads = _heads(components, report)
     actions = _attempt(("model",), report, lambda: _actions(action_space, heads.get("policy")))
@@ -78,6 +85,8 @@ def make_blueprint(
     known = {"action_layout": actions.layout, "num_actions": _number_of_actions(action_space)}
     plan = make_plan(encoded, observations.inputs, report_component, context=known)
     if plan is None or not good or not _all_used(plan, components, report_component):
+        return None
+    if not _nested_consents(model, plan, report_component):
         return None
     return Blueprint(plan, observations, actions)
 
@@ -110,18 +119,27 @@ def is_batch_coupled(part: PartSpec) -> bool:
     return bool(part.entry.traits.get("batch_coupled")) or any(map(is_batch_coupled, nested))
 
 
-def _components(model: PartSpec, registry: Registry, report: Report) -> Mapping[str, ComponentSpec] | None:
+def _components(
+    model: PartSpec, registry: Registry, leaves: tuple[str, ...], report: Report
+) -> Mapping[str, ComponentSpec] | None:
     if inspect.isclass(model.entry.target):
         report(
             ("model", "type"), f"{model.type!r} is a class: model_factory builds it; a file takes recipes and graphs"
         )
         return None
     try:
-        return decode_components(model.build(), registry).components
+        return decode_components(model.build(observation_leaves=leaves), registry).components
     except ValidationError as error:
         for place, message in failures(error):
             report(("model", *place), message)
         return None
+
+
+def _section_of(model: PartSpec, path: Sequence[str | int]) -> tuple[str, ...]:
+    """The option of the model that holds the component a path begins with, where one does."""
+    section = model.entry.traits.get("components", "components" if model.type == "graph" else None)
+    found = model.options.get(section) if section else None
+    return (section,) if model.type == "graph" or (found and path and path[0] in found) else ()
 
 
 def _heads(components: Mapping[str, ComponentSpec], report: Report) -> dict[str, ComponentSpec]:
@@ -155,12 +173,23 @@ def _consents(model: PartSpec, components: Mapping[str, ComponentSpec], report: 
         return True
     coupled = [spec for spec in components.values() if spec.part is not None and is_batch_coupled(spec.part)]
     for spec in coupled:
-        report(
-            (spec.name,),
-            "batch normalisation makes a row's action depend on the other rows of its batch: use layer or group "
-            "normalisation, or consent with batch_coupled: true on a model of type graph",
-        )
+        report((spec.name,), BATCH_COUPLED.format("a model of type graph"))
     return not coupled
+
+
+def _nested_consents(model: PartSpec, plan: Plan, report: Report) -> bool:
+    """As `_consents`, for components whose types say nothing of what is in them: they are made, without memory."""
+    if model.entry.traits.get("batch_coupled") or model.options.get("batch_coupled"):
+        return True
+    good = True
+    for node in plan.nodes:
+        if node.part.entry.traits.get("nested") and node.spec.use is None:
+            with torch.device("meta"):
+                module = node.part.build(**node.context)
+            if any(isinstance(layer, _BatchNorm) for layer in module.modules()):
+                report((node.name,), BATCH_COUPLED.format("the model"))
+                good = False
+    return good
 
 
 def _all_used(plan: Plan, stated: Mapping[str, ComponentSpec], report: Report) -> bool:

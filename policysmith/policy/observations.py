@@ -57,7 +57,7 @@ class Observations:
         scale: Mapping[str, float] | None = None,
         normalize: bool | Sequence[str] = False,
     ) -> None:
-        self.space = space
+        self.space, self.exclude = space, tuple(exclude)
         self.scale = dict(scale or {})
         self.normalize = normalize
         self.mask_path: SpacePath | None = None

@@ -178,6 +178,10 @@ class StatefulActorCritic(ActorCritic):
         """Memoryless policies only; sequences go through `evaluate`."""
         self._refuse("evaluating", "evaluate(obs, actions, state, first)")
 
+    def scoring(self, masks: int = 0, return_aux: bool = False) -> NoReturn:
+        """Memoryless policies only; sequences go through `evaluate`."""
+        self._refuse("scoring", "evaluate(obs, actions, state, first)")
+
     @torch.no_grad()
     def predict(self, observation: Any, state: Any = None, deterministic: bool = True) -> tuple[Any, Any]:
         """NumPy in, NumPy out: (action for `env.step`, state after); state None begins an episode in every row."""

@@ -172,7 +172,7 @@ def _config(policy: ActorCritic) -> dict[str, Any]:
         "format": CURRENT_FORMAT,
         "policysmith": version_of("policysmith"),
         "versions": {**{name: version_of(name) for name in PACKAGES}, "python": platform.python_version()},
-        "observation_space": encode_space(policy.observations.space),
+        "observation_space": encode_space(policy.observations.space, policy.observations.exclude),
         "action_space": encode_space(policy.actions.space),
         "experiment": policy.config,
     }

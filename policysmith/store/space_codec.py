@@ -5,7 +5,7 @@ In: a space. Out: a mapping for JSON, from which the same space is made; bounds 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
@@ -13,26 +13,52 @@ from gymnasium import spaces
 
 from policysmith.errors import CheckpointError
 
-__all__ = ["decode_space", "encode_space"]
+__all__ = ["LeftOut", "decode_space", "encode_space"]
 
 Data = dict[str, Any]
 KINDS = "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict, Tuple"
 
 
-def encode_space(space: spaces.Space[Any]) -> Data:
-    """The space as plain data, a subclass as the kind it derives from; raises `CheckpointError` for other kinds."""
+class LeftOut(spaces.Space[Any]):
+    """The place of a leaf that a policy does not read, where its `kind` of space cannot be stored."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LeftOut) and other.kind == self.kind
+
+    def __repr__(self) -> str:
+        return f"LeftOut({self.kind})"
+
+
+def encode_space(space: spaces.Space[Any], left_out: Collection[str] = ()) -> Data:
+    """The space as plain data, a subclass as the kind it derives from; raises `CheckpointError` for other kinds.
+
+    Such a kind may stand at the dotted paths `left_out`: its name is stored, and `LeftOut` takes its place.
+    """
+    if isinstance(space, spaces.Dict):
+        return {"type": "Dict", **_encode_dict(space, left_out)}
+    if isinstance(space, spaces.Tuple):
+        return {"type": "Tuple", "spaces": [encode_space(s, _below(i, left_out)) for i, s in enumerate(space.spaces)]}
     for kind, (encode, _) in CODECS.items():
         if isinstance(space, kind):
             return {"type": kind.__name__, **encode(space)}
     name = type(space).__name__
-    raise CheckpointError(f"a space of type {name} cannot be stored; wrap the environment so that it has only {KINDS}")
+    if "" in left_out or isinstance(space, LeftOut):
+        return {"type": "LeftOut", "kind": space.kind if isinstance(space, LeftOut) else name}
+    raise CheckpointError(
+        f"a space of type {name} cannot be stored; exclude it, or wrap the environment so that it has only {KINDS}"
+    )
 
 
 def decode_space(data: Data) -> spaces.Space[Any]:
     """The space that `encode_space` made the data of; raises `CheckpointError` for data that is of no space."""
     try:
         name = data["type"]
-        decode = next((decode for kind, (_, decode) in CODECS.items() if kind.__name__ == name), None)
+        known = {**{kind: decode for kind, (_, decode) in CODECS.items()}, **NESTED}
+        decode = next((decode for kind, decode in known.items() if kind.__name__ == name), None)
         if decode is not None:
             return decode(data)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OverflowError) as error:
@@ -115,11 +141,17 @@ def _decode_text(data: Data) -> spaces.Text:
     return spaces.Text(data["max_length"], min_length=data["min_length"], charset=data["charset"])
 
 
-def _encode_dict(space: spaces.Dict) -> Data:
+def _below(key: str | int, paths: Collection[str]) -> list[str]:
+    """Of dotted paths those that lead to `key` or through it, from there on; the empty path is all that is below."""
+    through = [path.removeprefix(f"{key}.") for path in paths if path.startswith(f"{key}.")]
+    return [*through, *([""] if "" in paths or str(key) in paths else [])]
+
+
+def _encode_dict(space: spaces.Dict, left_out: Collection[str]) -> Data:
     for key in space.spaces:
         if not isinstance(key, str | int):
             raise CheckpointError(f"the key {key!r} of a Dict space cannot be stored; make it a text")
-    return {"spaces": [[key, encode_space(below)] for key, below in space.spaces.items()]}
+    return {"spaces": [[key, encode_space(below, _below(key, left_out))] for key, below in space.spaces.items()]}
 
 
 def _decode_dict(data: Data) -> spaces.Dict:
@@ -132,9 +164,9 @@ CODECS: dict[type, tuple[Callable[[Any], Data], Callable[[Data], Any]]] = {
     spaces.MultiDiscrete: (_encode_multi_discrete, _decode_multi_discrete),
     spaces.MultiBinary: (_encode_multi_binary, lambda data: spaces.MultiBinary(data["n"])),
     spaces.Text: (_encode_text, _decode_text),
-    spaces.Dict: (_encode_dict, _decode_dict),
-    spaces.Tuple: (
-        lambda space: {"spaces": [encode_space(below) for below in space.spaces]},
-        lambda data: spaces.Tuple([decode_space(below) for below in data["spaces"]]),
-    ),
+}
+NESTED: dict[type, Callable[[Any], Any]] = {
+    spaces.Dict: _decode_dict,
+    spaces.Tuple: lambda data: spaces.Tuple([decode_space(below) for below in data["spaces"]]),
+    LeftOut: lambda data: LeftOut(data["kind"]),
 }

@@ -19,10 +19,17 @@ from policysmith.policy.stateful import StatefulActorCritic
 __all__ = ["hold_statistics", "refresh_statistics"]
 
 
-def batch_norms(policy: ActorCritic) -> list[nn.Module]:
-    """Every batch normalisation of the policy."""
+def batch_norms(policy: ActorCritic, held: bool = False) -> list[nn.Module]:
+    """Every batch normalisation of the policy, or those of components whose weights are all held."""
     roots = [bare(component) for component in policy.components.values()]
+    roots = [root for root in roots if not held or is_held(root)]
     return [module for root in roots for module in root.modules() if isinstance(module, _BatchNorm)]
+
+
+def is_held(component: nn.Module) -> bool:
+    """Whether a component has weights and none of them learns."""
+    learns = [parameter.requires_grad for parameter in component.parameters()]
+    return bool(learns) and not any(learns)
 
 
 def hold_statistics(policy: ActorCritic) -> None:
@@ -37,6 +44,8 @@ def refresh_statistics(policy: ActorCritic, leaves: list[Tensor], rows: int = 10
     if not batch_norms(policy):
         return
     policy.train()
+    for module in batch_norms(policy, held=True):
+        module.eval()
     for parts in zip(*(leaf.split(rows) for leaf in leaves), strict=True):
         if len(parts[0]) > 1:  # one row has no variance
             _see(policy, parts)

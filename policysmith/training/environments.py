@@ -35,6 +35,7 @@ _MINIGRID = (
 WRAPPERS: Mapping[str, str] = {
     **dict.fromkeys(_GYMNASIUM, "gymnasium.wrappers"),
     **dict.fromkeys(_MINIGRID, "minigrid.wrappers"),
+    "ReturnToGo": "policysmith.training.return_to_go",
 }
 """The allow-list of environment wrappers: name → module."""
 

@@ -16,7 +16,7 @@ from policysmith.config.nodes import quote
 from policysmith.errors import ConfigError, PolicysmithError, Problem, did_you_mean
 from policysmith.graph.assemble import component_seed
 from policysmith.graph.model import GraphModel, build_model
-from policysmith.registry import Registry
+from policysmith.registry import Registry, register
 
 __all__ = ["MAIN", "ModelFactory", "PolicyConstructorModelFactory", "component_sources"]
 
@@ -37,6 +37,7 @@ class ModelFactory(Protocol):
         """Modules by name; a single network is `{'main': network}`. Relative paths start at `base_dir`."""
 
 
+@register("policy_constructor", slot="model_factory", exclude=("registry", "seed", "allow_targets"))
 class PolicyConstructorModelFactory:
     """Networks from graph configurations, each a `GraphModel` (see `build_model` for the two grammars).
 

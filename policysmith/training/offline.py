@@ -6,7 +6,7 @@ In: a learner and samplers. Out: a trained policy; now and then a report goes to
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Protocol
 
 import torch
@@ -89,7 +89,7 @@ class Offline:
         checkpoint_every: Count | None = None,
         sequence_length: Count | None = None,
         burn_in: Annotated[int, Ge(0)] = 0,
-        loggers: Loggers = ["tensorboard", "json_lines"],  # type: ignore[list-item]  # noqa: B006
+        loggers: Loggers = ["tensorboard", "json_lines"],  # noqa: B006
         callbacks: Callbacks = [],  # noqa: B006 - parts get their options anew
     ) -> None:
         if epochs is not None and updates is not None:

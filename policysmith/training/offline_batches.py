@@ -17,7 +17,7 @@ from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.datasets.episodes import Episodes
 from policysmith.training.offline_data import OfflineData
 
-__all__ = ["Batch", "Evaluated", "Sampler", "evaluate", "split_episodes", "units_of"]
+__all__ = ["Batch", "Evaluated", "Sampler", "evaluate", "parameters_of", "score", "split_episodes", "units_of"]
 
 
 class Batch(NamedTuple):
@@ -98,9 +98,7 @@ def make_batch(data: OfflineData, units: Tensor) -> Batch:
     valid = ((steps_BL >= begin + before) & (steps_BL < end)).flatten()
     rows = torch.minimum(steps_BL, end - 1).flatten()  # padding repeats a window's last step
     shape = (len(units), steps_BL.shape[1])
-    return Batch(
-        rows[valid], data.observe(rows), data.acted(rows), data.legal(rows), shape, valid.to(data.device)
-    )
+    return Batch(rows[valid], data.observe(rows), data.acted(rows), data.legal(rows), shape, valid.to(data.device))
 
 
 def evaluate(policy: ActorCritic, batch: Batch) -> Evaluated:
@@ -115,7 +113,17 @@ def evaluate(policy: ActorCritic, batch: Batch) -> Evaluated:
     results: Any = policy.evaluate_leaves(
         batch.observations, batch.actions, batch.masks, batch.shape, None, _begins(batch.shape, policy.device), sink
     )
-    return Evaluated(*(result[batch.valid] for result in results), aux)
+    log_prob, entropy, value = (result[batch.valid] for result in results)
+    return Evaluated(log_prob, entropy, value, aux)
+
+
+def score(policy: ActorCritic, batch: Batch) -> Evaluated:
+    """`evaluate` where the value is not asked for: that of a memoryless policy is not computed, and empty."""
+    if batch.shape is not None:
+        return evaluate(policy, batch)
+    call = policy.scoring(len(batch.masks), return_aux=policy.reports)
+    log_prob, entropy, *rest = call(*batch.observations, *batch.actions, *batch.masks)
+    return Evaluated(log_prob, entropy, log_prob.new_empty(0), rest[0] if rest else {})
 
 
 def parameters_of(policy: ActorCritic, batch: Batch) -> Tensor:

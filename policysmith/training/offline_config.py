@@ -14,7 +14,7 @@ from policysmith.errors import ConfigError
 from policysmith.registry import PartSpec
 from policysmith.training.datasets import Dataset, Episodes
 
-__all__ = ["place_dataset", "require_offline"]
+__all__ = ["dataset_spaces", "known_spaces", "place_dataset", "require_offline"]
 
 PLACE = ("training", "dataset")
 
@@ -47,6 +47,24 @@ def require_offline(experiment: Experiment, given: Episodes | None) -> Episodes:
         raise ConfigError([document.problem(PLACE, "required to train: {type: memmap, path: …}")])
     dataset: Dataset = spec.build()
     return dataset.open()
+
+
+def known_spaces(experiment: Experiment, episodes: Episodes) -> tuple[Any, Any]:
+    """The episodes' spaces, where the configuration has none of its own: then None."""
+    if experiment.environment is not None or experiment.spaces is not None:
+        return None, None
+    return episodes.observation_space, episodes.action_space
+
+
+def dataset_spaces(experiment: Experiment) -> tuple[Any, Any] | None:
+    """Observation and action space that the dataset tells; None where there is none, or it knows no spaces."""
+    training = place_dataset(experiment).training
+    spec: Any = training.options.get("dataset") if training is not None else None
+    if not isinstance(spec, PartSpec):
+        return None
+    episodes: Episodes = spec.build().open()
+    found = (episodes.observation_space, episodes.action_space)
+    return None if None in found else found
 
 
 def _absolute(experiment: Experiment, name: str, path: str) -> Path:

@@ -5,7 +5,7 @@ In: episodes and a policy. Out: tensors for any rows, in the network's dtypes; o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from policysmith.errors import DatasetError, did_you_mean
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.training.datasets.episodes import ACTION, MASK, REWARD, TERMINATED, Episodes
+from policysmith.training.datasets.episodes import ACTION, MASK, TERMINATED, Episodes
 
 __all__ = ["OfflineData"]
 
@@ -43,7 +43,8 @@ class OfflineData:
 
     def __init__(self, episodes: Episodes, policy: ActorCritic, given: Mapping[str, Tensor] | None = None) -> None:
         self.episodes, self.device = episodes, policy.device
-        columns, problems = {**episodes.columns, **(given or {})}, _Problems()
+        columns: dict[str, Tensor] = {**episodes.columns, **(given or {})}
+        problems: list[str] = []
         self.observations = [
             _bound(columns, leaf.name, leaf.space, leaf.spec.shape, leaf.spec.dtype, problems)
             for leaf in policy.observations.leaves
@@ -56,14 +57,6 @@ class OfflineData:
         self.masks = _masks(columns, policy, names, problems)
         if problems:
             raise DatasetError(f"{episodes.place} does not fit the policy: {'; '.join(problems)}")
-
-    def require(self, names: Collection[str], reader: str) -> None:
-        """Raise `DatasetError` for columns that `reader` needs and that were not recorded."""
-        missing = [name for name in names if name not in self.episodes.columns]
-        if missing:
-            raise DatasetError(f"{self.episodes.place}: has no {' and no '.join(missing)}, which {reader} needs")
-        if REWARD in names and not torch.isfinite(self.episodes.columns[REWARD]).all():
-            raise DatasetError(f"{self.episodes.place}: has rewards that are not finite")
 
     def observe(self, rows: Tensor) -> list[Tensor]:
         """Leaves of the observations in these rows."""
@@ -81,17 +74,19 @@ class OfflineData:
         """Another column, as float32."""
         return self.episodes.columns[name].index_select(0, rows).to(self.device, torch.float32)
 
+    def chunk(self, rows: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Rows (N, H) of the next `steps` steps, an episode's last one again after its end; and which are real."""
+        wanted = rows.unsqueeze(1) + torch.arange(steps)
+        last = self.episodes.last_rows[rows].unsqueeze(1)
+        return torch.minimum(wanted, last), wanted <= last
+
     def ends(self, rows: Tensor) -> Tensor:
         """1 where a step ended its episode by itself, so that nothing comes after it."""
         return self.column(TERMINATED, rows)
 
 
-class _Problems(list[str]):
-    pass
-
-
 def _bound(
-    columns: Mapping[str, Tensor], name: str, space: Any, shape: tuple[int, ...], dtype: torch.dtype, found: _Problems
+    columns: Mapping[str, Tensor], name: str, space: Any, shape: tuple[int, ...], dtype: torch.dtype, found: list[str]
 ) -> Column:
     column = columns.get(name)
     if column is None:
@@ -111,7 +106,7 @@ def _bound(
     return bound
 
 
-def _check_range(name: str, column: Tensor, space: Any, found: _Problems) -> None:
+def _check_range(name: str, column: Tensor, space: Any, found: list[str]) -> None:
     if column.dtype.is_floating_point:
         found.append(f"{name!r} is {column.dtype}, and choices are integers")
         return
@@ -124,7 +119,7 @@ def _check_range(name: str, column: Tensor, space: Any, found: _Problems) -> Non
         found.append(f"{name!r} has values from {low.min()} to {high.max()}, and the space has {choices}")
 
 
-def _masks(columns: Mapping[str, Tensor], policy: ActorCritic, names: list[str], found: _Problems) -> list[Column]:
+def _masks(columns: Mapping[str, Tensor], policy: ActorCritic, names: list[str], found: list[str]) -> list[Column]:
     """A mask of each discrete leaf where any is recorded; those that are not are all legal."""
     path = policy.observations.mask_path
     own = {} if path is None else {MASK: columns.get(".".join(map(str, ("observation", *path))))}

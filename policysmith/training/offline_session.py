@@ -157,7 +157,7 @@ class _Run:
         )  # fmt: skip
         if self.output is not None:
             result.artifact = self.save()
-            curves = {kind: tuple(zip(*points, strict=True)) for kind, points in self.losses.items() if points}
+            curves = {kind: ([u for u, _ in points], [x for _, x in points]) for kind, points in self.losses.items()}
             title = self.experiment.name or self.algorithm.objective_part.type
             picture = self.output / "learning_curve.png"
             result.files["learning_curve"] = plot_losses(picture, curves, title)

@@ -5,23 +5,27 @@ In: a policy and a collector. Out: a trained policy; after every iteration a rep
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, NamedTuple
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Annotated, Any, NamedTuple
 
 import torch
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Lt
 from gymnasium.vector import VectorEnv
+from torch import Tensor
 
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
-from policysmith.registry import register
+from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.advantages import generalized_advantages
 from policysmith.training.batch_statistics import hold_statistics, refresh_statistics
-from policysmith.training.batches import Columns, Extra, RowBatches, SequenceBatches, keep_times
+from policysmith.training.batches import Columns, Extra, Minibatch, RowBatches, SequenceBatches, keep_times
 from policysmith.training.objectives import clip_diagnostics, ppo_terms
 from policysmith.training.optimizer import Adam
+from policysmith.training.optimizers import OptimizerOption, Optimizers, check_rules, optimize
 from policysmith.training.rollout import Collector, Episode, Gatherer, MemoryCollector, Rollout
 from policysmith.training.schedules import Schedule, schedule
 from policysmith.training.value_objectives import Objective, value_objective
@@ -33,6 +37,8 @@ Count = Annotated[int, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
+Loggers = list[Annotated[PartSpec | str, Slot("logger")]]
+Callbacks = list[Annotated[PartSpec | str, Slot("callback")]]
 VALUE_COEF = 0.5
 
 
@@ -45,6 +51,16 @@ class Report(NamedTuple):
     scalars: dict[str, float]
 
 
+class _Seen(NamedTuple):
+    """What the latest part of a minibatch gave: what a report is made of."""
+
+    part: Minibatch
+    terms: Any
+    log_prob: Tensor
+    aux: dict[str, Tensor]
+    edges: list[Tensor]
+
+
 @register("ppo", slot="algorithm")
 class PPO:
     """PPO with clipped ratios, GAE, minibatch epochs, gradient clipping and optional early stopping by KL divergence.
@@ -52,6 +68,11 @@ class PPO:
     `total_steps` counts transitions of all environments; `rollout_steps` is per environment. `learning_rate`, `clip`
     and `entropy_coef` are numbers or schedules of progress. Defaults follow the common CartPole recipe. `value` is what
     the value learns from: returns (`scalar`), or how games end (`multi_head`, which has weights of its own).
+    `accumulate` cuts each minibatch into so many parts whose gradients add up: the same update with less memory.
+    `ema` is the decay of a moving average of the weights, which is what is evaluated and stored.
+    `optimizers` gives components rules of their own, `optimizer` all others; their `learning_rate` stands for this one.
+    `loggers` write reports down where there is an output directory; `callbacks` are functions of a report that end the
+    training by returning true.
 
     A policy with memory learns over sequences of `sequence_length` steps (null: the whole rollout), each from the state
     it acted with, or from one made anew by `burn_in` steps before it; `minibatches` then divides the sequences.
@@ -78,6 +99,12 @@ class PPO:
         sequence_length: Count | None = None,
         burn_in: Annotated[int, Ge(0)] = 0,
         value: Objective = "scalar",
+        accumulate: Count = 1,
+        ema: Annotated[float, Gt(0), Lt(1)] | None = None,
+        optimizer: OptimizerOption | None = None,
+        optimizers: dict[str, OptimizerOption] = {},  # noqa: B006 - read only
+        loggers: Loggers = ["tensorboard"],  # noqa: B006 - parts get their options anew
+        callbacks: Callbacks = [],  # noqa: B006
     ) -> None:
         self.total_steps, self.rollout_steps = total_steps, rollout_steps
         self.epochs, self.minibatches = epochs, minibatches
@@ -93,20 +120,27 @@ class PPO:
         self.value = value_objective(value)
         if self.value.edges:
             _refuse_scalar_options(value_coef, value_clip)
+        self.accumulate, self.ema = accumulate, ema
+        self.loggers = [part("logger", logger) for logger in loggers]
+        self.callbacks = [part("callback", callback) for callback in callbacks]
+        self.usual = None if optimizer is None else part("optimizer", optimizer)
+        self.optimizers = {name: part("optimizer", option) for name, option in optimizers.items()}
         self._learning_rate, self._clip = schedule(learning_rate), schedule(clip)
         self._entropy_coef = schedule(entropy_coef)
 
     def check(self, plan: Plan) -> None:
-        """Raise `ConfigError` for a plan without what `value` trains."""
+        """Raise `ConfigError` for a plan without what `value` trains, or what `optimizers` name."""
         self.value.check(plan)
+        if problems := check_rules(plan, self.optimizers):
+            raise ConfigError(problems)
 
-    def optimizer(self, policy: ActorCritic) -> Adam:
-        """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it.
+    def optimizer(self, policy: ActorCritic) -> Adam | Optimizers:
+        """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it, where none is stated.
 
         Raises `ConfigError` for a policy without what `value` trains.
         """
         self.check(policy.plan)
-        return Adam([p for p in policy.parameters() if p.requires_grad], eps=1e-5)
+        return optimize(policy.components, self.usual, self.optimizers, eps=1e-5, extra=list(policy.parameters()))
 
     def collector(self, policy: ActorCritic, environments: VectorEnv, seed: int | None, step: int) -> Collector:
         """What gathers the rollouts that `learn` asks for."""
@@ -119,7 +153,7 @@ class PPO:
         self,
         policy: ActorCritic,
         collector: Gatherer,
-        optimizer: Adam,
+        optimizer: Adam | Optimizers,
         watch: Callable[[Report], bool],
         iteration: int = 0,
     ) -> None:
@@ -141,31 +175,20 @@ class PPO:
                 break
         policy.eval()
 
-    def update(self, policy: ActorCritic, optimizer: Adam, rollout: Rollout, progress: float = 0.0) -> dict[str, float]:
+    def update(
+        self, policy: ActorCritic, optimizer: Adam | Optimizers, rollout: Rollout, progress: float = 0.0
+    ) -> dict[str, float]:
         """All epochs over one rollout; returns scalars by tag."""
         clip, entropy_coef = self._clip(progress), self._entropy_coef(progress)
-        optimizer.learning_rate = self._learning_rate(progress)
+        optimizer.advance(progress, self._learning_rate(progress))
         batches = self.batches(policy, rollout)
-        epochs = 0
+        epochs, seen = 0, deque[_Seen](maxlen=1)
         for _ in range(self.epochs):
             epochs += 1
-            for part in batches.minibatches(self.minibatches):
-                log_prob, entropy, value, aux, *edges = part.evaluate()
-                old, advantage = part.columns, part.columns.advantage
-                if self.normalize_advantage and len(advantage) > 1:
-                    std, mean = torch.std_mean(advantage)
-                    advantage = (advantage - mean) / (std + 1e-8)
-                terms = ppo_terms(
-                    log_prob, entropy, value, old.log_prob, advantage, old.returns, old.value, clip, self.value_clip
-                )
-                loss = terms.policy + self.value.loss(self.value_coef * terms.value, edges, part.targets)
-                if entropy_coef:
-                    loss = loss - entropy_coef * terms.entropy
-                for name, term in aux.items():
-                    if name.endswith("_loss"):
-                        loss = loss + term
-                optimizer.step(loss, self.max_grad_norm)
-            kl, clipped = clip_diagnostics(log_prob.detach(), old.log_prob, clip)
+            for parts in _grouped(batches.minibatches(self.minibatches * self.accumulate), self.accumulate):
+                optimizer.step(self._losses(parts, clip, entropy_coef, seen), self.max_grad_norm)
+            part, terms, log_prob, aux, edges = seen[-1]
+            kl, clipped = clip_diagnostics(log_prob, part.columns.log_prob, clip)
             if self.target_kl is not None and kl > self.target_kl:
                 break
         return {
@@ -180,6 +203,31 @@ class PPO:
             **self.value.scalars(edges, part.targets),
             **{f"aux/{name}": term.item() for name, term in aux.items() if term.numel() == 1},
         }
+
+    def _losses(
+        self, parts: Sequence[Minibatch], clip: float, entropy_coef: float, seen: deque[_Seen]
+    ) -> Iterator[Tensor]:
+        """The loss of a minibatch, made part by part, each with its share in it; what was met is left in `seen`."""
+        rows = [len(p.columns.advantage) for p in parts]
+        whole = torch.cat([p.columns.advantage for p in parts]) if len(parts) > 1 else parts[0].columns.advantage
+        scale = torch.std_mean(whole) if self.normalize_advantage and len(whole) > 1 else None
+        for minibatch, count in zip(parts, rows, strict=True):
+            log_prob, entropy, value, aux, *edges = minibatch.evaluate()
+            old, advantage = minibatch.columns, minibatch.columns.advantage
+            if scale is not None:
+                std, mean = scale
+                advantage = (advantage - mean) / (std + 1e-8)
+            terms = ppo_terms(
+                log_prob, entropy, value, old.log_prob, advantage, old.returns, old.value, clip, self.value_clip
+            )
+            loss = terms.policy + self.value.loss(self.value_coef * terms.value, edges, minibatch.targets)
+            if entropy_coef:
+                loss = loss - entropy_coef * terms.entropy
+            for name, term in aux.items():
+                if name.endswith("_loss"):
+                    loss = loss + term
+            seen.append(_Seen(minibatch, terms, log_prob.detach(), aux, edges))
+            yield loss if len(parts) == 1 else loss * (count / sum(rows))
 
     def batches(self, policy: ActorCritic, rollout: Rollout) -> RowBatches | SequenceBatches:
         """A rollout with advantages and returns, ready to be cut into minibatches."""
@@ -197,6 +245,12 @@ class PPO:
         if isinstance(policy, StatefulActorCritic):
             return SequenceBatches(policy, rollout, columns, self.sequence_length, self.burn_in, extra)
         return RowBatches(policy, rollout, columns, extra)
+
+
+def _grouped(parts: Iterator[Minibatch], size: int) -> Iterator[list[Minibatch]]:
+    """Parts in groups of `size`, the last one perhaps smaller."""
+    while group := list(islice(parts, size)):
+        yield group
 
 
 def _check_sequences(rollout_steps: int, length: int, burn_in: int) -> None:

@@ -6,12 +6,12 @@ the kernels for small networks, so the norm is taken with `_foreach` kernels her
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Adam"]
+__all__ = ["Adam", "backward", "clip_gradients"]
 
 
 class Adam:
@@ -44,11 +44,13 @@ class Adam:
         for group in self._adam.param_groups:
             group["lr"] = value
 
-    def step(self, loss: Tensor, max_grad_norm: float | None = None) -> None:
-        """Backward, clip to `max_grad_norm`, update."""
-        for parameter in self.parameters:
-            parameter.grad = None
-        loss.backward()
+    def advance(self, progress: float, learning_rate: float) -> None:
+        """Set the step size for a progress in [0, 1]."""
+        self.learning_rate = learning_rate
+
+    def step(self, loss: Tensor | Iterable[Tensor], max_grad_norm: float | None = None) -> None:
+        """Backward, clip to `max_grad_norm`, update; gradients of several losses, made one by one, add up."""
+        backward(self.parameters, loss)
         if max_grad_norm is not None:
             clip_gradients([p.grad for p in self.parameters if p.grad is not None], max_grad_norm)
         self._adam.step()
@@ -67,6 +69,14 @@ class Adam:
                 tensor = torch.empty_like(self.parameters[int(index)], dtype=tensor.dtype).copy_(tensor)
             entries.setdefault(int(index), {})[name] = tensor
         self._adam.load_state_dict({"state": entries, "param_groups": self._adam.state_dict()["param_groups"]})
+
+
+def backward(parameters: Sequence[nn.Parameter], loss: Tensor | Iterable[Tensor]) -> None:
+    """The gradients of a loss, or of the sum of several, in place of those that parameters have."""
+    for parameter in parameters:
+        parameter.grad = None
+    for term in [loss] if isinstance(loss, Tensor) else loss:
+        term.backward()
 
 
 @torch.no_grad()

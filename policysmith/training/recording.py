@@ -128,7 +128,7 @@ class _Recording:
                 observation, reward, terminated, truncated, info = self.environments.step(action)
                 before, over = over, terminated | truncated
                 begins = before if self.next_step else over
-                for i in np.flatnonzero(live):
+                for i in np.flatnonzero(live).tolist():
                     self.playing[i].add(REWARD, np.float32(reward[i]))
                     self.playing[i].add(TERMINATED, bool(terminated[i]))
                     if over[i]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,18 @@ from policysmith.config.experiment import Environment, Experiment, SelfPlay
 from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState, load_training, save
+from policysmith.training.averaging import WeightAverage
 from policysmith.training.curve import plot_learning_curve
 from policysmith.training.environments import make_vector
 from policysmith.training.evaluation import EvaluationResult
 from policysmith.training.games import GAMES, Games, is_game
-from policysmith.training.logging import Logger, Progress, TensorBoard, Window
+from policysmith.training.holding import offline_held
+from policysmith.training.logging import Logger, Progress, Window
 from policysmith.training.match import judge
 from policysmith.training.online import PPO, Report
 from policysmith.training.opponents import Pool
 from policysmith.training.optimizer import Adam
+from policysmith.training.optimizers import Optimizers
 from policysmith.training.recorder import Recorder
 from policysmith.training.rollout import Gatherer
 from policysmith.training.self_play import SelfPlayCollector
@@ -74,6 +77,18 @@ def run_training(
     evaluate: bool = True,
 ) -> TrainingResult:
     """Train `policy` as `experiment` says; with `resume` from that artifact's step and optimiser state."""
+    with offline_held(policy):
+        return _train(experiment, policy, output, resume, progress, evaluate)
+
+
+def _train(
+    experiment: Experiment,
+    policy: ActorCritic,
+    output: Path | None,
+    resume: Path | None,
+    progress: bool,
+    evaluate: bool,
+) -> TrainingResult:
     algorithm, environment = _parts(experiment)
     seed_everything(experiment.seed)
     run = _Run(experiment, policy, algorithm, environment, output)
@@ -88,7 +103,8 @@ def run_training(
             stack.enter_context(few_threads(policy))
             title = experiment.name or environment.id
             display = stack.enter_context(Progress(algorithm.total_steps, title, run.step, progress))
-            loggers: list[Logger] = [display, *([TensorBoard(output / "logs", run.step)] if output else [])]
+            loggers: list[Logger] = [display, *run.loggers()]
+            callbacks = [spec.build() for spec in algorithm.callbacks]
             for logger in loggers:
                 stack.callback(logger.close)
             seed = None if experiment.seed is None else experiment.seed + run.step
@@ -98,7 +114,8 @@ def run_training(
                 speed = (report.step - first_step) / (time.perf_counter() - started)
                 for logger in loggers:
                     logger.report(report, speed)
-                return run.take(report) or stop.is_set()
+                wanted = [callback(report) for callback in callbacks]  # each is told, whoever wants to stop
+                return run.take(report) or any(wanted) or stop.is_set()
 
             algorithm.learn(policy, collector, run.optimizer, watch, run.iteration)
     finally:
@@ -115,7 +132,10 @@ class _Run:
     ) -> None:
         self.experiment, self.policy, self.algorithm = experiment, policy, algorithm
         self.environment, self.output = environment, output
-        self.optimizer: Adam = algorithm.optimizer(policy)
+        self.optimizer: Adam | Optimizers = algorithm.optimizer(policy)
+        self.average = None if algorithm.ema is None else WeightAverage(policy, algorithm.ema)
+        if self.average is not None:
+            self.average.follow(self.optimizer)
         self.step = self.iteration = self.saved_at = 0
         self.returns: list[tuple[int, float]] = []
         self.window = Window()
@@ -130,6 +150,12 @@ class _Run:
         if self.pool is not None:
             return Games(self.environment, self.environment.num_envs)
         return make_vector(self.environment)
+
+    def loggers(self) -> list[Logger]:
+        """Who writes reports down, where there is a place for it."""
+        if self.output is None:
+            return []
+        return [spec.build(directory=self.output / "logs", step=self.step) for spec in self.algorithm.loggers]
 
     def gatherer(self, environments: VectorEnv | Games, seed: int | None) -> Gatherer:
         """What plays in them."""
@@ -162,18 +188,26 @@ class _Run:
 
     def evaluate(self) -> EvaluationResult:
         options = self.experiment.evaluation
-        return judge(self.policy, self.environment, options.episodes, options.deterministic, options.seed)
+        with self.averaged():
+            return judge(self.policy, self.environment, options.episodes, options.deterministic, options.seed)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """With the average of the weights in their place, where one is kept."""
+        return nullcontext() if self.average is None else self.average.applied()
 
     def record(self, **metrics: float) -> None:
         """Keep the policy in the store, if there is one."""
         if self.recorder is not None:
             told = {"return": self.window.mean, "episodes": len(self.returns), **metrics}
-            self.recorder.record(self.step, self.iteration, told)
+            with self.averaged():
+                self.recorder.record(self.step, self.iteration, told)
 
     def save(self) -> Path:
         assert self.output is not None
         self.saved_at = self.step
-        return save(self.policy, self.output, training=TrainingState(self._tensors(), self._data()))
+        training = TrainingState(self._tensors(), self._data())
+        with self.averaged():
+            return save(self.policy, self.output, training=training)
 
     def finish(self, seconds: float, interrupted: bool, evaluate: bool) -> TrainingResult:
         goal = self.algorithm.solved_at
@@ -190,6 +224,8 @@ class _Run:
             steps, returns = [s for s, _ in self.returns], [r for _, r in self.returns]
             picture = self.output / "learning_curve.png"
             result.files["learning_curve"] = plot_learning_curve(picture, steps, returns, name, goal)
+        if self.average is not None:
+            self.average.settle()
         return result
 
     def resume(self, directory: Path) -> None:
@@ -201,6 +237,8 @@ class _Run:
         tensors = dict(state.tensors)
         torch.set_rng_state(tensors.pop("rng/torch"))
         self.optimizer.load_state(_below("adam/", tensors))
+        if self.average is not None:
+            self.average.resume(_below("learning/", tensors) or self.average.learning())
         if self.pool is not None:
             self.pool.load_state(_below("pool/", tensors))
         data = state.data
@@ -221,6 +259,8 @@ class _Run:
     def _tensors(self) -> dict[str, Tensor]:
         state = {f"adam/{name}": tensor for name, tensor in self.optimizer.state().items()}
         past = {f"pool/{name}": tensor for name, tensor in self.pool.state().items()} if self.pool else {}
+        learning = self.average.learning() if self.average is not None else {}
+        past |= {f"learning/{name}": tensor for name, tensor in learning.items()}
         return {**state, **past, "rng/torch": torch.get_rng_state()}
 
     def _data(self) -> Mapping[str, Any]:

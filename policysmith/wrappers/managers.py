@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+import policysmith.parts  # noqa: F401 - importing registers the memories that a name may mean
 from policysmith.errors import WiringError
 from policysmith.graph.component import Component, Key
 from policysmith.graph.memory import has_memory

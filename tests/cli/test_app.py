@@ -14,7 +14,7 @@ from policysmith.errors import ConfigError, PolicysmithError, Problem
 ROOT = Path(__file__).parents[2]
 GLOBAL = ["--plugin", "--debug"]
 SURFACE = {
-    "train": ["CONFIG", "OVERRIDE", "--output", "--seed", "--resume", "--quiet", *GLOBAL],
+    "train": ["CONFIG", "OVERRIDE", "--output", "--seed", "--resume", "--base-dir", "--quiet", *GLOBAL],
     "eval": [
         "ARTIFACT",
         "--episodes/--games",
@@ -22,6 +22,7 @@ SURFACE = {
         "--seed",
         "--video",
         "--opponent",
+        "--environment",
         "--json",
         *GLOBAL,
     ],
@@ -35,9 +36,9 @@ SURFACE = {
         "--json",
         *GLOBAL,
     ],
-    "train-offline": ["CONFIG", "OVERRIDE", "--output", "--seed", "--resume", "--quiet", *GLOBAL],
-    "show": ["CONFIG", "OVERRIDE", "--diagram", "--output", "--json", "--code", "--batch", *GLOBAL],
-    "check": ["CONFIG", "OVERRIDE", "--json", *GLOBAL],
+    "train-offline": ["CONFIG", "OVERRIDE", "--output", "--seed", "--resume", "--base-dir", "--quiet", *GLOBAL],
+    "show": ["CONFIG", "OVERRIDE", "--diagram", "--output", "--json", "--code", "--batch", "--base-dir", *GLOBAL],
+    "check": ["CONFIG", "OVERRIDE", "--base-dir", "--json", *GLOBAL],
     "list": ["PATTERN", "--slot", "--json", *GLOBAL],
     "new": ["FILE", "--env", "--force", *GLOBAL],
     "import": [
@@ -164,7 +165,7 @@ def test_a_word_that_is_no_override_is_explained(run):
 def test_overrides_of_every_form_reach_the_configuration(run, monkeypatch, word):
     seen = []
     monkeypatch.setattr(
-        "policysmith.api.check", lambda config, overrides: seen.append(overrides) or [Problem("", "no")]
+        "policysmith.api.check", lambda config, overrides, **_: seen.append(overrides) or [Problem("", "no")]
     )
     run("check", "cartpole", word)
     assert seen == [[word]]

@@ -375,3 +375,11 @@ def test_a_schema_survives_pickling_after_use():
     after = pickle.loads(pickle.dumps(before))
     assert after.decode({"width": 2}, {}) == before.decode({"width": 2}, {})
     assert after.title == "thing"
+
+
+def test_what_is_inferred_stays_so_when_its_default_is_none():
+    def build(width: Annotated[int, Infer("features")] = None): ...  # noqa: RUF013 - as torch writes it
+
+    schema = OptionSchema(build, "it")
+    assert schema.inferred == {"width": "features"} and schema.optional_inferred == {"width"}
+    assert isinstance(schema.decode({}, {})["width"], Unset)

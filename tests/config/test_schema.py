@@ -133,9 +133,16 @@ def example(option):
     return option["enum"][0] if "enum" in option else values[option["type"]]
 
 
+NEEDS_MEANING = {
+    "graph_model": {"config": {"components": {"a": {"type": "nn.ReLU", "in_keys": "x"}}}},
+    "factory_model": {"factory": "policy_constructor", "network": "main"},
+}
+
+
 def stated(entry):
     """A type with its required options."""
-    return {"type": entry.name} | {n: example(o) for n, o in type_options(entry).items() if "default" not in o}
+    needed = {n: example(o) for n, o in type_options(entry).items() if "default" not in o and "x-slot" not in o}
+    return {"type": entry.name} | needed | NEEDS_MEANING.get(entry.name, {})
 
 
 def typed():

@@ -165,6 +165,13 @@ def test_channels_at_the_end_are_suspected(shape):
     assert found["a",].endswith("(looks like NHWC; expected channels first)")
 
 
+def test_a_narrow_map_within_a_network_is_not_taken_for_channels_at_the_end():
+    found = problems(
+        {"a": {"type": "conv", "in_keys": "x", "channels": [8], "kernel_size": 8}}, x=TensorSpec((64, 3, 3))
+    )
+    assert "cannot take x (64, 3, 3)" in found["a",] and "NHWC" not in found["a",]
+
+
 def test_a_map_that_is_too_small_is_no_matter_of_layout():
     found = problems({"a": {"type": "nature", "in_keys": "x"}}, x=TensorSpec((3, 20, 20)))
     assert "too small for kernel_size=" in found["a",]

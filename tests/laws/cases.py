@@ -59,8 +59,37 @@ SEQUENCE = TensorSpec((4, 10))
 IMAGE = TensorSpec((4, 8, 8))
 VOLUME = TensorSpec((2, 5, 5, 5))
 CATEGORY = TensorSpec((), torch.int64, (5,))
+TASK = TensorSpec((), torch.int64, (2,))
 CATEGORIES = TensorSpec((3,), torch.int64, (5, 2, 3))
 TWO_HEADS = {"type": "mha", "heads": 2}
+
+NATIVE_GRAPH = {
+    "components": {
+        "body": {"type": "mlp", "in_keys": "x", "hidden": [5], "dropout": 0.5},
+        "both": {"type": "join", "in_keys": ["body", "x"]},
+        "out": {"type": "nn.Linear", "in_keys": "both", "out_features": 3},
+    }
+}
+V1_GRAPH = {
+    "schema_version": 1,
+    "model": {
+        "graph": {
+            "inputs": ["x", "goal"],
+            "modules": {
+                "trunk": {"_type_": "nn.LazyLinear", "out_features": 4},
+                "act": {"_type_": "nn.ReLU"},
+                "end": {"_type_": "nn.Linear", "in_features": 7, "out_features": 2},
+            },
+            "nodes": [
+                {"name": "h", "call": "module:trunk", "args": ["$x"]},
+                {"name": "a", "call": "module:act", "args": ["$h"]},
+                {"name": "both", "call": "op:cat", "args": [["$a", "$goal"]], "kwargs": {"dim": 1}},
+                {"name": "y", "call": "module:end", "args": ["$both"]},
+            ],
+            "outputs": {"features": "$a", "result": "$y"},
+        }
+    },
+}
 
 
 def one(spec: TensorSpec, **options: Any) -> Case:
@@ -81,6 +110,10 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case((VECTOR,), {}, {"action_layout": ((5, 0),)}),
         Case((VECTOR, IMAGE), {"hidden": [8]}, {"action_layout": ((2, 2),)}),
         Case((VECTOR,), {"initial_std": 0.5}, {"action_layout": ((2, 2), (3, 0), (1, 1))}),
+    ),
+    "flow_head": (
+        Case((VECTOR,), {"hidden": [8], "steps": 2}, {"action_layout": ((2, 2),)}),
+        Case((VECTOR, IMAGE), {"hidden": [8], "horizon": 3, "steps": 1}, {"action_layout": ((1, 1),)}),
     ),
     "bilinear": (Case((VECTOR, TensorSpec((4,))), {"out_features": 5}),),
     "bilinear_action_head": (
@@ -109,10 +142,27 @@ CASES: dict[str, tuple[Case, ...]] = {
         one(TensorSpec((8, 9)), layout="hw", scale=2.0),
     ),
     "expand": (one(VECTOR, size=3), one(IMAGE, size=2, axis=2), one(SEQUENCE, size=2, axis=-1)),
+    "expert_action_head": (
+        Case((TASK, VECTOR), {"layer_width": 8, "num_layers": 2}, {"action_layout": ((5, 0),)}),
+        Case((TASK, VECTOR), {"layer_width": 8, "activation": "relu"}, {"action_layout": ((4, 0), (3, 0))}),
+    ),
+    "expert_value_head": (Case((TASK, VECTOR), {"layer_width": 8, "num_layers": 3}),),
+    "factory_model": (
+        one(
+            VECTOR,
+            factory="policy_constructor",
+            network="main",
+            config={"config": {**NATIVE_GRAPH, "inputs": {"x": [6]}}},
+        ),
+    ),
     "film": (Case((VECTOR, TensorSpec((3,)))), Case((IMAGE, TensorSpec((3,))))),
     "flatten": (one(IMAGE), one(VECTOR), one(TensorSpec(()))),
     "fold": (one(SEQUENCE), one(IMAGE, axis=2, into=0), one(IMAGE, axis=1, into=0)),
     "global_pool": (one(IMAGE), one(TensorSpec((3, 1, 5)))),
+    "graph_model": (
+        one(VECTOR, config=NATIVE_GRAPH),
+        Case((VECTOR, TensorSpec((3,))), {"config": V1_GRAPH, "in_keys": {"x": "in0", "goal": "in1"}}, outputs=2),
+    ),
     "gru": (
         one(VECTOR, hidden_size=5),
         Case((VECTOR, IMAGE), {"hidden_size": 4, "num_layers": 2, "bias": False, "learned_initial_state": True}),

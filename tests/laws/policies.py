@@ -58,8 +58,23 @@ ACTIONS: dict[str, Callable[[], spaces.Space[Any]]] = {
 # Spaces for models whose observation is a whole sequence.
 WINDOWS: dict[str, Callable[[], spaces.Space[Any]]] = {"window": lambda: spaces.Box(-1, 1, (5, 3), np.float32)}
 
+# Spaces for models whose observation says which task a row belongs to.
+TASKS: dict[str, Callable[[], spaces.Space[Any]]] = {
+    "tasks": lambda: spaces.Dict(observation=spaces.Box(-1, 1, (4,), np.float32), task=spaces.Discrete(2, start=1)),
+}
+
 # Spaces for models that choose moves at points of a board: two moves at each point of `planes`.
 MOVES: dict[str, Callable[[], spaces.Space[Any]]] = {"moves": lambda: spaces.Discrete(50, start=3)}
+
+# A network over one vector, with the heads that make a policy of it.
+TRUNK = {
+    "inputs": {"observation": [4]},
+    "components": {"features": {"type": "mlp", "in_keys": "observation", "hidden": [8]}},
+}
+HEADS = {
+    "policy": {"type": "action_head", "in_keys": "features"},
+    "value": {"type": "value_head", "in_keys": "main"},
+}
 
 # Every registered model → options that make it small; a model without an entry is built as it is.
 MODELS: dict[str, dict[str, Any]] = {
@@ -70,7 +85,10 @@ MODELS: dict[str, dict[str, Any]] = {
             "state_value": {"type": "value_head", "in_keys": "trunk"},
         }
     },
+    "factory": {"factory": "policy_constructor", "config": {"config": TRUNK}, **HEADS},
     "mlp": {"hidden": [8]},
+    "networks": {"config": TRUNK, **HEADS},
+    "moe": {"layer_width": 8, "num_layers": 2},
     "resnet": {"tower_depth": 1, "tower_width": 8},
     "se_resnet": {"num_blocks": 1, "channels": 8, "se_reduction": 4, "global_pool_channels": 8, "policy_channels": 4},
     "transformer": {"dim": 8, "layers": 1, "attention": {"type": "mha", "heads": 2}, "extractor": "basic"},
@@ -83,9 +101,10 @@ DISTINCT = list({default_registry.entry("model", name).target: name for name in 
 
 
 def observations_for(model: str) -> list[str]:
-    """The observation spaces that a model takes: every one, or planes or windows alone."""
+    """The observation spaces that a model takes: every one, or those of its kind alone."""
     traits = default_registry.entry("model", model).traits
-    return ["planes"] if traits.get("board") else ["window"] if traits.get("window") else list(OBSERVATIONS)
+    kinds = {"board": "planes", "window": "window", "tasks": "tasks", "named": "vector"}
+    return [space for kind, space in kinds.items() if traits.get(kind)] or list(OBSERVATIONS)
 
 
 def action_for(model: str, wanted: str) -> str:
@@ -101,7 +120,7 @@ def policy_of(
     spec = default_registry.decode("model", {"type": model, **MODELS[model], **squash, **options})
     action_space = {**ACTIONS, **MOVES}[action]()
     return build_policy(
-        spec, {**OBSERVATIONS, **WINDOWS}[observation](), action_space, default_registry, seed=seed
+        spec, {**OBSERVATIONS, **WINDOWS, **TASKS}[observation](), action_space, default_registry, seed=seed
     ).eval()
 
 

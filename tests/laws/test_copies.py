@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from .cases import every_case, every_type, model_of, results, tensors_of
+from tests.thinning import thinned
+
+from .cases import IDS, NAMES, every_case, model_of, results, tensors_of
 
 # type → why it can't. A type that is listed here and works, or isn't and fails, breaks the law.
 NOT_EXPORTED: dict[str, str] = {}
@@ -59,7 +61,7 @@ def holds(works: Callable[[], None], reason: str | None) -> None:
         works()
 
 
-@every_case
+@pytest.mark.parametrize("case_id", thinned(IDS, 3))
 def test_exported_or_listed(case_id):
     model, tensors = model_of(case_id).eval(), tensors_of(case_id)
 
@@ -71,7 +73,7 @@ def test_exported_or_listed(case_id):
     holds(works, NOT_EXPORTED.get(case_id.rsplit("-", 1)[0]))
 
 
-@every_type
+@pytest.mark.parametrize("name", thinned(NAMES, 4))
 def test_compiled_whole_or_listed(name):
     model, tensors = model_of(name).eval(), tensors_of(name)
 

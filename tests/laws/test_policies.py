@@ -11,6 +11,7 @@ import torch
 
 from policysmith.errors import ConfigError
 from policysmith.policy import ActorCritic, ActorCriticProtocol
+from tests.thinning import thinned
 
 from .policies import (
     ACTIONS,
@@ -261,7 +262,7 @@ def test_forward_is_exported(model, observation):
     close(torch.export.export(policy, (obs,)).module()(obs), policy(obs))
 
 
-@pytest.mark.parametrize("model", DISTINCT)
+@pytest.mark.parametrize("model", thinned(DISTINCT, 3))
 @pytest.mark.parametrize("action", ["discrete", "hybrid"])
 def test_acting_and_evaluating_compile_whole(model, action):
     policy = lively(policy_of(observations_for(model)[0], action_for(model, action), model))

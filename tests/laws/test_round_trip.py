@@ -23,6 +23,8 @@ from .policies import MODELS
 
 # Options that a type of another slot than `component` and `model` needs to be decoded at all.
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
+    **{("dataset", name): {"path": "data"} for name in ("arrays", "memmap", "parquet")},
+    ("dataset", "minari"): {"id": "a/b-v0"},
     ("schedule", "constant"): {"value": 0.1},
     ("schedule", "linear"): {"start": 0.1},
     ("space", "box"): {"shape": [3]},

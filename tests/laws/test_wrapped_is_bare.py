@@ -57,7 +57,10 @@ THREE: list[Any] = ["safe", {"type": "regularized", "l1_scale": 0.1}, {"type": "
 ORDERS = list(itertools.permutations(WRAPPERS))
 KINDS = [SafeModule, RegularizedModule, WeightMonitoringModule]
 
-every_order = pytest.mark.parametrize("order", ORDERS[:: len(ORDERS) // 5], ids="-".join)
+SPREAD = ORDERS[:: len(ORDERS) // 5]  # all of them by `make test-slow`, the first and the last by `make test`
+every_order = pytest.mark.parametrize(
+    "order", [SPREAD[0], SPREAD[-1], *(pytest.param(o, marks=pytest.mark.slow) for o in SPREAD[1:-1])], ids="-".join
+)
 every_mode = pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 
 

@@ -18,6 +18,7 @@ from policysmith.errors import ConfigError, ShapeError
 from policysmith.graph.program import Program
 from policysmith.policy.execution import Executed, Runtime
 from policysmith.policy.trials import ROUNDS, Choice
+from tests.thinning import thinned
 
 PLANES = spaces.Box(-1, 1, (5, 6, 4))
 TOWER = {"type": "resnet", "tower_depth": 1, "tower_width": 8, "se_ratio": 0.25}
@@ -132,7 +133,9 @@ def test_without_settings_a_call_is_the_program_alone():
     assert policy.runtime.settings == Execution()
 
 
-@pytest.mark.parametrize(("mode", "action"), [*(("compiled", a) for a in ACTIONS), ("traced ahead", "dict")])
+@pytest.mark.parametrize(
+    ("mode", "action"), thinned([*(("compiled", a) for a in ACTIONS), ("traced ahead", "dict")], 3)
+)
 def test_compiled_calls_give_what_eager_ones_give(mode, action):
     plain, compiled, obs = build(action=action, model=DENSE), build(mode, action, model=DENSE), planes()
     chosen = actions_of(plain, obs)
@@ -278,7 +281,7 @@ def test_a_stored_policy_runs_as_it_did(mode, tmp_path):
 
 
 @every_mode
-@pytest.mark.parametrize("called", [False, True], ids=["fresh", "called"])
+@pytest.mark.parametrize("called", thinned([True, False], 2), ids=["called", "fresh"])
 def test_copies_run_as_the_original_and_are_independent(mode, called):
     policy, obs = build(mode, model=STEM), planes()
     if called:
@@ -525,7 +528,7 @@ def test_inductor_gives_what_eager_gives():
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("memory", ["lstm", "gtrxl"])
+@pytest.mark.parametrize("memory", thinned(["gtrxl", "lstm"], 2))
 @pytest.mark.parametrize("mode", ["amp", "compiled", "auto"])
 def test_a_policy_with_memory_acts_and_learns_by_the_same_settings(memory, mode):
     components = {
@@ -555,7 +558,7 @@ def test_a_policy_with_memory_acts_and_learns_by_the_same_settings(memory, mode)
     torch.testing.assert_close(value, values, **near)
 
 
-@pytest.mark.parametrize("mode", ["amp", "channels_last", "compiled"])
+@pytest.mark.parametrize("mode", thinned(["compiled", "amp", "channels_last"], 3))
 def test_training_runs_and_goes_on_by_the_settings(mode, tmp_path):
     config = {
         "environment": {"id": "policysmith/Board-v0", "num_envs": 2},

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from policysmith.config.options import UNSET, failures
-from policysmith.errors import RegistryError
+from policysmith.errors import ConfigError, RegistryError
 from policysmith.graph import build_model
 from policysmith.registry import (
     SLOTS,
@@ -132,7 +132,7 @@ def test_a_type_needs_a_name(name):
 
 
 def test_every_slot_of_the_design_is_there():
-    assert len(SLOTS) == len(set(SLOTS)) == 25
+    assert len(SLOTS) == len(set(SLOTS)) == 26
     for slot in SLOTS:
         Registry().register("x", slot=slot)(plain)
 
@@ -318,7 +318,7 @@ def test_a_spec_encodes_to_what_decodes_to_it(registry):
 
 def test_a_spec_shows_its_type_and_options(registry):
     assert repr(registry.decode("activation", {"type": "elu", "alpha": 0.5})) == (
-        'PartSpec(activation: {"alpha": 0.5, "type": "elu"})'
+        'PartSpec(activation: {"type": "elu", "alpha": 0.5})'
     )
 
 
@@ -486,3 +486,10 @@ def test_entry_points_are_loaded_into_the_registry_that_asks(monkeypatch):
 
 def test_the_module_level_decorator_is_that_of_the_default_registry():
     assert register.__self__ is default_registry
+
+
+def test_what_a_part_is_given_in_python_is_checked_like_a_file():
+    with pytest.raises(ConfigError, match=r"unknown norm 'lyer' \(did you mean 'layer'\?\)"):
+        part("norm", "lyer")
+    with pytest.raises(ConfigError, match="kv_rnk: unknown option of 'mla'"):
+        part("attention", {"type": "mla", "kv_rnk": 3})

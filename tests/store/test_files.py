@@ -283,6 +283,7 @@ print(len(seen))
 """
 
 
+@pytest.mark.slow
 @posix_only
 def test_kill_9_at_thirty_random_moments_of_saving_always_leaves_a_policy_that_loads(build_case, tmp_path):
     from policysmith.store import save

@@ -1,8 +1,11 @@
+import gymnasium as gym
 import numpy as np
+import pytest
 import torch
 
 import policysmith
 from policysmith.config.experiment import Environment
+from policysmith.errors import ConfigError
 from policysmith.training.evaluation import evaluate_policy
 
 
@@ -38,3 +41,35 @@ def test_sampled_and_deterministic_differ_and_repeat():
     sampled = [evaluate_policy(policy, section, 6, deterministic=False).returns for _ in range(2)]
     assert sampled[0] == sampled[1]
     assert sampled[0] != evaluate_policy(policy, section, 6).returns
+
+
+def test_a_policy_without_an_environment_is_judged_in_one_that_is_named():
+    made = gym.make("CartPole-v1")
+    bare = policysmith.build(
+        {"model": {"type": "mlp", "hidden": [8]}}, made.observation_space, made.action_space, seed=0
+    )
+    with pytest.raises(ConfigError, match="no environment to evaluate it in: name one"):
+        policysmith.evaluate(bare, episodes=2)
+    named = policysmith.evaluate(bare, episodes=4, environment="CartPole-v1")
+    assert named.returns == policysmith.evaluate(_policy(), episodes=4).returns
+    section = {"id": "CartPole-v1", "options": {"max_episode_steps": 5}}
+    assert max(policysmith.evaluate(bare, episodes=4, environment=section).lengths) == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("Acrobot-v1", r"gives observation \(6,\); the policy reads observation \(4,\)"),
+        ("CartPole-v2", "CartPole-v2"),
+        ("MountainCar-v0", r"gives observation \(2,\)"),
+    ],
+)
+def test_an_environment_of_other_spaces_is_refused(name, words):
+    with pytest.raises(ConfigError, match=words):
+        policysmith.evaluate(_policy(), environment=name)
+
+
+def test_an_environment_of_other_actions_is_refused():
+    policy = policysmith.build({"model": "mlp"}, gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(3))
+    with pytest.raises(ConfigError, match=r"takes actions of Discrete\(2\); the policy gives those of Discrete\(3\)"):
+        policysmith.evaluate(policy, environment="CartPole-v1")

@@ -1,5 +1,7 @@
 """Recording: a dataset holds just what was played, whatever the spaces, the masks and the way environments reset."""
 
+import json
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -9,8 +11,12 @@ import policysmith
 from policysmith import api
 from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, DatasetError
+from policysmith.policy.actions import ActionDistribution
 from policysmith.training.datasets import MemmapDataset
+from policysmith.training.games import GAMES
+from policysmith.training.random_actions import random_actions
 from policysmith.training.recording import record_episodes
+from policysmith.training.return_to_go import ReturnToGo
 
 
 class Everything(gym.Env):
@@ -124,8 +130,6 @@ def test_a_dataset_tells_where_it_comes_from(tmp_path):
     place = api.record(policy, tmp_path / "data", 4, random_share=0.25, seed=5)
     found = MemmapDataset(str(place)).open()
     assert found.lengths.tolist() == [3] * 4 and found.observation_space == policy.observations.space
-    import json
-
     origin = json.loads((place / "dataset.json").read_text())["origin"]
     assert origin["policy"]["environment"]["id"] == "policysmith/Countdown-v0"
     assert (origin["random_share"], origin["seed"], origin["mean_return"]) == (0.25, 5, 3.0)
@@ -142,8 +146,6 @@ def test_a_dataset_tells_where_it_comes_from(tmp_path):
     ],
 )
 def test_what_can_not_be_recorded_is_refused(tmp_path, sections, options, message):
-    from policysmith.training.games import GAMES
-
     if "environment" in sections:
         sections = {"environment": {"id": next(iter(GAMES))}}
     policy = policysmith.build({"environment": {"id": "CartPole-v1"}, "model": "mlp"})
@@ -156,3 +158,26 @@ def test_recording_needs_an_environment(tmp_path):
     policy = policysmith.build({"model": "mlp"}, gym.spaces.Box(-1, 1, (2,)), gym.spaces.Discrete(2))
     with pytest.raises(ConfigError, match="no environment to record"):
         api.record(policy, tmp_path / "data", 2)
+
+
+def test_random_actions_keep_to_bounds_and_masks():
+    low, high = np.array([-1, 0, -np.inf, -np.inf], np.float32), np.array([3, np.inf, 2, np.inf], np.float32)
+    space = gym.spaces.Dict(number=gym.spaces.Box(low, high), choice=gym.spaces.MultiDiscrete([2, 3]))
+    mask = torch.tensor([1, 0, 0, 1, 1], dtype=torch.bool).expand(500, 5)
+    number, choice = random_actions(ActionDistribution(space), [mask], 500)
+    assert set(choice[:, 0].tolist()) == {0} and set(choice[:, 1].tolist()) == {1, 2}
+    assert (number >= torch.as_tensor(low)).all() and (number <= torch.as_tensor(high)).all()
+    assert number.isfinite().all() and number[:, 0].max() > 2.5 and number[:, 3].std() > 0.8
+
+
+def test_the_return_that_is_wanted_is_told():
+    plain = ReturnToGo(gym.make("CartPole-v1"), 3.0)
+    assert list(plain.observation_space) == ["observation", "return_to_go"]
+    assert plain.reset(seed=0)[0]["return_to_go"] == 3.0
+    assert [plain.step(0)[0]["return_to_go"].item() for _ in range(2)] == [2.0, 1.0]
+    assert plain.reset(seed=0)[0]["return_to_go"] == 3.0
+    nested = ReturnToGo(gym.make("policysmith/Everything-v0"), 1.0)
+    assert list(nested.observation_space) == ["picture", "place", "return_to_go"]
+    assert nested.observation_space.contains(nested.reset(seed=0)[0])
+    with pytest.raises(ConfigError, match="has a leaf 'return_to_go' already"):
+        ReturnToGo(nested, 1.0)

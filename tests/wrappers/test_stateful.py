@@ -1,5 +1,8 @@
 """StatefulModule: state is an argument and a result; sequences are what their steps are."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from gymnasium import spaces
@@ -255,3 +258,12 @@ def test_a_head_must_stay_what_it_is():
     model = graph(head_wrappers=REMEMBERING)
     with pytest.raises(ConfigError, match=r"policy\.wrappers: they change what a head gives from \(2,\) to \(6,\)"):
         policysmith.build(model, spaces.Box(-1, 1, (4,)), spaces.Discrete(2))
+
+
+@pytest.mark.slow
+def test_a_memory_can_be_named_where_nothing_else_was_imported():
+    code = (
+        "from torch import nn; from policysmith.graph import TensorComponent; from policysmith.wrappers import *; "
+        "StatefulModule(TensorComponent(nn.Linear(8, 3), ['input'], ['output']), 'gru', out_shape=(3,))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

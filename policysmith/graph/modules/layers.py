@@ -9,11 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
-from policysmith.config.options import failures
-from policysmith.errors import ConfigError, Problem
 from policysmith.graph.component import Key, TensorComponent
 from policysmith.graph.misfit import Event, misfit
 from policysmith.ops.init import initialize, with_role
@@ -39,10 +36,7 @@ Keys = Sequence[Key] | None
 
 def build_part(type: str, slot: str = "component", context: dict[str, Any] | None = None, **options: Any) -> Any:
     """A registered part, initialised by role; `context` are its inferred arguments. Raises `ConfigError`."""
-    try:
-        module = part(slot, {"type": type, **options}).build(**(context or {}))
-    except ValidationError as error:
-        raise ConfigError([Problem(".".join(map(str, path)), text) for path, text in failures(error)]) from None
+    module = part(slot, {"type": type, **options}).build(**(context or {}))
     initialize(module)
     return module
 

@@ -5,7 +5,7 @@ In: columns, and how long the episodes are. Out: rows to sample, checked. Nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated, Any, Protocol
@@ -69,6 +69,19 @@ class Episodes:
         lengths, starts = self.lengths[episodes], self.starts[episodes]
         offsets = torch.arange(int(lengths.sum())) - _starts(lengths).repeat_interleave(lengths)
         return starts.repeat_interleave(lengths) + offsets
+
+    @cached_property
+    def last_rows(self) -> Tensor:
+        """(R,) the row of the last step of each row's episode."""
+        return (self.starts + self.lengths - 1).repeat_interleave(self.lengths + 1)
+
+    def require(self, names: Collection[str], reader: str) -> None:
+        """Raise `DatasetError` for columns that `reader` needs and that were not recorded."""
+        missing = [name for name in names if name not in self.columns]
+        if missing:
+            raise DatasetError(f"{self.place}: has no {' and no '.join(missing)}, which {reader} needs")
+        if REWARD in names and not torch.isfinite(self.columns[REWARD]).all():
+            raise DatasetError(f"{self.place}: has rewards that are not finite")
 
     def returns(self, gamma: float) -> Tensor:
         """(R,) the discounted sum of rewards from each step to its episode's end; 0 in closing rows."""

@@ -86,9 +86,8 @@ class Objective(Protocol):
 
 def bind(start: Start, *needs: str, reader: str) -> OfflineData:
     """The data as the policy reads it, with the columns that an objective needs."""
-    data = OfflineData(start.episodes, start.policy)
-    data.require(needs, reader)
-    return data
+    start.episodes.require(needs, reader)
+    return OfflineData(start.episodes, start.policy)
 
 
 def total(loss: Tensor, aux: Mapping[str, Tensor]) -> Tensor:

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from policysmith.graph.plan import Plan
+from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import register
-from policysmith.training.offline_batches import Batch, evaluate
+from policysmith.training.offline_batches import Batch, score
+from policysmith.training.offline_data import OfflineData
 from policysmith.training.offline_objectives.base import Learner, Loss, Start, bind, total
 from policysmith.training.offline_objectives.likeness import likeness
 
-__all__ = ["BehaviourCloning"]
+__all__ = ["BehaviourCloning", "Cloning"]
 
 
 @register("bc", slot="offline_objective")
@@ -37,16 +39,19 @@ class BehaviourCloning:
 
     def start(self, start: Start) -> Learner:
         """Needs observations and actions alone."""
-        return _Cloning(start, self.entropy_coef)
+        return Cloning(start.policy, bind(start, reader="bc"), self.entropy_coef)
 
 
-class _Cloning(Learner):
-    def __init__(self, start: Start, entropy_coef: float) -> None:
-        super().__init__(start.policy, bind(start, reader="bc"))
+class Cloning(Learner):
+    """The loss of a run that clones."""
+
+    def __init__(self, policy: ActorCritic, data: OfflineData, entropy_coef: float) -> None:
+        super().__init__(policy, data)
         self.entropy_coef = entropy_coef
 
     def loss(self, batch: Batch) -> Loss:
-        found = evaluate(self.policy, batch)
+        """The mean negative log-likelihood, less what entropy is worth."""
+        found = score(self.policy, batch)
         cloning = -found.log_prob.mean()
         loss = cloning
         if self.entropy_coef:
@@ -55,4 +60,5 @@ class _Cloning(Learner):
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Mapping[str, Tensor]:
+        """How like the recorded actions the policy's are."""
         return likeness(self.policy, batch)

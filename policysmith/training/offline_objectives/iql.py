@@ -94,7 +94,7 @@ class _ImplicitQ(Learner):
         super().take_statistics(batch)
         questions = self.asked.observe(batch.rows)
         for critic in [*self.critics, *self.targets]:
-            critic.update_statistics(critic.observations.assemble(questions))  # type: ignore[operator, union-attr]
+            critic.update_statistics(critic.observations.assemble(questions))
 
     def loss(self, batch: Batch) -> Loss:
         found, options = evaluate(self.policy, batch), self.options

@@ -13,6 +13,7 @@ from policysmith.ops.state import State, reset_state
 from policysmith.parts.transformer import TransformerMemory, gtrxl
 from policysmith.registry import default_registry, part
 from tests.reference.transformer import memory as slow_memory
+from tests.thinning import thinned
 
 B, T, F, CONTEXT = 3, 9, 5, 4
 ATTENTIONS: dict[str, dict[str, Any]] = {
@@ -99,7 +100,7 @@ def assert_acting_is_learning(module: TransformerMemory) -> None:
     assert all(t.isfinite().all() for t in together)
 
 
-@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("position", thinned(POSITIONS, 2))
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_acting_is_learning(attention, position):
     """Outputs, state and gradients, over more steps than the context, from a state with NaN where a reset covers it."""

@@ -1,0 +1,42 @@
+"""The model of a skill library: for each task an actor and a critic of its own, chosen by the task in the observation.
+
+In: options. Out: components over the observation `{observation, task}`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from annotated_types import Gt
+
+from policysmith.parts.activations import Activation
+from policysmith.parts.mlp import Width
+from policysmith.policy.expert_heads import Layers
+from policysmith.registry import register
+
+__all__ = ["moe"]
+
+
+@register("moe", slot="model", tasks=True)
+def moe(
+    layer_width: Width = 512,
+    num_layers: Layers = 4,
+    activation: Activation = "tanh",
+    num_tasks: Annotated[int, Gt(0)] | None = None,
+    initial_std: Annotated[float, Gt(0)] = 1.0,
+    squash: bool = False,
+) -> dict[str, Any]:
+    """Experts over a Dict observation: `task`, a Discrete, says which of them acts on what `observation` holds.
+
+    Parameters are `components.policy.actor_networks_<task>.…` and `components.state_value.critic_networks_<task>.…`.
+    `num_tasks` follows from the space; stated, it is compared with it.
+    """
+    network: dict[str, Any] = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}
+    network["in_keys"] = ["observation.task", "features"]
+    if num_tasks is not None:
+        network["num_tasks"] = num_tasks
+    return {
+        "features": {"type": "concat", "in_keys": "observation.observation"},
+        "policy": {"type": "expert_action_head", "initial_std": initial_std, "squash": squash, **network},
+        "state_value": {"type": "expert_value_head", **network},
+    }

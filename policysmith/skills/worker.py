@@ -1,0 +1,168 @@
+"""The process in which a skill's code runs: a script of its own that imports nothing of policysmith.
+
+In: requests from a pipe, a module's source first. Out: answers to a pipe. `policysmith.skills.run` starts it.
+A message is the length of a header (8 bytes), the header in JSON, and the bytes of the arrays that the header names.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import resource
+import struct
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+__all__ = ["packed", "read_message"]
+
+LENGTH = struct.Struct("<Q")
+LARGEST_HEADER = 1 << 26
+
+
+def packed(message: Any) -> bytes:
+    """Plain data, in which arrays may lie anywhere, as the bytes of a message; TypeError for anything else."""
+    blobs: list[bytes] = []
+    header = json.dumps(_flat(message, blobs)).encode()
+    return LENGTH.pack(len(header)) + header + b"".join(blobs)
+
+
+def read_message(stream: BinaryIO) -> Any:
+    """What the other end sent; EOFError when it has gone, ValueError for what is no message."""
+    size = LENGTH.unpack(_exactly(stream, LENGTH.size))[0]
+    if size > LARGEST_HEADER:
+        raise ValueError(f"a header of {size} bytes")
+    return _deep(json.loads(_exactly(stream, size)), stream)
+
+
+def _flat(value: Any, blobs: list[bytes]) -> Any:
+    if isinstance(value, dict):
+        return {"map": [[key, _flat(below, blobs)] for key, below in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_flat(below, blobs) for below in value]
+    if hasattr(value, "detach"):  # a torch tensor
+        value = value.detach().cpu().numpy()
+    elif hasattr(value, "__array__") and not hasattr(value, "tobytes"):
+        value = value.__array__()
+    if hasattr(value, "tobytes") and not isinstance(value, memoryview):
+        if value.dtype.hasobject:
+            raise TypeError("an array of objects cannot be sent")
+        blobs.append(value.tobytes())
+        return {"array": [value.dtype.str, list(value.shape), len(blobs[-1])]}
+    return value
+
+
+def _deep(value: Any, stream: BinaryIO) -> Any:
+    if isinstance(value, list):
+        return [_deep(below, stream) for below in value]
+    if isinstance(value, dict) and "map" in value:
+        return {key: _deep(below, stream) for key, below in value["map"]}
+    if isinstance(value, dict):
+        import numpy as np
+
+        dtype, shape, size = value["array"]
+        return np.frombuffer(_exactly(stream, size), np.dtype(dtype)).reshape(shape).copy()
+    return value
+
+
+def _exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError("the other end has gone")
+    return data
+
+
+def _limit(memory: int, seconds: int, file_bytes: int) -> None:
+    """Address space beyond what is mapped by now, processor time, and files; for good."""
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for kind, value in (
+        (resource.RLIMIT_AS, mapped + memory),
+        (resource.RLIMIT_CPU, seconds),
+        (resource.RLIMIT_FSIZE, file_bytes),
+        (resource.RLIMIT_NOFILE, 16),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        resource.setrlimit(kind, (value, value))
+
+
+class _Skill:
+    """The executed module."""
+
+    def __init__(self, source: str, filename: str, modules: list[str], builtins: list[str]) -> None:
+        self.loaded = {name: importlib.import_module(name) for name in modules}
+        self._code = compile(source, filename, "exec", dont_inherit=True)
+        allowed: dict[str, Any] = {name: getattr(__import__("builtins"), name) for name in builtins}
+        self.names: dict[str, Any] = {"__builtins__": {**allowed, "__import__": self._import}, "__name__": "skill"}
+
+    def execute(self) -> None:
+        exec(self._code, self.names)
+
+    def call(self, name: str, features: dict[str, Any]) -> Any:
+        """A function with those of the features that it names."""
+        function = self.names[name]
+        wanted = inspect.signature(function).parameters
+        return _plain(function(**{key: self._own(value) for key, value in features.items() if key in wanted}))
+
+    def value(self, name: str) -> Any:
+        found = self.names.get(name)
+        return [[key, value] for key, value in found.items()] if isinstance(found, dict) else found
+
+    def _own(self, value: Any) -> Any:
+        """Arrays as those of the library that the module computes with."""
+        if not hasattr(value, "tobytes"):
+            return value
+        if "jax.numpy" in self.loaded:
+            return self.loaded["jax.numpy"].asarray(value)
+        return self.loaded["torch"].from_numpy(value) if set(self.loaded) & {"numpy", "torch"} == {"torch"} else value
+
+    def _import(self, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
+        if name == "__future__" and level == 0:
+            return importlib.import_module(name)
+        if level or not any(name == known or (name == "jax" and known == "jax.numpy") for known in self.loaded):
+            raise ImportError(f"a skill may not import {name!r}")
+        return __import__(name, {}, {}, list(fromlist or ()))
+
+
+def _plain(value: Any) -> Any:
+    """A result as it can be sent: a number, or an array."""
+    if hasattr(value, "shape") and tuple(value.shape) == ():
+        value = value.item()
+    if isinstance(value, bool | int | float | type(None)) or hasattr(value, "shape"):
+        return value
+    raise TypeError(f"it gave a {type(value).__name__}; expected a number, a truth value or an array")
+
+
+def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    start = read_message(requests)
+    try:
+        skill = _Skill(start["source"], start["filename"], start["modules"], start["builtins"])
+        _limit(**start["limits"])
+        skill.execute()
+        _answer(answers, {"ok": None})
+        while True:
+            request = read_message(requests)
+            try:
+                answer = {"ok": getattr(skill, request["do"])(*request["with"])}
+            except Exception as error:
+                answer = {"error": f"{type(error).__name__}: {error}"}
+            _answer(answers, answer)
+    except EOFError:
+        return
+    except Exception as error:
+        _answer(answers, {"error": f"{type(error).__name__}: {error}"})
+
+
+def _answer(answers: BinaryIO, answer: Any) -> None:
+    answers.write(packed(answer))
+    answers.flush()
+
+
+if __name__ == "__main__":
+    own_in, own_out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    quiet = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(quiet, standard)  # what the code prints goes nowhere
+    sys.setrecursionlimit(500)
+    _serve(own_in, own_out)

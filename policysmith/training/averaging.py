@@ -1,0 +1,62 @@
+"""A moving average of the weights, which acts in place of the weights that learn wherever a policy is judged or stored.
+
+In: a policy and its optimiser. Out: averaged weights, put in place for a while or for good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["WeightAverage"]
+
+
+class WeightAverage:
+    """w̄ ← decay · w̄ + (1 - decay) · w for every weight that learns, from the weights of now on (arXiv 1806.04498)."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self._learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self._average = {name: p.detach().clone() for name, p in self._learning.items()}
+
+    def follow(self, optimizer: Any) -> None:
+        """Update after every step of an optimiser that has torch's as `torch_optimizer`."""
+        optimizer.torch_optimizer.register_step_post_hook(lambda *_: self.update())
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the present weights into the average."""
+        weights = [p.detach() for p in self._learning.values()]
+        torch._foreach_lerp_(list(self._average.values()), weights, 1 - self.decay)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The average in place of the weights; the weights that learn are put back at the end."""
+        kept = self.learning()
+        self._put(self._average)
+        try:
+            yield
+        finally:
+            self._put(kept)
+
+    def settle(self) -> None:
+        """Leave the average in the weights' place."""
+        self._put(self._average)
+
+    def learning(self) -> dict[str, Tensor]:
+        """The weights that learn, as copies: what a resumed run needs besides the stored policy."""
+        return {name: p.detach().clone() for name, p in self._learning.items()}
+
+    def resume(self, learning: Mapping[str, Tensor]) -> None:
+        """Go on with a policy that was stored averaged, and with what `learning` gave then."""
+        self._average = self.learning()
+        self._put(learning)
+
+    @torch.no_grad()
+    def _put(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, parameter in self._learning.items():
+            parameter.copy_(tensors[name])

@@ -1,0 +1,60 @@
+"""The average of the weights: what it is, that it is what is stored, and that a run goes on as if unstopped."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import policysmith
+from policysmith.training.averaging import WeightAverage
+from policysmith.training.optimizer import Adam
+
+CONFIG = {
+    "environment": {"id": "CartPole-v1", "num_envs": 2},
+    "model": {"type": "mlp", "hidden": [8]},
+    "training": {"type": "ppo", "total_steps": 64, "rollout_steps": 16, "minibatches": 2, "epochs": 1, "ema": 0.9},
+}
+
+
+def weights(policy) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in policy.parameters()])
+
+
+def test_it_follows_the_steps_of_an_optimiser_and_is_put_back():
+    layer = nn.Linear(2, 1, bias=False)
+    average, optimizer = WeightAverage(layer, 0.75), Adam(list(layer.parameters()), 0.1)
+    average.follow(optimizer)
+    expected = layer.weight.detach().clone()
+    for _ in range(3):
+        optimizer.step(layer.weight.sum())
+        expected = 0.75 * expected + 0.25 * layer.weight.detach()
+    learning = layer.weight.detach().clone()
+    with average.applied():
+        assert torch.allclose(layer.weight, expected)
+    assert torch.equal(layer.weight, learning) and not torch.allclose(learning, expected)
+    average.settle()
+    assert torch.allclose(layer.weight, expected)
+
+
+def test_what_learns_is_the_same_with_and_without_and_the_average_is_what_is_stored(tmp_path):
+    averaged = policysmith.train(CONFIG, output=tmp_path / "run", progress=False, evaluate=False).policy
+    plain = policysmith.train(CONFIG, ["training.ema=null"], progress=False, evaluate=False).policy
+    assert torch.equal(weights(policysmith.load(tmp_path / "run")), weights(averaged))
+    assert not torch.allclose(weights(averaged), weights(plain))
+    from policysmith.store import load_training
+
+    stored = load_training(tmp_path / "run").tensors
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(stored[f"learning/{name}"], parameter), name
+
+
+def test_a_resumed_run_goes_on_with_the_weights_that_learn(tmp_path):
+    policysmith.train(CONFIG, output=tmp_path / "run", progress=False, evaluate=False)
+    from policysmith.store import load_training
+
+    before = load_training(tmp_path / "run").tensors
+    more = ["training.total_steps=96", "training.learning_rate=0.0"]
+    policysmith.train(None, more, resume=tmp_path / "run", progress=False, evaluate=False)
+    after = load_training(tmp_path / "run").tensors
+    learning = [name for name in before if name.startswith("learning/")]
+    assert learning and all(torch.equal(before[name], after[name]) for name in learning)
