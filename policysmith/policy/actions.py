@@ -48,8 +48,9 @@ class CategoricalLeaf(nn.Module):
         self.mask_width = sum(self.sizes)
         self.shape = tuple(space.shape or ())
         self.register_buffer("columns", self._columns(), persistent=False)
-        self.register_buffer("start", torch.as_tensor(np.asarray(getattr(space, "start", 0))).long(), persistent=False)
-        self.shifted = bool(self.start.any())
+        start = np.asarray(getattr(space, "start", 0))
+        self.register_buffer("start", torch.as_tensor(start).long(), persistent=False)
+        self.shifted = bool(start.any())
 
     def _columns(self) -> Tensor:
         """For each cell of the padded table, the flat column it shows; the last column is the illegal filler."""

@@ -147,7 +147,7 @@ def prepare_swap(
         raise WiringError(f"no component {name!r} to replace{hint}; there are: {', '.join(components)}")
     if isinstance(new, nn.Module):
         return _of_module(plan, components, config, plan.node(name), new)
-    specs = _specs(config, registry)
+    specs = _specs(config, registry, tuple(policy.observations.inputs))
     if name not in specs:
         raise WiringError(f"{name!r} encodes an observation: it follows from the observation's space, and stays")
     changed = {**specs, name: _spec(specs[name], new, registry)}
@@ -237,7 +237,7 @@ def _probe_problems(component: Component, node: NodePlan) -> list[str]:
     return problems
 
 
-def _specs(config: Mapping[str, Any], registry: Registry) -> dict[str, ComponentSpec]:
+def _specs(config: Mapping[str, Any], registry: Registry, leaves: tuple[str, ...]) -> dict[str, ComponentSpec]:
     if config.get("replaced"):
         names = ", ".join(map(repr, config["replaced"]))
         raise WiringError(
@@ -245,7 +245,8 @@ def _specs(config: Mapping[str, Any], registry: Registry) -> dict[str, Component
         )
     if "model" not in config:
         raise WiringError("the policy was built without a configuration: swap a module instead of a description")
-    return dict(decode_components(registry.decode("model", config["model"]).build(), registry).components)
+    recipe = registry.decode("model", config["model"])
+    return dict(decode_components(recipe.build(observation_leaves=leaves), registry).components)
 
 
 def _spec(old: ComponentSpec, new: Any, registry: Registry) -> ComponentSpec:

@@ -21,6 +21,7 @@ from policysmith.training.offline_batches import Sampler, split_episodes, units_
 from policysmith.training.offline_objectives import Learner, Objective, ObjectiveOption
 from policysmith.training.online import Report
 from policysmith.training.optimizer import Adam
+from policysmith.training.optimizers import OptimizerOption, Optimizers, check_rules, optimize
 from policysmith.training.schedules import Schedule, schedule
 from policysmith.wrappers import attach_all, metrics_of
 
@@ -65,6 +66,8 @@ class Offline:
         updates: steps of the optimiser, in place of epochs.
         batch_size: transitions of an update, or windows of a policy with memory.
         learning_rate: step size, a number or a schedule of progress.
+        optimizer: the rule, Adam where none is stated; its own `learning_rate` stands for that above.
+        optimizers: rules of components, by their names.
         max_grad_norm: to what the gradient's norm is clipped; null leaves it.
         validation_share: share of the episodes that is held out; 0 is none.
         report_every: updates between two reports and validations; null is an epoch.
@@ -83,6 +86,8 @@ class Offline:
         updates: Count | None = None,
         batch_size: Count = 256,
         learning_rate: Schedule = 1e-3,
+        optimizer: OptimizerOption | None = None,
+        optimizers: dict[str, OptimizerOption] = {},  # noqa: B006 - read only
         max_grad_norm: Annotated[float, Gt(0)] | None = 1.0,
         validation_share: Annotated[float, Ge(0), Lt(1)] = 0.1,
         report_every: Count | None = None,
@@ -102,6 +107,8 @@ class Offline:
         self.sequence_length, self.burn_in = sequence_length, burn_in
         self.loggers = [part("logger", logger) for logger in loggers]
         self.callbacks = [part("callback", callback) for callback in callbacks]
+        self.usual = None if optimizer is None else part("optimizer", optimizer)
+        self.optimizers = {name: part("optimizer", option) for name, option in optimizers.items()}
         self._learning_rate = schedule(learning_rate)
 
     @property
@@ -111,8 +118,10 @@ class Offline:
         return made
 
     def check(self, plan: Plan) -> None:
-        """Raise `ConfigError` for the plan of a policy that can't learn by the objective."""
+        """Raise `ConfigError` for the plan of a policy that can't learn by the objective, or lacks what is named."""
         self.objective.check(plan)
+        if problems := check_rules(plan, self.optimizers):
+            raise ConfigError(problems)
 
     def samplers(self, learner: Learner, episodes: Episodes, seed: int) -> Samplers:
         """Batches of the episodes that teach, and of those held out."""
@@ -131,11 +140,18 @@ class Offline:
         """How many updates there are in all."""
         return self.updates or (self.epochs or EPOCHS) * samplers.training.per_epoch
 
-    def optimizer(self, learner: Learner) -> Adam:
-        """The optimiser that `learn` steps."""
-        return Adam(learner.parameters())
+    def optimizer(self, learner: Learner) -> Adam | Optimizers:
+        """The optimiser that `learn` steps; what an objective trains besides the policy goes by the usual rule."""
+        return optimize(learner.policy.components, self.usual, self.optimizers, extra=learner.parameters())
 
-    def learn(self, learner: Learner, samplers: Samplers, optimizer: Adam, watcher: Watcher, update: int = 0) -> None:
+    def learn(
+        self,
+        learner: Learner,
+        samplers: Samplers,
+        optimizer: Adam | Optimizers,
+        watcher: Watcher,
+        update: int = 0,
+    ) -> None:
         """Train until all updates are done, from the one that comes next, or until the watcher says stop."""
         total, every = self.total(samplers), self.report_every or samplers.training.per_epoch
         sums = _Sums()
@@ -143,7 +159,7 @@ class Offline:
         learner.train(True)
         with attach_all(components.values(), optimizer):
             while update < total:
-                optimizer.learning_rate = self._learning_rate(update / total)
+                optimizer.advance(update / total, self._learning_rate(update / total))
                 loss = learner.loss(samplers.training.batch(update))
                 optimizer.step(loss.value, self.max_grad_norm)
                 learner.after_step()

@@ -30,6 +30,7 @@ from policysmith.training.match import judge
 from policysmith.training.offline import Offline
 from policysmith.training.offline_objectives import Start
 from policysmith.training.online import Report
+from policysmith.training.recorder import Recorder
 from policysmith.training.session import seed_everything
 from policysmith.training.stopping import graceful_stop
 from policysmith.training.threads import few_threads
@@ -105,6 +106,7 @@ class _Run:
         self.loggers: list[Logger] = []
         self.callbacks: list[Callable[[Report], bool]] = [c.build() for c in self.algorithm.callbacks]
         self.stop = threading.Event()
+        self.recorder = Recorder(experiment.store, policy, self._title) if experiment.store else None
         if stored is not None:
             self._resume(stored)
         elif policy.has_statistics:
@@ -113,8 +115,7 @@ class _Run:
     def open_loggers(self, stack: ExitStack, progress: bool, started: float) -> None:
         """Whoever sees reports; closed with the stack."""
         first, self._started = self.update_count, (started, self.update_count)
-        title = self.experiment.name or self.algorithm.objective_part.type
-        display = Progress(self.total, title, first, progress, "updates", TRAINING_LOSS)
+        display = Progress(self.total, self._title, first, progress, "updates", TRAINING_LOSS)
         self.loggers = [stack.enter_context(display)]
         if self.output is not None:
             directory = self.output / "logs"
@@ -131,7 +132,20 @@ class _Run:
         started, first = self._started
         for logger in self.loggers:
             logger.report(report, (report.step - first) / (time.perf_counter() - started))
+        if self.recorder is not None and self.recorder.is_due(report.iteration):
+            self.record(report.step, report.iteration)
         return any([callback(report) for callback in self.callbacks])  # each is told, whoever wants to stop
+
+    def record(self, update: int, epoch: int) -> None:
+        """Keep the policy in the store, if there is one, with its latest losses and its judgement."""
+        if self.recorder is not None:
+            losses = {kind: points[-1][1] for kind, points in self.losses.items() if points}
+            judged = {"evaluation": self.evaluation.mean} if self.evaluation else {}
+            self.recorder.record(update, epoch, {**losses, **judged})
+
+    @property
+    def _title(self) -> str:
+        return self.experiment.name or self.algorithm.objective_part.type
 
     def update(self, update: int) -> bool:
         """Count an update, save if it is time; True after Ctrl-C."""
@@ -155,12 +169,12 @@ class _Run:
             self.policy, self.update_count, seconds, self.losses, self.metrics,
             evaluation=self.evaluation, interrupted=interrupted,
         )  # fmt: skip
+        self.record(self.update_count, self.update_count // self.samplers.training.per_epoch)
         if self.output is not None:
             result.artifact = self.save()
             curves = {kind: ([u for u, _ in points], [x for _, x in points]) for kind, points in self.losses.items()}
-            title = self.experiment.name or self.algorithm.objective_part.type
             picture = self.output / "learning_curve.png"
-            result.files["learning_curve"] = plot_losses(picture, curves, title)
+            result.files["learning_curve"] = plot_losses(picture, curves, self._title)
         return result
 
     def _take_statistics(self) -> None:
@@ -179,6 +193,8 @@ class _Run:
         self.optimizer.load_state(_below("adam/", tensors))
         self.learner.extra.load_state_dict(_below("objective/", tensors))
         self.update_count = data["step"]
+        if self.recorder is not None:
+            self.recorder.parent = data.get("record")
         self.losses = {kind: [(int(u), float(x)) for u, x in points] for kind, points in data["losses"].items()}
         self.metrics = {tag: float(value) for tag, value in data["metrics"].items()}
         if self.update_count >= self.total:
@@ -200,6 +216,7 @@ class _Run:
             "losses": {kind: [list(point) for point in points] for kind, points in self.losses.items()},
             "metrics": self.metrics,
             "evaluation": {"mean": found.mean, "std": found.std, "episodes": found.episodes} if found else None,
+            **({"record": self.recorder.parent} if self.recorder is not None else {}),
         }
 
 

@@ -84,10 +84,10 @@ class LoRALinear(nn.Linear):
         """W (O, I), as it was before."""
         return nn.Module.__getattr__(self, "weight")  # type: ignore[return-value]
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x (*, I) → (*, O), through the bottleneck of R features."""
-        delta = F.linear(F.linear(x, self.lora_A), self.lora_B)
-        return F.linear(x, self.frozen_weight, self.bias) + self.scaling * delta
+    def forward(self, input: Tensor) -> Tensor:
+        """input (*, I), named as by `nn.Linear`, → (*, O), through the bottleneck of R features."""
+        delta = F.linear(F.linear(input, self.lora_A), self.lora_B)
+        return F.linear(input, self.frozen_weight, self.bias) + self.scaling * delta
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -419,3 +419,10 @@ def test_squash_needs_finite_bounds(bounds):
 def test_squash_of_a_box_without_width_is_refused():
     text = build_with(spaces.Box(np.array([0, 1], np.float32), np.array([1, 1], np.float32)), squash=True)
     assert "bounds" in text
+
+
+@pytest.mark.parametrize("start", [0, 3])
+def test_a_distribution_can_be_made_on_the_meta_device(start):
+    with torch.device("meta"):
+        made = ActionDistribution(spaces.Discrete(4, start=start))
+    assert made.layout == ActionDistribution(spaces.Discrete(4, start=start)).layout

@@ -173,6 +173,14 @@ def test_settings_of_a_network_are_keys_of_its_component(folder):
     assert not policy.plan.node("info_embedder").spec.online_update
 
 
+def test_a_network_is_exchanged_in_a_running_policy_and_stored(folder, tmp_path):
+    policy, obs = built(folder), batch()
+    policy.replace_component("info_embedder", {"type": "mlp", "hidden": [7, 5]})
+    policysmith.save(policy, tmp_path / "stored")
+    again = policysmith.load(tmp_path / "stored")
+    assert all(torch.equal(a, b) for a, b in zip(again(obs), policy(obs), strict=True))
+
+
 def test_weights_are_loaded_strictly_and_only_into_new_policies(folder, tmp_path):
     graph = policysmith.build_model(folder / "nets" / "backbone.yaml")
     torch.save(graph.state_dict(), folder / "backbone.pt")

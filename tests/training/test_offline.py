@@ -17,6 +17,7 @@ from policysmith import api
 from policysmith.config.experiment import Environment
 from policysmith.errors import CheckpointError, ConfigError, DatasetError, PolicysmithError
 from policysmith.registry import default_registry
+from policysmith.store import PolicyStore
 from policysmith.training import offline_session
 from policysmith.training.datasets import write_episodes
 from policysmith.training.json_lines import JsonLines
@@ -384,3 +385,29 @@ def test_data_that_does_not_fit_the_policy_is_refused(columns, message):
     changed = {name: column[:1].expand(rows, *column.shape[1:]) for name, column in columns.items()}
     with pytest.raises(DatasetError, match=message):
         train(data=replace(data, columns={**data.columns, **changed}))
+
+
+def test_policies_on_the_way_and_at_the_end_are_kept_in_a_store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    described = {**config("bc", updates=None, epochs=4), "name": "clone", "store": {"every": 2}}
+    result = api.train_offline(described, dataset=walk(), output="run", progress=False, evaluate=False)
+    store = PolicyStore("policies")
+    records = store.find("name:clone")[::-1]
+    assert [record.epoch for record in records] == [2, 4, 4] and records[-1].step == result.updates
+    assert records[0].metrics["training"] > records[-1].metrics["training"] > 0
+    assert "validation" in records[-1].metrics and len(store.lineage("latest")) == 3
+    assert torch.equal(weights(store.load("latest")), weights(result.policy))
+
+
+def test_components_learn_by_rules_of_their_own_and_go_on_by_them(tmp_path):
+    rules = {"optimizer": "adamw", "optimizers": {"critic": {"type": "sgd", "learning_rate": 0.0}}}
+    described = config("bc", {"type": "mlp", "hidden": [8]}, **rules)
+    whole = api.train_offline(described, dataset=walk(), output=tmp_path / "run", progress=False, evaluate=False)
+    fresh = policysmith.build(described, BOX, ACTIONS["discrete"])
+    for name, before in fresh.components.items():
+        moved = not torch.equal(weights(before), weights(whole.policy.components[name]))
+        assert moved is (name in ("actor", "policy")), name
+    plain = train(model={"type": "mlp", "hidden": [8]}).policy
+    assert not torch.equal(weights(plain.components["actor"]), weights(whole.policy.components["actor"]))
+    with pytest.raises(ConfigError, match=r"training\.optimizers\.trnk"):
+        api.train_offline(config("bc", optimizers={"trnk": "sgd"}), dataset=walk(), progress=False)

@@ -152,3 +152,10 @@ def test_compiled_whole_it_is_the_same():
     adapted = lively(LoRA(chain(4, 8, 3), rank=2))
     compiled = torch.compile(output, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(adapted), output(adapted))
+
+
+def test_an_adapted_layer_takes_its_input_by_name_as_before():
+    module = chain(4, 3)
+    lively(LoRA(module, rank=2))
+    layer = module.module[0]
+    assert isinstance(layer, LoRALinear) and torch.equal(layer(input=X), layer(X))

@@ -37,7 +37,9 @@ class PyramidAttention(SelfAttention):
 
     def pattern(self, timeline: Timeline) -> tuple[Tensor | None, bool]:
         """What the timeline shows, on each head's scale: (B|1, H, T, S)."""
-        return timeline.shared(("pyramid", self.heads), lambda: both(timeline.visible(), _scales(timeline.distances(), self.heads))), False
+        return timeline.shared(
+            ("pyramid", self.heads), lambda: both(timeline.visible(), _scales(timeline.distances(), self.heads))
+        ), False
 
 
 @whole

@@ -27,13 +27,15 @@ HEADS = {"policy": ("policy", "policy_output", "policy_head"), "value": ("state_
 class Network:
     """What one network reads and gives by name, and the component that it is (all but its keys).
 
-    `single` says that it gives one tensor: its edge has the network's name, and is found by the output's, too.
+    `single` says that it gives one tensor: its edge has the network's name, and is found by the output's, too. Inputs
+    are given in order, unless it takes them `by_name`.
     """
 
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     single: bool
     component: Mapping[str, Any] = field(default_factory=dict)
+    by_name: bool = False
 
 
 def join(
@@ -58,7 +60,8 @@ def join(
                 errors.append(error_at(("wiring", name, wanted) if stated else ("wiring",), what))
             in_keys[wanted] = found
         settings = {key: value for key, value in build_args.get(name, {}).items() if key in BUILD_KEYS}
-        components[name] = {**network.component, "in_keys": in_keys, "out_keys": edges.of(name), **settings}
+        keys = in_keys if network.by_name else list(in_keys.values())
+        components[name] = {**network.component, "in_keys": keys, "out_keys": edges.of(name), **settings}
     for role, written in heads.items():
         name = next(name for name in HEADS[role] if name not in {*networks, *edges.all})
         components[name] = _head(role, written, edges, errors)

@@ -127,4 +127,4 @@ def _network(
     inputs = [p.name for p in parameters if p.kind == p.POSITIONAL_OR_KEYWORD and p.default is p.empty]
     extra = [name for name in wiring if name not in inputs and name in {p.name for p in parameters}]
     outputs = tuple(settings.get("out_keys", (component["network"],)))
-    return Network((*inputs, *extra), outputs, "out_keys" not in settings, component)
+    return Network((*inputs, *extra), outputs, "out_keys" not in settings, component, bool(extra))
