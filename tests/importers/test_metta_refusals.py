@@ -169,7 +169,11 @@ def test_a_number_of_logits_that_is_no_number_of_actions_is_refused(tmp_path):
     assert changed(config) == config
 
 
-@pytest.mark.parametrize("rows", [torch.rand(9), torch.ones(3, 3, dtype=torch.long), torch.tensor(3)], ids=str)
+@pytest.mark.parametrize(
+    "rows",
+    [torch.rand(9), torch.ones(3, 3, dtype=torch.long), torch.tensor(3)],
+    ids=["fractions", "a table", "a number"],
+)
 def test_active_rows_that_are_none_are_refused(tmp_path, rows):
     state = LegacyAgent(small(), TINY, ACTIONS).state_dict()
     torch.save({**state, "components._action_embeds_.active_indices": rows}, tmp_path / "old.pt")

@@ -12,7 +12,7 @@ import torch
 
 from tests.thinning import thinned
 
-from .cases import IDS, NAMES, every_case, model_of, results, tensors_of
+from .cases import IDS, NAMES, model_of, results, tensors_of
 
 # type → why it can't. A type that is listed here and works, or isn't and fails, breaks the law.
 NOT_EXPORTED: dict[str, str] = {}
@@ -30,7 +30,7 @@ def assert_equal(found: Any, expected: Any) -> None:
         assert torch.equal(a, b)
 
 
-@every_case
+@pytest.mark.parametrize("case_id", thinned(IDS, 2))
 @copied
 def test_a_copy_computes_the_same_and_is_independent(case_id, copier):
     model = model_of(case_id).eval()

@@ -30,8 +30,9 @@ from policysmith.wrappers import (
     StatefulModule,
     WeightMonitoringModule,
 )
+from tests.thinning import thinned
 
-from .cases import REGISTRY, case_of, config_of, every_case, every_type, input_names, plan_of, results, tensors_of
+from .cases import IDS, REGISTRY, case_of, config_of, every_case, every_type, input_names, plan_of, results, tensors_of
 
 
 class NothingKept(nn.Module):
@@ -165,7 +166,7 @@ def model_of(case_id: str, wrappers: Sequence[Any] = ()) -> GraphModel:
     return GraphModel(plan, build_modules(plan, 0), keys[0] if len(keys) == 1 else keys, 0)
 
 
-@every_case
+@pytest.mark.parametrize("case_id", thinned(IDS, 2))
 @every_mode
 def test_three_wrappers_of_a_configuration_change_nothing(case_id, training):
     """Through the program that a model runs, and in what the plan foretells."""

@@ -115,7 +115,9 @@ def test_code_that_recurses_without_end_fails():
         process.reward(0, {"x": 1})
 
 
-@pytest.mark.parametrize("value", [object(), np.array([object()]), {1, 2}, open], ids=str)
+@pytest.mark.parametrize(
+    "value", [object(), np.array([object()]), {1, 2}, open], ids=["object", "array of objects", "set", "function"]
+)
 def test_a_feature_that_cannot_be_sent_is_told(good, value):
     with pytest.raises(SkillError, match="task_0_is_done: a feature cannot be sent"):
         good.is_done(0, {"inventory": {"wood": value}})
