@@ -95,7 +95,9 @@ def test_own_loop_learns():
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", ["cartpole", "acrobot", "pendulum", "minigrid-empty", "transformer/tiny", "mla-moe"])
+@pytest.mark.parametrize(
+    "name", ["cartpole", "acrobot", "pendulum", "minigrid-empty", "transformer/tiny", "gtrxl", "mla-moe"]
+)
 def test_preset_solves_its_environment(name, tmp_path):
     result = policysmith.train(name, output=tmp_path / "run", progress=False)
     assert result.evaluation.mean >= result.policy.config["training"]["solved_at"]
