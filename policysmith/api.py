@@ -409,7 +409,9 @@ def _training_problems(experiment: Experiment, blueprint: Blueprint) -> list[Pro
     if experiment.training is None:
         return []
     try:
-        experiment.training.build().check(blueprint.plan)
+        trainer = experiment.training.build()
+        if hasattr(trainer, "check"):  # one of a user's own need not have it
+            trainer.check(blueprint.plan)
     except ConfigError as error:
         return [experiment.document.problem(_path(problem.path), problem.message) for problem in error.problems]
     return []

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 import policysmith
 from policysmith.errors import ConfigError
+from policysmith.registry import default_registry
 
 PUBLIC = [
     "ActorCritic", "ActorCriticProtocol", "ActorModule", "Component", "ComponentContainer", "GraphModel",
@@ -131,6 +132,17 @@ def test_what_the_training_asks_for_is_checked_with_the_model(tmp_path):
         assert words in str(problem) and "bad.yaml:6:" in str(problem)
         with pytest.raises(ConfigError, match=r"bad\.yaml:6"):
             policysmith.build(path)
+
+
+def test_an_algorithm_of_ones_own_need_not_check_a_model():
+    registry = default_registry.copy()
+
+    @registry.register("mine", slot="algorithm")
+    class Mine:
+        """Trains nothing."""
+
+    config = {"environment": {"id": "CartPole-v1"}, "model": "mlp", "training": "mine"}
+    assert policysmith.check(config, registry=registry) == []
 
 
 def test_an_unused_component_is_a_problem():
