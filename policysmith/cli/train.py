@@ -7,18 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policysmith.cli.arguments import BaseDir, Overrides, is_override
+from policysmith.cli.arguments import BaseDir, Overrides
 from policysmith.cli.command import with_plugins
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
-from policysmith.errors import PolicysmithError
+from policysmith.cli.runs import Output, Quiet, run_arguments, run_place
 
 if TYPE_CHECKING:
     from policysmith.training.session import TrainingResult
 
 __all__ = ["train"]
-
-RUNS = Path("runs")
-SUFFIXES = (".yaml", ".yml", ".json")
 
 
 def train(
@@ -31,19 +28,14 @@ def train(
         ),
     ] = None,
     overrides: Overrides = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the policy is stored; by default a new directory under runs/."),
-    ] = None,
+    output: Output = None,
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Train a stored policy further, in place unless --output is given."),
     ] = None,
     base_dir: BaseDir = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print the directory of the policy, and nothing else.")
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a policy, evaluate it, and store it.
 
@@ -54,10 +46,8 @@ def train(
         policysmith train policy.yaml model.hidden=[128,128] --seed 3
         policysmith train --resume runs/cartpole training.total_steps=1_000_000
     """
-    config, overrides = _arguments(config, overrides or [], seed, resume)
-    place = output or (None if resume else _new_directory(config or ""))
-    if place and not (resume and _same(place, resume)) and (place / "manifest.json").exists():
-        raise PolicysmithError(f"{place} holds a policy already: choose another --output, or train it on with --resume")
+    config, overrides = run_arguments(config, overrides or [], seed, resume)
+    place = run_place(config, output, resume)
     with chatter_to_stderr():
         from policysmith import api
 
@@ -68,33 +58,6 @@ def train(
         typer.echo(result.artifact)
     else:
         _summary(ctx, result, resumed=resume is not None)
-
-
-def _arguments(
-    config: str | None, overrides: list[str], seed: int | None, resume: Path | None
-) -> tuple[str | None, list[str]]:
-    """The configuration, if there is one, and all overrides."""
-    if resume and seed is not None:
-        raise typer.BadParameter("a resumed run keeps its own seed", param_hint="--seed")
-    if resume and config and is_override(config):
-        return None, [config, *overrides]
-    if config is None and resume is None:
-        raise typer.BadParameter("an experiment file or a preset is needed, such as 'cartpole'", param_hint="CONFIG")
-    return config, overrides
-
-
-def _same(place: Path, other: Path) -> bool:
-    return place.resolve() == other.resolve()
-
-
-def _new_directory(config: str) -> Path:
-    """`runs/<name of the configuration>`, with a number if that is taken."""
-    name = Path(config).name
-    name = next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name) or "policy"
-    place, number = RUNS / name, 2
-    while place.exists():
-        place, number = RUNS / f"{name}-{number}", number + 1
-    return place
 
 
 def _summary(ctx: typer.Context, result: TrainingResult, resumed: bool) -> None:

@@ -10,8 +10,7 @@ import typer
 from policysmith.cli.arguments import BaseDir, Overrides
 from policysmith.cli.command import with_plugins
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
-from policysmith.cli.train import _arguments, _new_directory, _same
-from policysmith.errors import PolicysmithError
+from policysmith.cli.runs import Output, Quiet, run_arguments, run_place
 
 if TYPE_CHECKING:
     from policysmith.training.offline_session import OfflineResult
@@ -26,19 +25,14 @@ def train_offline(
         typer.Argument(metavar="CONFIG", help="An experiment file. With --resume it may be left out."),
     ] = None,
     overrides: Overrides = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Where the policy is stored; by default a new directory under runs/."),
-    ] = None,
+    output: Output = None,
     seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
     resume: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Go on with a stored run, in place unless --output is given."),
     ] = None,
     base_dir: BaseDir = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="Print the directory of the policy, and nothing else.")
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a policy on recorded episodes, and store it.
 
@@ -50,10 +44,8 @@ def train_offline(
         policysmith train-offline clone.yaml training.objective=awr --output runs/awr
         policysmith train-offline --resume runs/clone
     """
-    config, overrides = _arguments(config, overrides or [], seed, resume)
-    place = output or (None if resume else _new_directory(config or ""))
-    if place and not (resume and _same(place, resume)) and (place / "manifest.json").exists():
-        raise PolicysmithError(f"{place} holds a policy already: choose another --output, or go on with --resume")
+    config, overrides = run_arguments(config, overrides or [], seed, resume)
+    place = run_place(config, output, resume)
     with chatter_to_stderr():
         from policysmith import api
 

@@ -1,0 +1,56 @@
+"""What commands that train have in common: their arguments, and the directory that a run goes to.
+
+In: what was typed. Out: a configuration with its overrides, and a place that holds no other policy.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from policysmith.cli.arguments import is_override
+from policysmith.errors import PolicysmithError
+
+__all__ = ["Output", "Quiet", "run_arguments", "run_place"]
+
+RUNS = Path("runs")
+SUFFIXES = (".yaml", ".yml", ".json")
+
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where the policy is stored; by default a new directory under runs/."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print the directory of the policy, and nothing else.")]
+
+
+def run_arguments(
+    config: str | None, overrides: list[str], seed: int | None, resume: Path | None
+) -> tuple[str | None, list[str]]:
+    """The configuration, if there is one, and all overrides; a usage error for a seed that a resumed run has."""
+    if resume and seed is not None:
+        raise typer.BadParameter("a resumed run keeps its own seed", param_hint="--seed")
+    if resume and config and is_override(config):
+        return None, [config, *overrides]
+    if config is None and resume is None:
+        raise typer.BadParameter("an experiment file or a preset is needed, such as 'cartpole'", param_hint="CONFIG")
+    return config, overrides
+
+
+def run_place(config: str | None, output: Path | None, resume: Path | None) -> Path | None:
+    """Where the run is stored; None: in place of the one that is resumed. Raises where another policy lies there."""
+    place = output or (None if resume else _new_directory(config or ""))
+    if place and not (resume and place.resolve() == resume.resolve()) and (place / "manifest.json").exists():
+        raise PolicysmithError(f"{place} holds a policy already: choose another --output, or train it on with --resume")
+    return place
+
+
+def _new_directory(config: str) -> Path:
+    """`runs/<name of the configuration>`, with a number if that is taken."""
+    name = Path(config).name
+    name = next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name) or "policy"
+    place, number = RUNS / name, 2
+    while place.exists():
+        place, number = RUNS / f"{name}-{number}", number + 1
+    return place
