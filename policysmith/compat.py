@@ -8,7 +8,7 @@ from policysmith.graph.executors import ParallelExecutor as ParallelDAGExecutor
 from policysmith.graph.executors import SequentialExecutor as SequentialDAGExecutor
 from policysmith.parts.attention import MultiHeadLatentAttention as MultiLatentAttention
 from policysmith.policy_agent import PolicyAgent as MettaAgent
-from policysmith.skills.inject import inject_remapping as inject_remapping_header
+from policysmith.skills.modules.inject import inject_remapping as inject_remapping_header
 
 __all__ = [
     "MettaAgent",

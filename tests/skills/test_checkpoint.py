@@ -10,16 +10,16 @@ from policysmith.skills import (
     Expert,
     MoECheckpoint,
     build_moe_checkpoint,
-    expert_store,
     load_expert,
     load_experts,
     load_moe_checkpoint,
     moments_of,
     restore_moments,
 )
-from policysmith.skills import checkpoint as checkpoints
-from policysmith.skills.expert_names import expert_name, of_expert
-from policysmith.skills.expert_store import save_head, save_version
+from policysmith.skills.experts import checkpoint as checkpoints
+from policysmith.skills.experts import store as expert_store
+from policysmith.skills.experts.names import expert_name, of_expert
+from policysmith.skills.experts.store import save_head, save_version
 
 from .test_moe_model import CONFIG, SPACES
 

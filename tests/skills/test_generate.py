@@ -3,11 +3,11 @@
 import pytest
 
 from policysmith.errors import SkillError
-from policysmith.skills.generate import PlanStep, generate_module
-from policysmith.skills.inject import inject_remapping
-from policysmith.skills.module_file import parse_skill_module
-from policysmith.skills.run import SkillProcess
-from policysmith.skills.tasks import task_to_skill
+from policysmith.skills.modules.generate import PlanStep, generate_module
+from policysmith.skills.modules.inject import inject_remapping
+from policysmith.skills.modules.module_file import parse_skill_module
+from policysmith.skills.modules.process import SkillProcess
+from policysmith.skills.modules.tasks import task_to_skill
 
 WOOD = """\
 import numpy as np

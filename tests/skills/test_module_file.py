@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from policysmith.errors import SkillError
-from policysmith.skills.module_file import parse_skill_module, read_skill_module
+from policysmith.skills.modules.module_file import parse_skill_module, read_skill_module
 
 from .modules import GOOD, plan_of
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from policysmith.errors import SkillError
-from policysmith.skills.module_file import SkillModule, parse_skill_module
-from policysmith.skills.run import Limits, SkillProcess
+from policysmith.skills.modules.module_file import SkillModule, parse_skill_module
+from policysmith.skills.modules.process import Limits, SkillProcess
 
 from .modules import GOOD, plan_of
 

@@ -26,8 +26,8 @@ from policysmith.skills import (
     restore_moments,
     task_to_skill,
 )
-from policysmith.skills.expert_names import of_expert
-from policysmith.skills.processing import home_of
+from policysmith.skills.experts.names import of_expert
+from policysmith.skills.runs.processing import home_of
 from policysmith.store.files import replace_directory
 
 from .modules import plan_of

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policysmith.errors import SkillError, did_you_mean
-from policysmith.skills.code_check import Names, Trouble, check_expression, check_function
-from policysmith.skills.vocabulary import BUILTINS, MODULES
+from policysmith.skills.modules.code_check import Names, Trouble, check_expression, check_function
+from policysmith.skills.modules.vocabulary import BUILTINS, MODULES
 
 __all__ = ["SkillModule", "SkillTask", "parse_skill_module", "read_skill_module"]
 

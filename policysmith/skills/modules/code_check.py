@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from policysmith.errors import did_you_mean
-from policysmith.skills.vocabulary import BUILTINS, CONSTANTS, FUNCTIONS, METHODS, NAMED_ARGUMENTS
+from policysmith.skills.modules.vocabulary import BUILTINS, CONSTANTS, FUNCTIONS, METHODS, NAMED_ARGUMENTS
 
 __all__ = ["Names", "Trouble", "check_expression", "check_function"]
 

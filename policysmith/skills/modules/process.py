@@ -20,9 +20,9 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from policysmith.errors import SkillError
-from policysmith.skills import worker
-from policysmith.skills.module_file import KINDS, SkillModule
-from policysmith.skills.vocabulary import BUILTINS
+from policysmith.skills.modules import worker
+from policysmith.skills.modules.module_file import KINDS, SkillModule
+from policysmith.skills.modules.vocabulary import BUILTINS
 
 __all__ = ["Limits", "SkillProcess"]
 

@@ -16,14 +16,14 @@ from typing import Any
 import yaml
 
 from policysmith.errors import SkillError
-from policysmith.skills.checkpoint import MoECheckpoint, build_moe_checkpoint
-from policysmith.skills.generate import PlanStep, generate_module
-from policysmith.skills.inject import inject_remapping
-from policysmith.skills.module_file import parse_skill_module
-from policysmith.skills.names import expert_folder, run_folder, skill_folder
-from policysmith.skills.remap import Remapping, build_remapping, check_inverse, expert_index, remapping_of
-from policysmith.skills.run import Limits
-from policysmith.skills.tasks import task_to_skill
+from policysmith.skills.experts.checkpoint import MoECheckpoint, build_moe_checkpoint
+from policysmith.skills.modules.generate import PlanStep, generate_module
+from policysmith.skills.modules.inject import inject_remapping
+from policysmith.skills.modules.module_file import parse_skill_module
+from policysmith.skills.modules.process import Limits
+from policysmith.skills.modules.tasks import task_to_skill
+from policysmith.skills.runs.names import expert_folder, run_folder, skill_folder
+from policysmith.skills.runs.remap import Remapping, build_remapping, check_inverse, expert_index, remapping_of
 from policysmith.store.codec import parsed
 from policysmith.store.files import json_bytes, write_synced
 

@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from policysmith.errors import SkillError
-from policysmith.skills.expert_names import expert_name, of_expert, renumbered
-from policysmith.skills.expert_store import Expert, load_expert
+from policysmith.skills.experts.names import expert_name, of_expert, renumbered
+from policysmith.skills.experts.store import Expert, load_expert
 from policysmith.store.codec import damaged, pack, parsed, stored_tensor
 from policysmith.store.files import find_directory, json_bytes, replace_directory
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from policysmith.errors import SkillError, did_you_mean
-from policysmith.skills.module_file import parse_skill_module
-from policysmith.skills.names import folder_name
-from policysmith.skills.source_text import SourceText
+from policysmith.skills.modules.module_file import parse_skill_module
+from policysmith.skills.modules.source_text import SourceText
+from policysmith.skills.runs.names import folder_name
 
 __all__ = ["PlanStep", "generate_module"]
 

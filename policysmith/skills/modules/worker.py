@@ -1,6 +1,6 @@
 """The process in which a skill's code runs: a script of its own that imports nothing of policysmith.
 
-In: requests from a pipe, a module's source first. Out: answers to a pipe. `policysmith.skills.run` starts it.
+In: requests from a pipe, a module's source first. Out: answers to a pipe. `modules/process.py` starts it.
 A message is the length of a header (8 bytes), the header in JSON, and the bytes of the arrays that the header names.
 """
 

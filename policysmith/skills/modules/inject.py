@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from policysmith.errors import SkillError
-from policysmith.skills.module_file import NAME, SkillModule, parse_skill_module
-from policysmith.skills.remap import check_inverse
-from policysmith.skills.run import Limits, SkillProcess
-from policysmith.skills.source_text import SourceText
+from policysmith.skills.modules.module_file import NAME, SkillModule, parse_skill_module
+from policysmith.skills.modules.process import Limits, SkillProcess
+from policysmith.skills.modules.source_text import SourceText
+from policysmith.skills.runs.remap import check_inverse
 
 __all__ = ["inject_remapping"]
 

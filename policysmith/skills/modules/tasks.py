@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from policysmith.errors import SkillError
-from policysmith.skills.module_file import KINDS, NAME, SkillModule
+from policysmith.skills.modules.module_file import KINDS, NAME, SkillModule
 
 __all__ = ["TaskFunctions", "task_and_reward_funcs", "task_to_skill"]
 

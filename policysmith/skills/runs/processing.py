@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from policysmith.errors import SkillError
-from policysmith.skills.checkpoint import MoECheckpoint, load_moe_checkpoint
-from policysmith.skills.expert_store import head_version, save_head, save_version
-from policysmith.skills.training_run import TrainingRun, home_of, load_training_run
+from policysmith.skills.experts.checkpoint import MoECheckpoint, load_moe_checkpoint
+from policysmith.skills.experts.store import head_version, save_head, save_version
+from policysmith.skills.runs.training_run import TrainingRun, home_of, load_training_run
 from policysmith.store.locks import Lock
 
 __all__ = ["Outcome", "process_completed_training"]

@@ -1,0 +1,1 @@
+"""Experts: the model that holds many, their checkpoints, and single ones on disk."""
