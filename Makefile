@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-interop check bench clean
+.PHONY: demo test test-slow test-interop test-ray test-craftax check bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -16,15 +16,25 @@ demo: $(STAMP)  ## train CartPole until solved, evaluate it, store it
 	$(BIN)/policysmith train cartpole
 
 test: $(STAMP)  ## the tests, on two processes
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not interop'
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not interop and not ray and not craftax'
 
 test-slow: $(STAMP)  ## every test, the minutes-long ones too
-	$(BIN)/python -m pytest -n 2 -m 'not interop'
+	$(BIN)/python -m pytest -n 2 -m 'not interop and not ray and not craftax'
 
 test-interop:  ## parity with torchrl, in an environment of its own
 	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
 	.venv-interop/bin/python -m pip install -q -c constraints.txt -e '.[dev,interop]'
 	.venv-interop/bin/python -m pytest -m interop
+
+test-ray:  ## skills trained on a cluster, in an environment of its own
+	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
+	.venv-ray/bin/python -m pip install -q -c constraints.txt -e '.[dev,ray]'
+	.venv-ray/bin/python -m pytest -m ray tests/skills
+
+test-craftax:  ## skills in Craftax-Classic, in an environment that has JAX
+	test -x .venv-craftax/bin/python || $(PYTHON) -m venv .venv-craftax
+	.venv-craftax/bin/python -m pip install -q -c constraints.txt -e '.[dev,craftax]'
+	.venv-craftax/bin/python -m pytest -m craftax
 
 check: $(STAMP)  ## format, lint, types, architecture
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
@@ -33,4 +43,4 @@ bench: $(STAMP)  ## ours beside its peers; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) .venv-interop benchmarks/.venv-sb3 runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-interop .venv-ray .venv-craftax benchmarks/.venv-sb3 runs .mypy_cache .ruff_cache .pytest_cache

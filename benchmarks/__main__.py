@@ -10,11 +10,14 @@ import torch
 
 from benchmarks import (
     bench_components,
+    bench_distributed,
     bench_graph_yaml,
     bench_micro,
     bench_moe,
     bench_offline,
     bench_ppo,
+    bench_skills,
+    bench_skills_scale,
     bench_store,
     bench_tower,
     bench_transformer,
@@ -49,6 +52,9 @@ BENCHMARKS = {
         bench_graph_yaml.graph_yaml_forward,
         bench_store.store_lookup,
         bench_offline.offline_cloning,
+        bench_distributed.distributed_cloning,
+        bench_skills.skill_experts,
+        bench_skills_scale.skills_scale,
         bench_ppo.ppo_cleanrl,
         bench_ppo.ppo_sb3,
     )

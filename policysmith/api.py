@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import policysmith.parts
+import policysmith.skills.types
 import policysmith.training.json_lines
 import policysmith.training.offline
 import policysmith.training.online  # noqa: F401 - importing registers the types
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.load import Document
 from policysmith.config.load import load as load_document
-from policysmith.config.recipes import PRESETS, preset_names, profile_names
+from policysmith.config.opening import open_document
+from policysmith.config.recipes import preset_names, profile_names
 from policysmith.config.schema import option_text, type_options
-from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem, did_you_mean
+from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem
 from policysmith.graph.model import build_model
 from policysmith.graph.spec import loose_keys
 from policysmith.graph.wiring import wire
-from policysmith.importers.component_weights import load_components
+from policysmith.importers.component_weights import load_components, missing_files
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import Blueprint, make_blueprint
@@ -94,12 +96,13 @@ def check(
     """Every problem of a configuration, in the order of the text; an empty list when it can be built."""
     registry = registry or default_registry
     try:
-        _plan(_experiment(config, overrides, registry, base_dir), observation_space, action_space, registry)
+        experiment = _experiment(config, overrides, registry, base_dir)
+        blueprint = _plan(experiment, observation_space, action_space, registry)
     except ConfigError as error:
         return list(error.problems)
     except PolicysmithError as error:
         return [Problem("", str(error))]
-    return []
+    return in_text_order(experiment.document, missing_files(experiment.document, blueprint.plan))
 
 
 def describe(
@@ -150,8 +153,8 @@ def train(
     result = run_training(
         experiment, policy, place, resume=Path(resume) if resume else None, progress=progress, evaluate=evaluate
     )
-    if place is not None:
-        result.files["diagram"] = _draw(policy, place)
+    if result.artifact is not None:
+        result.files["diagram"] = _draw(policy, result.artifact)
     return result
 
 
@@ -190,8 +193,8 @@ def train_offline(
     result = run_offline(
         experiment, policy, episodes, place, resume=source, progress=progress, evaluate=evaluate, registry=registry
     )
-    if place is not None:
-        result.files["diagram"] = _draw(policy, place)
+    if result.artifact is not None:
+        result.files["diagram"] = _draw(policy, result.artifact)
     return result
 
 
@@ -345,17 +348,9 @@ def profiles() -> list[str]:
     return profile_names()
 
 
-def _document(config: Any, overrides: Sequence[str]) -> Document:
-    if isinstance(config, str) and config in presets():
-        config = PRESETS / f"{config}.yaml"
-    elif isinstance(config, str) and not Path(config).exists() and (hint := did_you_mean(config, presets())):
-        raise ConfigError(f"{config!r} is neither a file nor a preset{hint}")
-    return load_document(config, overrides)
-
-
 def _experiment(config: Any, overrides: Sequence[str], registry: Registry, base_dir: Place = None) -> Experiment:
     _load_plugins()
-    document = _document(config, overrides)
+    document = open_document(config, overrides)
     try:
         return decode_experiment(document, registry, base_dir)
     except ConfigError as error:

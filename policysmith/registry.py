@@ -32,6 +32,7 @@ SLOTS = (
     "model", "component", "attention", "feedforward", "norm", "position", "residual", "router", "memory", "encoder",
     "head", "activation", "wrapper", "initializer", "callback", "logger", "algorithm", "objective", "optimizer",
     "schedule", "dataset", "launcher", "space", "op", "offline_objective", "model_factory",
+    "skill_environment",
 )  # fmt: skip
 PLUGIN_GROUP = "policysmith.plugins"
 

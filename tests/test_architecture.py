@@ -43,9 +43,10 @@ ALLOWED: dict[str, set[str]] = {
     "importers": STORE,
     "interop": STORE,
     "api": TRAINING | BESIDE | {"skills"},
+    "tuning": TRAINING | {"api"},
     "policy_agent": EVERYTHING - {"compat"},
     "compat": EVERYTHING | {"policy_agent"},
-    "cli": EVERYTHING | {"cli"},
+    "cli": EVERYTHING | {"cli", "tuning"},
     "__main__": {"cli"},
     "__init__": EVERYTHING | {"modules", "policy_agent"},
 }

@@ -17,10 +17,12 @@ from policysmith.cli.new import new
 from policysmith.cli.record import record
 from policysmith.cli.schema import schema
 from policysmith.cli.show import show
+from policysmith.cli.skills import skills
 from policysmith.cli.store import store
 from policysmith.cli.swap import swap
 from policysmith.cli.train import train
 from policysmith.cli.train_offline import train_offline
+from policysmith.cli.tune import tune
 
 __all__ = ["app", "main"]
 
@@ -73,6 +75,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "eval": evaluate,
     "record": record,
     "train-offline": train_offline,
+    "tune": tune,
     "show": show,
     "check": check,
     "list": list_types,
@@ -84,3 +87,4 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
 for name, function in COMMANDS.items():
     app.command(name, cls=Command)(command(function))
 app.add_typer(store, name="store")
+app.add_typer(skills, name="skills")

@@ -23,6 +23,7 @@ __all__ = ["import_policy"]
 EVENT = re.compile(r"([A-Za-z_]\w*)=([1-9]\d{0,5}(?:[x×][1-9]\d{0,5})*)", re.IGNORECASE)
 LARGEST = re.compile(r"([^=,\s]+)=(\d{1,6})")
 GRID = re.compile(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})[x×]([1-9]\d{0,5})", re.IGNORECASE)
+SKILL = re.compile(r"(\d{1,9})=(.*\S.*)")
 SIDES = re.compile(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", re.IGNORECASE)
 
 
@@ -75,6 +76,14 @@ def check_numbers(text: str | None) -> str | None:
     return text
 
 
+def check_skills(texts: list[str] | None) -> list[str] | None:
+    """The texts, where each tells an expert's skill; a usage error otherwise."""
+    for text in texts or []:
+        if not SKILL.fullmatch(text):
+            raise typer.BadParameter(f"{text!r} is no skill: write the expert's number and its name, as in 0=Wood")
+    return texts
+
+
 def import_policy(
     ctx: typer.Context,
     dialect: Annotated[
@@ -83,10 +92,13 @@ def import_policy(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            metavar="FILE", help="The checkpoint: .pt, .pth or .safetensors; of metta and policy-constructor the YAML."
+            metavar="FILE",
+            help="The checkpoint: .pt, .pth or .safetensors; of flowrl .npz, of metta and policy-constructor the YAML.",
         ),
     ],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="The directory in which the policy is stored.")],
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The directory in which the policy is stored.")
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Argument(metavar="WEIGHTS", help="metta, policy-constructor: the weights; without them they start anew."),
@@ -150,6 +162,21 @@ def import_policy(
             help="policy-constructor: the shape of one row of an input, as in image=3x84x84; one for each.",
         ),
     ] = None,
+    library: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="flowrl: take the experts up into this library of skills.")
+    ] = None,
+    remap: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="flowrl: the remap.json of the run that the experts are from.")
+    ] = None,
+    skill: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INDEX=NAME", callback=check_skills, help="flowrl: whose an expert is, by its number there."
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(metavar="NAME", help="flowrl: what is between the layers; tanh by default.")
+    ] = None,
 ) -> None:
     """Import a policy that another system has stored.
 
@@ -162,10 +189,13 @@ def import_policy(
         policysmith import model-config old.pt --output runs/trader
         policysmith import metta agent.yaml old.pt --output a --obs-shape 11x11x22
         policysmith import policy-constructor head.yaml head.pt --output head
+        policysmith import flowrl experts.npz --library library --skill 0=Wood
     """
+    if output is None and (library is None or dialect != "flowrl"):
+        raise typer.BadParameter("say where the policy goes", param_hint="--output")
     if resize_input and input_channels is None:
         raise typer.BadParameter("give the number of planes with --input-channels", param_hint="--resize-input")
-    if (output / "manifest.json").exists() or (output / "graph.yaml").exists():
+    if output is not None and ((output / "manifest.json").exists() or (output / "graph.yaml").exists()):
         raise PolicysmithError(f"{output} holds a policy already: choose another --output")
     given = {
         "board_size": _sides(board_size),
@@ -179,23 +209,33 @@ def import_policy(
         "trained_actions": _largest(trained_actions),
         "feature_max": [float(number) for number in feature_max.split(",")] if feature_max else None,
         "inputs": _events(inputs),
+        "remap": remap,
+        "activation": activation,
     }
+    if dialect != "flowrl" and (library is not None or skill):
+        raise typer.BadParameter(f"{dialect} has no skills", param_hint="--library" if library else "--skill")
     with chatter_to_stderr():
         from policysmith import api
         from policysmith.importers import find_importer
 
         read = find_importer(dialect)
         imported: Any = read(checkpoint, **_options(dialect, read, given))
-        if dialect == "policy-constructor":
+        if library is not None:
+            from policysmith.cli.import_experts import take_up
+
+            taken = take_up(imported, library, _skills(skill))
+        if dialect == "policy-constructor" and output is not None:
             from policysmith.importers.policy_constructor import write_graph
 
             write_graph(imported, output)
-        else:
+        elif output is not None:
             api.save(imported.policy, output)
-    if dialect == "policy-constructor":
+    if library is not None:
+        facts({"library": shown_path(library), "skills": taken})
+    if dialect == "policy-constructor" and output is not None:
         _summary_of_graph(imported, shown_path(output))
     else:
-        _summary(ctx, imported, shown_path(output))
+        _summary(ctx, imported, output)
 
 
 def _sides(text: str | None) -> tuple[int, int] | None:
@@ -218,6 +258,12 @@ def _events(texts: list[str] | None) -> dict[str, list[int]] | None:
     """Shapes by name."""
     matches = [EVENT.fullmatch(text) for text in texts or []]
     return {match[1]: [int(size) for size in re.split("[x×]", match[2])] for match in matches if match} or None
+
+
+def _skills(texts: list[str] | None) -> dict[int, str]:
+    """Names by number."""
+    matches = [SKILL.fullmatch(text) for text in texts or []]
+    return {int(match[1]): match[2] for match in matches if match}
 
 
 def _options(dialect: str, read: Importer, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,7 +293,7 @@ def _summary_of_graph(imported: Any, place: str) -> None:
     )
 
 
-def _summary(ctx: typer.Context, imported: Imported, place: str) -> None:
+def _summary(ctx: typer.Context, imported: Imported, output: Path | None) -> None:
     policy = imported.policy
     model = policy.config["model"]
     options = [f"{name} {value}" for name, value in _told(model) if name != "type"]
@@ -257,9 +303,11 @@ def _summary(ctx: typer.Context, imported: Imported, place: str) -> None:
         "acts": str(policy.actions.space),
         "weights": count(sum(p.numel() for p in policy.parameters()), "parameter"),
     }
-    facts(rows | ({"notes": imported.notes} if imported.notes else {}) | {"policy": place})
-    typer.echo()
-    facts({"next": command_line(with_plugins(ctx, ["show", place]))})
+    stored = {} if output is None else {"policy": shown_path(output)}
+    facts(rows | ({"notes": imported.notes} if imported.notes else {}) | stored)
+    if output is not None:
+        typer.echo()
+        facts({"next": command_line(with_plugins(ctx, ["show", shown_path(output)]))})
 
 
 def _told(model: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ import typer
 from policysmith.cli.arguments import is_override
 from policysmith.errors import PolicysmithError
 
-__all__ = ["Output", "Quiet", "run_arguments", "run_place"]
+__all__ = ["RUNS", "Output", "Quiet", "name_of", "run_arguments", "run_place"]
 
 RUNS = Path("runs")
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -48,9 +48,14 @@ def run_place(config: str | None, output: Path | None, resume: Path | None) -> P
 
 def _new_directory(config: str) -> Path:
     """`runs/<name of the configuration>`, with a number if that is taken."""
-    name = Path(config).name
-    name = next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name) or "policy"
+    name = name_of(config)
     place, number = RUNS / name, 2
     while place.exists():
         place, number = RUNS / f"{name}-{number}", number + 1
     return place
+
+
+def name_of(config: str) -> str:
+    """What a configuration is called: its file's name without the suffix."""
+    name = Path(config).name
+    return next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name) or "policy"

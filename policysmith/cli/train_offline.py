@@ -52,6 +52,8 @@ def train_offline(
         result = api.train_offline(
             config, overrides, output=place, seed=seed, resume=resume, progress=not quiet, base_dir=base_dir
         )
+    if result.artifact is None:
+        return  # another process of torchrun's has written it, and says so
     if quiet:
         typer.echo(result.artifact)
     else:

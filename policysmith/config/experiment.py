@@ -17,6 +17,7 @@ from policysmith.config.inline import inline_files
 from policysmith.config.load import Document
 from policysmith.config.migrate import CURRENT_FORMAT, migrate
 from policysmith.config.options import OptionSchema, Section, Slot, error_at, failures, located
+from policysmith.config.search import refuse_spaces
 from policysmith.errors import ConfigError, Problem, did_you_mean
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Store",
     "decode_execution",
     "decode_experiment",
+    "section_failures",
 ]
 
 Name = Annotated[str, MinLen(1)]
@@ -197,10 +199,11 @@ EXECUTION = OptionSchema(Execution, "execution")
 def decode_experiment(document: Document, registry: Any, base_dir: str | os.PathLike[str] | None = None) -> Experiment:
     """Check every section; raises one `ConfigError` with all problems, each with its place.
 
-    Paths in the model start at `base_dir`, where it is given (see `inline_files`).
+    Paths in the model start at `base_dir`, where it is given (see `inline_files`). Search spaces are refused.
     """
     document = inline_files(document, base_dir)
     data = migrate(document.data)
+    refuse_spaces(document, lambda tried: section_failures(tried, registry))
     try:
         values = EXPERIMENT.decode(data, {"registry": registry})
     except ValidationError as error:
@@ -222,6 +225,17 @@ def decode_experiment(document: Document, registry: Any, base_dir: str | os.Path
         values["name"],
         document,
     )
+
+
+def section_failures(data: Mapping[str, Any], registry: Any) -> list[tuple[tuple[str | int, ...], str]]:
+    """(path, message) of every problem that the sections' schemas have with plain data."""
+    try:
+        EXPERIMENT.decode(migrate(dict(data)), {"registry": registry})
+    except ValidationError as error:
+        return failures(error)
+    except ConfigError as error:
+        return [((), str(error))]
+    return []
 
 
 def decode_execution(settings: Mapping[str, Any]) -> Execution:

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from policysmith.errors import CheckpointError, did_you_mean
+from policysmith.config.load import Document
+from policysmith.errors import CheckpointError, Problem, did_you_mean
+from policysmith.graph.plan import Plan
 from policysmith.importers.checkpoint import listed, printable, read_weights
 from policysmith.policy.actor_critic import ActorCritic
 
-__all__ = ["load_components"]
+__all__ = ["load_components", "missing_files"]
 
 MANIFEST, MODEL = "manifest.json", "model.safetensors"
 
@@ -30,6 +32,19 @@ def load_components(policy: ActorCritic) -> None:
     found = {name: _fitting(name, policy.components[name], Path(file)) for name, file in wanted.items()}
     for name, tensors in found.items():
         policy.components[name].load_state_dict(tensors)
+
+
+def missing_files(document: Document, plan: Plan) -> list[Problem]:
+    """A problem for every `load` that leads to nothing: only where a policy is new does it matter."""
+    model = document.data.get("model")
+    stated = model.get("components") if isinstance(model, dict) else None
+    problems = []
+    for node in plan.nodes:
+        if node.spec.load and not Path(node.spec.load).exists():
+            section = "components" if isinstance(stated, dict) and node.name in stated else "component_build_args"
+            message = f"there is nothing at {node.spec.load} to take weights from"
+            problems.append(document.problem(("model", section, node.name, "load"), message))
+    return problems
 
 
 def _fitting(name: str, component: nn.Module, file: Path) -> Mapping[str, Tensor]:

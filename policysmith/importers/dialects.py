@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["DIALECTS", "Imported", "Importer", "find_importer"]
 
 DIALECTS: Mapping[str, str] = {
+    "flowrl": "policysmith.importers.flowrl",
     "keisei": "policysmith.importers.keisei",
     "metta": "policysmith.importers.metta",
     "model-config": "policysmith.importers.model_config",

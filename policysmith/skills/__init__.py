@@ -17,8 +17,10 @@ _HOMES = {
     "Outcome": "runs.processing",
     "PlanStep": "modules.generate",
     "Remapping": "runs.remap",
+    "SkillLibrary": "library.library",
     "SkillModule": "modules.module_file",
     "SkillProcess": "modules.process",
+    "SkillsFile": "scheduling.skills_file",
     "TaskFunctions": "modules.tasks",
     "TrainingRun": "runs.training_run",
     "build_moe_checkpoint": "experts.checkpoint",
@@ -34,9 +36,11 @@ _HOMES = {
     "prepare_training_run": "runs.training_run",
     "process_completed_training": "runs.processing",
     "read_skill_module": "modules.module_file",
+    "read_skills_file": "scheduling.skills_file",
     "restore_moments": "experts.partial_load",
     "task_and_reward_funcs": "modules.tasks",
     "task_to_skill": "modules.tasks",
+    "train_skills": "scheduling.session",
 }
 
 __all__ = list(_HOMES)

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from policysmith.errors import CheckpointError
 
-__all__ = ["find_directory", "json_bytes", "replace_directory", "sync_directory", "write_synced"]
+__all__ = ["find_directory", "json_bytes", "replace_directory", "replace_file", "sync_directory", "write_synced"]
 
 Kind = Literal["tmp", "old"]
 
@@ -106,6 +106,17 @@ def write_synced(file: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def replace_file(file: Path, content: bytes) -> None:
+    """Put a file in the place of another, or of none, all at once; its directory must be there."""
+    fresh = Path(f"{file}.{os.getpid()}.{secrets.token_hex(4)}~")
+    try:
+        write_synced(fresh, content)
+        fresh.replace(file)
+    finally:
+        fresh.unlink(missing_ok=True)
+    sync_directory(file.parent)
 
 
 def sync_directory(directory: Path) -> None:

@@ -40,9 +40,10 @@ class Lock:
             os.close(room)
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Without anybody else; waits for those who share it now."""
-        with _held(self._gate, fcntl.LOCK_EX), _held(self._room, fcntl.LOCK_EX):
+    def alone(self, wait: bool = True) -> Iterator[None]:
+        """Without anybody else; waits for those who share it now, or raises `BlockingIOError` if it shall not wait."""
+        kind = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+        with _held(self._gate, kind), _held(self._room, kind):
             yield
 
 

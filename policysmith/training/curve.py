@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["plot_learning_curve", "plot_learning_curves", "plot_losses"]
+__all__ = ["plot_learning_curve", "plot_learning_curves", "plot_losses", "plot_search"]
 
 INK, BAND, LINE, GOAL = "#3d4450", "#b9c7de", "#2f5fb3", "#c0792a"
 SERIES = ("#2f5fb3", "#c0792a", "#3a8f5c", "#8a5bb5", "#b5433f", "#5b6573")
@@ -46,6 +46,16 @@ def plot_losses(path: str | Path, curves: Mapping[str, tuple[Sequence[int], Sequ
     figure, axes = _page(title, "updates", "loss")
     for color, (name, (steps, losses)) in zip(SERIES, curves.items(), strict=False):
         axes.plot(steps, losses, color=color, linewidth=1.8, label=name)
+    return _finish(figure, axes, path, None)
+
+
+def plot_search(path: str | Path, values: Sequence[tuple[int, float]], metric: str, direction: str) -> Path:
+    """What each trial of a search reached, as (number, value), and the best until then, as a PNG."""
+    figure, axes = _page("trials", "trial", metric)
+    numbers, reached = [number for number, _ in values], np.array([value for _, value in values])
+    best = (np.minimum if direction == "minimize" else np.maximum).accumulate(reached)
+    axes.scatter(numbers, reached, s=14, color=BAND, linewidths=0, label="trials")
+    axes.step(numbers, best, where="post", color=LINE, linewidth=1.8, label="best so far")
     return _finish(figure, axes, path, None)
 
 

@@ -6,7 +6,8 @@ In: a learner and samplers. Out: a trained policy; now and then a report goes to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Protocol
 
 import torch
@@ -17,8 +18,11 @@ from policysmith.errors import ConfigError, DatasetError, PolicysmithError, Prob
 from policysmith.graph.plan import Plan
 from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.datasets.episodes import DatasetOption, Episodes
-from policysmith.training.offline_batches import Sampler, split_episodes, units_of
-from policysmith.training.offline_objectives import Learner, Objective, ObjectiveOption
+from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
+from policysmith.training.distribution.batch_norms import average_statistics, synchronised
+from policysmith.training.distribution.share import SharedSampler
+from policysmith.training.offline_batches import Batch, Sampler, split_episodes, units_of
+from policysmith.training.offline_objectives import Learner, Loss, Objective, ObjectiveOption
 from policysmith.training.online import Report
 from policysmith.training.optimizer import Adam
 from policysmith.training.optimizers import OptimizerOption, Optimizers, check_rules, optimize
@@ -76,6 +80,11 @@ class Offline:
         burn_in: steps before a window.
         loggers: who writes reports down, where there is an output directory.
         callbacks: functions of a report that end the training by returning true.
+        accumulate: into how many parts a batch is cut whose gradients add up: the same update with less memory.
+        ema: decay of a moving average of the policy's weights, which is what is validated, evaluated and stored.
+        strategy: how the processes of torchrun share the work: ddp, where none is stated, or fsdp; each takes
+            `batch_size` of every batch.
+        sync_batch_norm: whether batch normalisations see the batch of all processes.
     """
 
     def __init__(
@@ -96,15 +105,21 @@ class Offline:
         burn_in: Annotated[int, Ge(0)] = 0,
         loggers: Loggers = ["tensorboard", "json_lines"],  # noqa: B006
         callbacks: Callbacks = [],  # noqa: B006 - parts get their options anew
+        accumulate: Count = 1,
+        ema: Annotated[float, Gt(0), Lt(1)] | None = None,
+        strategy: StrategyName | None = None,
+        sync_batch_norm: bool = False,
     ) -> None:
         if epochs is not None and updates is not None:
             message = f"says how long to train, and so does epochs={epochs}: leave one out"
             raise ConfigError([Problem("training.updates", message)])
+        self.strategy, self.sync_batch_norm = strategy, sync_batch_norm
         self.dataset, self.objective_part = dataset, part("offline_objective", objective)
         self.epochs, self.updates, self.batch_size = epochs, updates, batch_size
         self.max_grad_norm, self.validation_share = max_grad_norm, validation_share
         self.report_every, self.checkpoint_every = report_every, checkpoint_every
         self.sequence_length, self.burn_in = sequence_length, burn_in
+        self.accumulate, self.ema = accumulate, ema
         self.loggers = [part("logger", logger) for logger in loggers]
         self.callbacks = [part("callback", callback) for callback in callbacks]
         self.usual = None if optimizer is None else part("optimizer", optimizer)
@@ -123,8 +138,8 @@ class Offline:
         if problems := check_rules(plan, self.optimizers):
             raise ConfigError(problems)
 
-    def samplers(self, learner: Learner, episodes: Episodes, seed: int) -> Samplers:
-        """Batches of the episodes that teach, and of those held out."""
+    def samplers(self, learner: Learner, episodes: Episodes, seed: int, world: World | None = None) -> Samplers:
+        """Batches of the episodes that teach, this process's part of each, and of those held out."""
         if self.validation_share and len(episodes) < 2:
             raise DatasetError(
                 f"{episodes.place}: has one episode, and validation_share={self.validation_share:g} would hold one "
@@ -132,9 +147,10 @@ class Offline:
             )
         parts = split_episodes(len(episodes), self.validation_share, seed)
         units = [units_of(learner.policy, episodes, part, self.sequence_length, self.burn_in) for part in parts]
-        made = [Sampler(learner.data, part, self.batch_size, seed) if len(part) else None for part in units]
-        assert made[0] is not None
-        return Samplers(made[0], made[1])
+        held_out = Sampler(learner.data, units[1], self.batch_size, seed) if len(units[1]) else None
+        if world is None or world.size == 1:
+            return Samplers(Sampler(learner.data, units[0], self.batch_size, seed), held_out)
+        return Samplers(SharedSampler(learner.data, units[0], self.batch_size, seed, world), held_out)
 
     def total(self, samplers: Samplers) -> int:
         """How many updates there are in all."""
@@ -151,30 +167,62 @@ class Offline:
         optimizer: Adam | Optimizers,
         watcher: Watcher,
         update: int = 0,
+        strategy: Strategy = ALONE,
+        judging: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
-        """Train until all updates are done, from the one that comes next, or until the watcher says stop."""
+        """Train until all updates are done, from the one that comes next, or until the watcher says stop.
+
+        Held-out transitions are measured within `judging()`, which may put other weights in place.
+        """
         total, every = self.total(samplers), self.report_every or samplers.training.per_epoch
         sums = _Sums()
-        components = learner.policy.components
+        components, world = learner.policy.components, strategy.world
         learner.train(True)
-        with attach_all(components.values(), optimizer):
+        with attach_all(components.values(), optimizer), self._norms(learner, world):
             while update < total:
                 optimizer.advance(update / total, self._learning_rate(update / total))
-                loss = learner.loss(samplers.training.batch(update))
-                optimizer.step(loss.value, self.max_grad_norm)
+                found: list[tuple[Loss, float]] = []
+                batch, weight = samplers.training.batch(update), samplers.training.weight(update)
+                optimizer.step(self._losses(learner, batch, weight, strategy, found), self.max_grad_norm)
                 learner.after_step()
-                sums.add({"loss": loss.value, **loss.scalars})
+                sums.add(_together(found))
                 update += 1
                 stop = False
                 if update % every == 0 or update == total:
-                    scalars = {f"training/{name}": value for name, value in sums.means(update).items()}
-                    scalars |= validate(learner, samplers.validation) | metrics_of(components)
+                    average_statistics(learner.policy, world)
+                    scalars = {f"training/{name}": mean for name, mean in sums.means(update, world).items()}
+                    with judging(), strategy.whole():
+                        scalars |= validate(learner, samplers.validation) | metrics_of(components)
                     scalars["charts/learning_rate"] = optimizer.learning_rate
                     scalars["charts/epoch"] = update / samplers.training.per_epoch
                     stop = watcher.report(Report(update, -(-update // every), [], scalars))
                 if watcher.update(update) or stop:
                     break
         learner.train(False)
+
+    def _losses(
+        self, learner: Learner, batch: Batch, weight: float, strategy: Strategy, found: list[tuple[Loss, float]]
+    ) -> Iterator[Tensor]:
+        """What to minimise of a batch, of which this process has `weight`, part by part; losses are left in `found`."""
+        parts = strategy.evened(learner.parts(batch, self.accumulate), self.accumulate)
+        for index, (piece, share) in enumerate(parts):
+
+            def make(piece: Batch = piece, share: float = share) -> Tensor:
+                found.append((learner.loss(piece), share))
+                return found[-1][0].value
+
+            yield strategy.loss(make, weight * share, final=index == len(parts) - 1)
+
+    def _norms(self, learner: Learner, world: World) -> AbstractContextManager[None]:
+        return synchronised(learner.policy, world) if self.sync_batch_norm else nullcontext()
+
+
+def _together(found: list[tuple[Loss, float]]) -> dict[str, Tensor]:
+    """The scalars of a batch, of those of its parts."""
+    if len(found) == 1:
+        return {"loss": found[0][0].value, **found[0][0].scalars}
+    told = [({"loss": loss.value, **loss.scalars}, share) for loss, share in found]
+    return {name: torch.stack([part[name].detach() * share for part, share in told]).sum(0) for name in told[0][0]}
 
 
 class _Sums:
@@ -190,9 +238,11 @@ class _Sums:
             value = value.detach() if weight == 1.0 else value.detach() * weight
             self._sums[name] = self._sums[name].add_(value) if name in self._sums else value.clone()
 
-    def means(self, update: int) -> dict[str, float]:
-        """The means since the last call."""
+    def means(self, update: int, world: World | None = None) -> dict[str, float]:
+        """The means since the last call, over all processes."""
         found = {name: value.item() / self._count for name, value in self._sums.items()}
+        if world is not None:
+            found = world.means(found)
         if not math.isfinite(found["loss"]):
             raise PolicysmithError(
                 f"the loss is {found['loss']} after {update:,} updates: lower learning_rate, or look for numbers in "

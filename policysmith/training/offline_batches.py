@@ -6,7 +6,7 @@ seed and the number of the update alone, so that a resumed run draws what an uni
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -33,6 +33,8 @@ class Batch(NamedTuple):
     masks: list[Tensor]
     shape: tuple[int, int] | None = None
     valid: Tensor | None = None
+    known: Mapping[str, Tensor] = {}
+    """What an objective found of the batch that this is a part of, or drew for it (see `Learner.parts`)."""
 
 
 class Evaluated(NamedTuple):
@@ -78,11 +80,19 @@ class Sampler:
 
     def batch(self, update: int) -> Batch:
         """The batch of that update, counted from 0."""
+        return make_batch(self.data, self.drawn(update))
+
+    def weight(self, update: int) -> float:
+        """How much the batch counts beside those of other processes."""
+        return 1.0
+
+    def drawn(self, update: int) -> Tensor:
+        """The units of that update."""
         epoch, index = divmod(update, self.per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self.units), generator=_generator(self.seed, epoch))
             self._epoch, self._order = epoch, self.units[order]
-        return make_batch(self.data, self._order[index * self.size : (index + 1) * self.size])
+        return self._order[index * self.size : (index + 1) * self.size]
 
     def __iter__(self) -> Iterator[Batch]:
         """Every unit once, in the data's order."""

@@ -9,7 +9,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,21 @@ from policysmith.config.experiment import Experiment
 from policysmith.errors import CheckpointError, ConfigError, DatasetError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import Registry, default_registry
-from policysmith.store import TrainingState, load_training, save
+from policysmith.store import TrainingState, save
+from policysmith.training.averaging import WeightAverage
 from policysmith.training.curve import plot_losses
 from policysmith.training.datasets import Episodes
+from policysmith.training.distribution import World, joined
+from policysmith.training.distribution.batch_norms import average_statistics
+from policysmith.training.distribution.checkpoint import Stored, newest, remove_shards, write_shards
+from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.evaluation import EvaluationResult
 from policysmith.training.logging import Logger, Progress
 from policysmith.training.match import judge
 from policysmith.training.offline import Offline
 from policysmith.training.offline_objectives import Start
 from policysmith.training.online import Report
+from policysmith.training.optimizer import laid_out_as
 from policysmith.training.recorder import Recorder
 from policysmith.training.session import seed_everything
 from policysmith.training.stopping import graceful_stop
@@ -37,12 +43,16 @@ from policysmith.training.threads import few_threads
 
 __all__ = ["OfflineResult", "run_offline"]
 
+AGREE_EVERY = 16  # updates after which processes ask each other about Ctrl-C
 TRAINING_LOSS, VALIDATION_LOSS = "training/loss", "validation/loss"
 
 
 @dataclass
 class OfflineResult:
-    """What a run gives back: `losses` by kind as (update, loss), and the last report's `metrics` by tag."""
+    """What a run gives back: `losses` by kind as (update, loss), and the last report's `metrics` by tag.
+
+    Of several processes only rank 0 writes, so `artifact` is None elsewhere.
+    """
 
     policy: ActorCritic
     updates: int
@@ -66,18 +76,29 @@ def run_offline(
     evaluate: bool = True,
     registry: Registry = default_registry,
 ) -> OfflineResult:
-    """Train `policy` on `episodes` as `experiment` says; with `resume` from where that artifact was."""
-    stored = _stored(resume) if resume is not None else None
-    seed_everything(experiment.seed)
-    run = _Run(experiment, policy, episodes, output, registry, stored)
-    if output is not None:
-        run.save()  # finds out now, not after the training, whether the place can be written
-    started = time.perf_counter()
-    with ExitStack() as stack, graceful_stop() as run.stop:
-        stack.enter_context(few_threads(policy))
-        run.open_loggers(stack, progress, started)
-        run.algorithm.learn(run.learner, run.samplers, run.optimizer, run, run.update_count)
-    return run.finish(time.perf_counter() - started, evaluate)
+    """Train `policy` on `episodes` as `experiment` says; with `resume` from where that artifact was.
+
+    Under torchrun every process calls this, and they train one policy together (docs/distribution.md).
+    """
+    with joined() as world:
+        stored = _stored(resume) if resume is not None else None
+        if stored is not None and stored.weights is not None:
+            policy.load_state_dict(stored.weights)
+        policy.to(world.device) if world.size > 1 else None  # before data is bound to where it is
+        seed_everything(experiment.seed)
+        run = _Run(experiment, policy, episodes, world.told(output), registry, stored and stored.training, world)
+        if run.output is not None:
+            run.save()  # finds out now, not after the training, whether the place can be written
+        world.reseed(run.seed, run.update_count)
+        started = time.perf_counter()
+        with ExitStack() as stack, graceful_stop() as run.stop:
+            stack.enter_context(few_threads(policy))
+            run.open_loggers(stack, progress and world.writes, started)
+            shared: dict[str, Any] = {} if world.size == 1 else {"strategy": run.strategy}
+            if run.average is not None:
+                shared["judging"] = run.judging
+            run.algorithm.learn(run.learner, run.samplers, run.optimizer, run, run.update_count, **shared)
+        return run.finish(time.perf_counter() - started, evaluate)
 
 
 class _Run:
@@ -91,20 +112,27 @@ class _Run:
         output: Path | None,
         registry: Registry,
         stored: TrainingState | None,
+        world: World,
     ) -> None:
         self.experiment, self.policy, self.episodes, self.output = experiment, policy, episodes, output
         self.algorithm: Offline = experiment.training.build()
-        self.seed = _seed(experiment, stored)
+        self.world, self.seed = world, world.told(_seed(experiment, stored))
         self.learner = self.algorithm.objective.start(Start(policy, episodes, self.seed, registry))
-        self.samplers = self.algorithm.samplers(self.learner, episodes, self.seed)
+        shared = {} if world.size == 1 else {"world": world}
+        self.samplers = self.algorithm.samplers(self.learner, episodes, self.seed, **shared)
+        self.strategy = strategy_of(self.algorithm, world, policy, self.learner.extra)
         self.optimizer = self.algorithm.optimizer(self.learner)
+        self.strategy.follow(self.optimizer)
+        self.average = None if self.algorithm.ema is None else WeightAverage(policy, self.algorithm.ema)
+        if self.average is not None:
+            self.average.follow(self.optimizer)
         self.total = self.algorithm.total(self.samplers)
         self.update_count = 0
         self.losses: dict[str, list[tuple[int, float]]] = {"training": [], "validation": []}
         self.metrics: dict[str, float] = {}
         self.evaluation: EvaluationResult | None = None
         self.loggers: list[Logger] = []
-        self.callbacks: list[Callable[[Report], bool]] = [c.build() for c in self.algorithm.callbacks]
+        self.callbacks: list[Callable[[Report], bool]] = [c.build() for c in self.algorithm.callbacks if world.writes]
         self.stop = threading.Event()
         self.recorder = Recorder(experiment.store, policy, self._title) if experiment.store else None
         if stored is not None:
@@ -117,7 +145,7 @@ class _Run:
         first, self._started = self.update_count, (started, self.update_count)
         display = Progress(self.total, self._title, first, progress, "updates", TRAINING_LOSS)
         self.loggers = [stack.enter_context(display)]
-        if self.output is not None:
+        if self.output is not None and self.world.writes:
             directory = self.output / "logs"
             self.loggers += [spec.build(directory=directory, step=first) for spec in self.algorithm.loggers]
         for logger in self.loggers:
@@ -134,14 +162,17 @@ class _Run:
             logger.report(report, (report.step - first) / (time.perf_counter() - started))
         if self.recorder is not None and self.recorder.is_due(report.iteration):
             self.record(report.step, report.iteration)
-        return any([callback(report) for callback in self.callbacks])  # each is told, whoever wants to stop
+        wanted = [callback(report) for callback in self.callbacks]  # each is told, whoever wants to stop
+        return self.world.any(any(wanted))
 
     def record(self, update: int, epoch: int) -> None:
         """Keep the policy in the store, if there is one, with its latest losses and its judgement."""
-        if self.recorder is not None:
+        recorder = self.recorder
+        if recorder is not None:
             losses = {kind: points[-1][1] for kind, points in self.losses.items() if points}
             judged = {"evaluation": self.evaluation.mean} if self.evaluation else {}
-            self.recorder.record(update, epoch, {**losses, **judged})
+            with self.judging(), self.strategy.whole():
+                self.world.by_writer(lambda: recorder.record(update, epoch, {**losses, **judged}).id)
 
     @property
     def _title(self) -> str:
@@ -152,30 +183,60 @@ class _Run:
         self.update_count = update
         every = self.algorithm.checkpoint_every
         if every and self.output and update % every == 0 and update < self.total:
-            self.save()
-        return self.stop.is_set()
+            self.save(whole=False)
+        if update % AGREE_EVERY and self.world.size > 1:
+            return False
+        return self.world.any(self.stop.is_set())
 
-    def save(self) -> Path:
-        assert self.output is not None
-        return save(self.policy, self.output, training=TrainingState(self._tensors(), self._data()))
+    def judging(self) -> AbstractContextManager[None]:
+        """With the average of the weights in their place, where one is kept."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def save(self, whole: bool = True) -> None:
+        """Store the artifact; between, a strategy that shards weights stores shards (`whole=False`)."""
+        output, policy = self.output, self.policy
+        assert output is not None
+        average_statistics(policy, self.world)
+        self.world.reseed(self.seed, self.update_count)
+        tensors, data = self._tensors(), self._data()
+        if self.strategy.shards and not whole:
+            with self.judging():
+                write_shards(output, policy, TrainingState(tensors, data), self.world)
+            return
+        training = TrainingState(self.strategy.gathered(tensors), data)
+        with self.judging(), self.strategy.whole():
+            self.world.by_writer(lambda: _store(policy, output, training))
 
     def finish(self, seconds: float, evaluate: bool) -> OfflineResult:
-        interrupted, options = self.stop.is_set(), self.experiment.evaluation
-        if evaluate and not interrupted and self.experiment.environment is not None:
-            self.evaluation = judge(
-                self.policy, self.experiment.environment, options.episodes, options.deterministic, options.seed
-            )
+        interrupted = self.world.any(self.stop.is_set())
+        if evaluate and not interrupted:
+            self.evaluation = self._judged()
         result = OfflineResult(
             self.policy, self.update_count, seconds, self.losses, self.metrics,
             evaluation=self.evaluation, interrupted=interrupted,
         )  # fmt: skip
         self.record(self.update_count, self.update_count // self.samplers.training.per_epoch)
         if self.output is not None:
-            result.artifact = self.save()
+            self.save()
+        if self.output is not None and self.world.writes:
+            result.artifact = self.output
             curves = {kind: ([u for u, _ in points], [x for _, x in points]) for kind, points in self.losses.items()}
             picture = self.output / "learning_curve.png"
             result.files["learning_curve"] = plot_losses(picture, curves, self._title)
+        if self.average is not None:
+            self.average.settle()
+        self.strategy.release()
         return result
+
+    def _judged(self) -> EvaluationResult | None:
+        """How rank 0 plays, where there is an environment."""
+        policy, environment, options = self.policy, self.experiment.environment, self.experiment.evaluation
+        if environment is None:
+            return None
+        with self.judging(), self.strategy.whole():
+            return self.world.by_writer(
+                lambda: judge(policy, environment, options.episodes, options.deterministic, options.seed)
+            )
 
     def _take_statistics(self) -> None:
         """Running normalisers see every observation that teaches, once, before the first update."""
@@ -192,6 +253,10 @@ class _Run:
         torch.set_rng_state(tensors.pop("rng/torch"))
         self.optimizer.load_state(_below("adam/", tensors))
         self.learner.extra.load_state_dict(_below("objective/", tensors))
+        if self.average is not None:
+            learning, weights = _below("learning/", tensors), dict(self.policy.named_parameters())
+            known = {name: laid_out_as(weights[name], tensor) for name, tensor in learning.items()}
+            self.average.resume(known or self.average.learning())
         self.update_count = data["step"]
         if self.recorder is not None:
             self.recorder.parent = data.get("record")
@@ -205,6 +270,8 @@ class _Run:
     def _tensors(self) -> dict[str, Tensor]:
         adam = {f"adam/{name}": tensor for name, tensor in self.optimizer.state().items()}
         extra = {f"objective/{name}": tensor for name, tensor in self.learner.extra.state_dict().items()}
+        learning = self.average.learning() if self.average is not None else {}
+        extra |= {f"learning/{name}": tensor for name, tensor in learning.items()}
         return {**adam, **extra, "rng/torch": torch.get_rng_state()}
 
     def _data(self) -> Mapping[str, Any]:
@@ -227,11 +294,16 @@ def _seed(experiment: Experiment, stored: TrainingState | None) -> int:
     return secrets.randbits(31) if experiment.seed is None else experiment.seed
 
 
-def _stored(directory: Path) -> TrainingState:
-    state = load_training(directory)
-    if state is None or "dataset" not in state.data:
+def _stored(directory: Path) -> Stored:
+    stored = newest(directory)
+    if stored is None or "dataset" not in stored.training.data:
         raise CheckpointError(f"{directory} holds no state of offline training: it can't be resumed, only trained anew")
-    return state
+    return stored
+
+
+def _store(policy: ActorCritic, output: Path, training: TrainingState) -> None:
+    save(policy, output, training=training)
+    remove_shards(output)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

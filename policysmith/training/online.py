@@ -6,7 +6,9 @@ In: a policy and a collector. Out: a trained policy; after every iteration a rep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
 from itertools import islice
 from typing import Annotated, Any, NamedTuple
 
@@ -23,6 +25,9 @@ from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.advantages import generalized_advantages
 from policysmith.training.batch_statistics import hold_statistics, refresh_statistics
 from policysmith.training.batches import Columns, Extra, Minibatch, RowBatches, SequenceBatches, keep_times
+from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
+from policysmith.training.distribution.batch_norms import average_statistics, synchronised
+from policysmith.training.distribution.minibatches import Group, agreed
 from policysmith.training.objectives import clip_diagnostics, ppo_terms
 from policysmith.training.optimizer import Adam
 from policysmith.training.optimizers import OptimizerOption, Optimizers, check_rules, optimize
@@ -74,6 +79,10 @@ class PPO:
     `loggers` write reports down where there is an output directory; `callbacks` are functions of a report that end the
     training by returning true.
 
+    Under torchrun every process has environments, rollouts and minibatches of these sizes, and `total_steps` counts
+    what all play. `strategy` says how they share the weights, `ddp` (where none is stated) or `fsdp`, and
+    `sync_batch_norm` whether batch normalisations see the rows of all.
+
     A policy with memory learns over sequences of `sequence_length` steps (null: the whole rollout), each from the state
     it acted with, or from one made anew by `burn_in` steps before it; `minibatches` then divides the sequences.
     """
@@ -105,7 +114,10 @@ class PPO:
         optimizers: dict[str, OptimizerOption] = {},  # noqa: B006 - read only
         loggers: Loggers = ["tensorboard"],  # noqa: B006 - parts get their options anew
         callbacks: Callbacks = [],  # noqa: B006
+        strategy: StrategyName | None = None,
+        sync_batch_norm: bool = False,
     ) -> None:
+        self.strategy, self.sync_batch_norm = strategy, sync_batch_norm
         self.total_steps, self.rollout_steps = total_steps, rollout_steps
         self.epochs, self.minibatches = epochs, minibatches
         self.gamma, self.gae_lambda, self.value_clip = gamma, gae_lambda, value_clip
@@ -156,42 +168,57 @@ class PPO:
         optimizer: Adam | Optimizers,
         watch: Callable[[Report], bool],
         iteration: int = 0,
+        strategy: Strategy = ALONE,
     ) -> None:
-        """Train until `total_steps`, or until `watch(report)` says stop by returning True."""
+        """Train until `total_steps`, or until `watch(report)` says stop by returning True.
+
+        With a strategy of several processes, the collector counts what all of them play.
+        """
+        shared = {} if strategy is ALONE else {"strategy": strategy}  # an algorithm of another's may not take any
         per_iteration = self.rollout_steps * collector.count
         total = max(1, self.total_steps // per_iteration)
         while iteration < total:
             progress = iteration / total
             policy.eval()
-            rollout = collector.collect(self.rollout_steps)
+            with strategy.whole():
+                rollout = collector.collect(self.rollout_steps)
             policy.train()
             hold_statistics(policy)
             with attach_all(policy.components.values(), optimizer):  # anew each time: a component may be swapped
-                scalars = self.update(policy, optimizer, rollout, progress)
+                scalars = self.update(policy, optimizer, rollout, progress, **shared)
             scalars |= metrics_of(policy.components)
             iteration += 1
-            _take_statistics(policy, rollout)
+            with strategy.whole():
+                _take_statistics(policy, rollout, strategy.world, self.sync_batch_norm)
             if watch(Report(collector.step, iteration, rollout.episodes, scalars)):
                 break
         policy.eval()
 
     def update(
-        self, policy: ActorCritic, optimizer: Adam | Optimizers, rollout: Rollout, progress: float = 0.0
+        self,
+        policy: ActorCritic,
+        optimizer: Adam | Optimizers,
+        rollout: Rollout,
+        progress: float = 0.0,
+        *,
+        strategy: Strategy = ALONE,
     ) -> dict[str, float]:
-        """All epochs over one rollout; returns scalars by tag."""
+        """All epochs over one rollout; returns scalars by tag, the means of all processes."""
         clip, entropy_coef = self._clip(progress), self._entropy_coef(progress)
         optimizer.advance(progress, self._learning_rate(progress))
         batches = self.batches(policy, rollout)
         epochs, seen = 0, deque[_Seen](maxlen=1)
         for _ in range(self.epochs):
             epochs += 1
-            for parts in _grouped(batches.minibatches(self.minibatches * self.accumulate), self.accumulate):
-                optimizer.step(self._losses(parts, clip, entropy_coef, seen), self.max_grad_norm)
+            groups = list(_grouped(batches.minibatches(self.minibatches * self.accumulate), self.accumulate))
+            for group in agreed(groups, self.minibatches, strategy.world):
+                optimizer.step(self._losses(group, clip, entropy_coef, seen, strategy), self.max_grad_norm)
             part, terms, log_prob, aux, edges = seen[-1]
-            kl, clipped = clip_diagnostics(log_prob, part.columns.log_prob, clip)
+            measured = torch.stack(clip_diagnostics(log_prob, part.columns.log_prob, clip))
+            kl, clipped = strategy.world.mean(measured, len(log_prob)).unbind()
             if self.target_kl is not None and kl > self.target_kl:
                 break
-        return {
+        scalars = {
             "losses/policy_loss": terms.policy.item(),
             "losses/value_loss": terms.value.item(),
             "losses/entropy": terms.entropy.item(),
@@ -203,31 +230,36 @@ class PPO:
             **self.value.scalars(edges, part.targets),
             **{f"aux/{name}": term.item() for name, term in aux.items() if term.numel() == 1},
         }
+        return strategy.world.means(scalars)
 
     def _losses(
-        self, parts: Sequence[Minibatch], clip: float, entropy_coef: float, seen: deque[_Seen]
+        self, group: Group, clip: float, entropy_coef: float, seen: deque[_Seen], strategy: Strategy
     ) -> Iterator[Tensor]:
         """The loss of a minibatch, made part by part, each with its share in it; what was met is left in `seen`."""
-        rows = [len(p.columns.advantage) for p in parts]
-        whole = torch.cat([p.columns.advantage for p in parts]) if len(parts) > 1 else parts[0].columns.advantage
-        scale = torch.std_mean(whole) if self.normalize_advantage and len(whole) > 1 else None
-        for minibatch, count in zip(parts, rows, strict=True):
-            log_prob, entropy, value, aux, *edges = minibatch.evaluate()
-            old, advantage = minibatch.columns, minibatch.columns.advantage
-            if scale is not None:
-                std, mean = scale
-                advantage = (advantage - mean) / (std + 1e-8)
-            terms = ppo_terms(
-                log_prob, entropy, value, old.log_prob, advantage, old.returns, old.value, clip, self.value_clip
-            )
-            loss = terms.policy + self.value.loss(self.value_coef * terms.value, edges, minibatch.targets)
-            if entropy_coef:
-                loss = loss - entropy_coef * terms.entropy
-            for name, term in aux.items():
-                if name.endswith("_loss"):
-                    loss = loss + term
-            seen.append(_Seen(minibatch, terms, log_prob.detach(), aux, edges))
-            yield loss if len(parts) == 1 else loss * (count / sum(rows))
+        rows = [len(p.columns.advantage) for p in group.parts]
+        shares = [(part, group.weight * count / sum(rows)) for part, count in zip(group.parts, rows, strict=True)]
+        parts = strategy.evened(shares, self.accumulate)
+        for index, (minibatch, share) in enumerate(parts):
+            make = partial(self._loss, minibatch, group, clip, entropy_coef, seen)
+            yield strategy.loss(make, share, final=index == len(parts) - 1)
+
+    def _loss(self, minibatch: Minibatch, group: Group, clip: float, entropy_coef: float, seen: deque[_Seen]) -> Tensor:
+        log_prob, entropy, value, aux, *edges = minibatch.evaluate()
+        old, advantage = minibatch.columns, minibatch.columns.advantage
+        if self.normalize_advantage and group.scale is not None:
+            std, mean = group.scale
+            advantage = (advantage - mean) / (std + 1e-8)
+        terms = ppo_terms(
+            log_prob, entropy, value, old.log_prob, advantage, old.returns, old.value, clip, self.value_clip
+        )
+        loss = terms.policy + self.value.loss(self.value_coef * terms.value, edges, minibatch.targets)
+        if entropy_coef:
+            loss = loss - entropy_coef * terms.entropy
+        for name, term in aux.items():
+            if name.endswith("_loss"):
+                loss = loss + term
+        seen.append(_Seen(minibatch, terms, log_prob.detach(), aux, edges))
+        return loss
 
     def batches(self, policy: ActorCritic, rollout: Rollout) -> RowBatches | SequenceBatches:
         """A rollout with advantages and returns, ready to be cut into minibatches."""
@@ -244,6 +276,10 @@ class PPO:
         extra = Extra(self.value.edges, self.value.targets(rollout))
         if isinstance(policy, StatefulActorCritic):
             return SequenceBatches(policy, rollout, columns, self.sequence_length, self.burn_in, extra)
+        return self.rows(policy, rollout, columns, extra)
+
+    def rows(self, policy: ActorCritic, rollout: Rollout, columns: Columns, extra: Extra) -> RowBatches:
+        """Transitions one by one, of a policy without memory."""
         return RowBatches(policy, rollout, columns, extra)
 
 
@@ -276,12 +312,18 @@ def _refuse_scalar_options(coef: float, clip: float | None) -> None:
         raise ConfigError(problems)
 
 
-def _take_statistics(policy: ActorCritic, rollout: Rollout) -> None:
-    """Between learning and acting: running normalisers and batch normalisations see the rollout's observations."""
+def _take_statistics(policy: ActorCritic, rollout: Rollout, world: World, sync_batch_norm: bool) -> None:
+    """Between learning and acting: running normalisers and batch normalisations see the rollout's observations.
+
+    Normalisers see those of all ranks. Batch normalisations do where they are synchronised, else their own statistics
+    of each rank's are averaged.
+    """
     leaves = [leaf.flatten(0, 1) for leaf in rollout.observations]
     if policy.has_statistics:
-        policy.update_statistics(policy.observations.assemble(leaves))
-    refresh_statistics(policy, leaves)
+        policy.update_statistics(policy.observations.assemble(world.rows(leaves)))
+    with synchronised(policy, world) if sync_batch_norm else nullcontext():
+        refresh_statistics(policy, leaves)
+    average_statistics(policy, world)
 
 
 def _explained_variance(columns: Columns) -> float:

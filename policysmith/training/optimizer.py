@@ -6,12 +6,13 @@ the kernels for small networks, so the norm is taken with `_foreach` kernels her
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
-__all__ = ["Adam", "backward", "clip_gradients"]
+__all__ = ["Adam", "backward", "clip_gradients", "laid_out_as"]
 
 
 class Adam:
@@ -22,6 +23,7 @@ class Adam:
 
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float = 1e-3, eps: float = 1e-8) -> None:
         self._adam = torch.optim.Adam(list(parameters), lr=learning_rate, eps=eps, fused=True)
+        self._on_gradients: list[Callable[[], None]] = []
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:
@@ -48,9 +50,15 @@ class Adam:
         """Set the step size for a progress in [0, 1]."""
         self.learning_rate = learning_rate
 
+    def on_gradients(self, look: Callable[[], None]) -> None:
+        """Have `look` called in every step, between backward and clipping."""
+        self._on_gradients.append(look)
+
     def step(self, loss: Tensor | Iterable[Tensor], max_grad_norm: float | None = None) -> None:
         """Backward, clip to `max_grad_norm`, update; gradients of several losses, made one by one, add up."""
         backward(self.parameters, loss)
+        for look in self._on_gradients:
+            look()
         if max_grad_norm is not None:
             clip_gradients([p.grad for p in self.parameters if p.grad is not None], max_grad_norm)
         self._adam.step()
@@ -65,10 +73,18 @@ class Adam:
         entries: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.items():
             index, name = key.split("/")
-            if name != "step":  # the fused kernel walks memory: a moment must lie as its parameter does
-                tensor = torch.empty_like(self.parameters[int(index)], dtype=tensor.dtype).copy_(tensor)
+            if name != "step":
+                tensor = laid_out_as(self.parameters[int(index)], tensor)
             entries.setdefault(int(index), {})[name] = tensor
         self._adam.load_state_dict({"state": entries, "param_groups": self._adam.state_dict()["param_groups"]})
+
+
+@torch.no_grad()
+def laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A copy of a whole tensor as its parameter lies: in memory, which fused kernels walk, and over processes."""
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
 
 
 def backward(parameters: Sequence[nn.Parameter], loss: Tensor | Iterable[Tensor]) -> None:
@@ -83,5 +99,7 @@ def backward(parameters: Sequence[nn.Parameter], loss: Tensor | Iterable[Tensor]
 def clip_gradients(gradients: list[Tensor], max_norm: float) -> Tensor:
     """Scale gradients in place so that their global L2 norm is at most `max_norm`; returns the norm before."""
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()  # over the shards of all processes
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

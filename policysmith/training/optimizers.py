@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from policysmith.errors import ConfigError, Problem, did_you_mean
 from policysmith.graph.plan import Plan
 from policysmith.registry import PartSpec, Slot, part, register
-from policysmith.training.optimizer import Adam, backward, clip_gradients
+from policysmith.training.optimizer import Adam, backward, clip_gradients, laid_out_as
 from policysmith.training.schedules import Schedule, schedule
 
 __all__ = ["AdamRule", "AdamWRule", "OptimizerOption", "Optimizers", "Rule", "SgdRule", "check_rules", "optimize"]
@@ -117,6 +117,7 @@ class Optimizers:
             if parameters
         }
         self.learning_rate = learning_rate
+        self._on_gradients: list[Callable[[], None]] = []
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:
@@ -145,10 +146,16 @@ class Optimizers:
         """The present step size of each rule."""
         return {name: float(inner.param_groups[0]["lr"]) for name, inner in self._inner.items()}
 
+    def on_gradients(self, look: Callable[[], None]) -> None:
+        """Have `look` called in every step, between backward and clipping."""
+        self._on_gradients.append(look)
+
     def step(self, loss: Tensor | Iterable[Tensor], max_grad_norm: float | None = None) -> None:
         """Backward, clip to `max_grad_norm`, update; gradients of several losses add up."""
         parameters = self.parameters
         backward(parameters, loss)
+        for look in self._on_gradients:
+            look()
         if max_grad_norm is not None:
             clip_gradients([p.grad for p in parameters if p.grad is not None], max_grad_norm)
         for inner in self._inner.values():
@@ -172,8 +179,8 @@ class Optimizers:
             for path, tensor in state.items():
                 owner, index, key = path.rsplit("/", 2)
                 if owner == name:
-                    if key != "step":  # a fused kernel walks memory: a moment must lie as its parameter does
-                        tensor = torch.empty_like(parameters[int(index)], dtype=tensor.dtype).copy_(tensor)
+                    if key != "step":
+                        tensor = laid_out_as(parameters[int(index)], tensor)
                     entries.setdefault(int(index), {})[key] = tensor
             inner.load_state_dict({"state": entries, "param_groups": inner.state_dict()["param_groups"]})
 

@@ -6,6 +6,7 @@ In: a checked experiment and a policy. Out: a `TrainingResult`, and an artifact 
 from __future__ import annotations
 
 import random
+import secrets
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -21,9 +22,13 @@ from torch import Tensor
 from policysmith.config.experiment import Environment, Experiment, SelfPlay
 from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.store import TrainingState, load_training, save
+from policysmith.store import TrainingState, save
 from policysmith.training.averaging import WeightAverage
 from policysmith.training.curve import plot_learning_curve
+from policysmith.training.distribution import Strategy, joined
+from policysmith.training.distribution.checkpoint import Stored, newest, remove_shards, write_shards
+from policysmith.training.distribution.choice import strategy_of
+from policysmith.training.distribution.gatherer import SharedGatherer, environment_seed
 from policysmith.training.environments import make_vector
 from policysmith.training.evaluation import EvaluationResult
 from policysmith.training.games import GAMES, Games, is_game
@@ -32,7 +37,7 @@ from policysmith.training.logging import Logger, Progress, Window
 from policysmith.training.match import judge
 from policysmith.training.online import PPO, Report
 from policysmith.training.opponents import Pool
-from policysmith.training.optimizer import Adam
+from policysmith.training.optimizer import Adam, laid_out_as
 from policysmith.training.optimizers import Optimizers
 from policysmith.training.recorder import Recorder
 from policysmith.training.rollout import Gatherer
@@ -47,7 +52,10 @@ PATIENCE = 5  # iterations between two evaluations that ask whether the task is 
 
 @dataclass
 class TrainingResult:
-    """What a run gives back. `returns` holds (step, episode return) of every episode, `files` what was written."""
+    """What a run gives back. `returns` holds (step, episode return) of every episode, `files` what was written.
+
+    Of several processes only rank 0 writes, so `artifact` is None elsewhere.
+    """
 
     policy: ActorCritic
     steps: int
@@ -76,63 +84,79 @@ def run_training(
     progress: bool = True,
     evaluate: bool = True,
 ) -> TrainingResult:
-    """Train `policy` as `experiment` says; with `resume` from that artifact's step and optimiser state."""
-    with offline_held(policy):
-        return _train(experiment, policy, output, resume, progress, evaluate)
+    """Train `policy` as `experiment` says; with `resume` from that artifact's step and optimiser state.
+
+    Under torchrun every process calls this, and they train one policy together (docs/distribution.md).
+    """
+    with joined() as world, offline_held(policy):
+        algorithm, environment = _parts(experiment)
+        stored = None if resume is None else _stored(resume)
+        if stored is not None and stored.weights is not None:
+            policy.load_state_dict(stored.weights)
+        strategy = strategy_of(algorithm, world, policy)
+        if strategy.shards and is_game(environment):
+            message = "'fsdp' shards the weights, and self-play keeps whole copies of past ones; choose ddp"
+            raise ConfigError([Problem("training.strategy", message)])
+        seed_everything(experiment.seed)
+        run = _Run(experiment, policy, algorithm, environment, world.told(output), strategy)
+        if stored is not None:
+            run.resume(stored.training, resume)
+        return _train(run, progress and world.writes, evaluate)
 
 
-def _train(
-    experiment: Experiment,
-    policy: ActorCritic,
-    output: Path | None,
-    resume: Path | None,
-    progress: bool,
-    evaluate: bool,
-) -> TrainingResult:
-    algorithm, environment = _parts(experiment)
-    seed_everything(experiment.seed)
-    run = _Run(experiment, policy, algorithm, environment, output)
-    if resume is not None:
-        run.resume(resume)
-    if output is not None:
+def _train(run: _Run, progress: bool, evaluate: bool) -> TrainingResult:
+    experiment, algorithm, policy, world = run.experiment, run.algorithm, run.policy, run.world
+    if run.output is not None:
         run.save()  # finds out now, not after the training, whether the place can be written
+    world.reseed(run.seed, run.step)
     environments = run.environments()
     started, first_step = time.perf_counter(), run.step
     try:
         with ExitStack() as stack, graceful_stop() as stop:
             stack.enter_context(few_threads(policy))
-            title = experiment.name or environment.id
+            title = experiment.name or run.environment.id
             display = stack.enter_context(Progress(algorithm.total_steps, title, run.step, progress))
             loggers: list[Logger] = [display, *run.loggers()]
-            callbacks = [spec.build() for spec in algorithm.callbacks]
+            callbacks = [spec.build() for spec in algorithm.callbacks] if world.writes else []
             for logger in loggers:
                 stack.callback(logger.close)
             seed = None if experiment.seed is None else experiment.seed + run.step
-            collector = run.gatherer(environments, seed)
+            with run.strategy.whole():
+                collector = run.gatherer(environments, environment_seed(seed, world, run.environment.num_envs))
 
             def watch(report: Report) -> bool:
                 speed = (report.step - first_step) / (time.perf_counter() - started)
                 for logger in loggers:
                     logger.report(report, speed)
                 wanted = [callback(report) for callback in callbacks]  # each is told, whoever wants to stop
-                return run.take(report) or any(wanted) or stop.is_set()
+                return world.any(run.take(report) or any(wanted) or stop.is_set())
 
-            algorithm.learn(policy, collector, run.optimizer, watch, run.iteration)
+            shared = {} if world.size == 1 else {"strategy": run.strategy}
+            algorithm.learn(policy, collector, run.optimizer, watch, run.iterations(collector.count), **shared)
     finally:
         environments.close()
     seconds = time.perf_counter() - started
-    return run.finish(seconds, interrupted=stop.is_set(), evaluate=evaluate)
+    return run.finish(seconds, interrupted=world.any(stop.is_set()), evaluate=evaluate)
 
 
 class _Run:
     """The state of one run between iterations."""
 
     def __init__(
-        self, experiment: Experiment, policy: ActorCritic, algorithm: PPO, environment: Environment, output: Path | None
+        self,
+        experiment: Experiment,
+        policy: ActorCritic,
+        algorithm: PPO,
+        environment: Environment,
+        output: Path | None,
+        strategy: Strategy,
     ) -> None:
         self.experiment, self.policy, self.algorithm = experiment, policy, algorithm
         self.environment, self.output = environment, output
+        self.strategy, self.world = strategy, strategy.world
+        self.seed = self.world.told(secrets.randbits(31) if experiment.seed is None else experiment.seed)
         self.optimizer: Adam | Optimizers = algorithm.optimizer(policy)
+        strategy.follow(self.optimizer)
         self.average = None if algorithm.ema is None else WeightAverage(policy, algorithm.ema)
         if self.average is not None:
             self.average.follow(self.optimizer)
@@ -153,15 +177,24 @@ class _Run:
 
     def loggers(self) -> list[Logger]:
         """Who writes reports down, where there is a place for it."""
-        if self.output is None:
+        if self.output is None or not self.world.writes:
             return []
         return [spec.build(directory=self.output / "logs", step=self.step) for spec in self.algorithm.loggers]
 
     def gatherer(self, environments: VectorEnv | Games, seed: int | None) -> Gatherer:
         """What plays in them."""
         if self.pool is not None:
-            return SelfPlayCollector(self.policy, environments, self.pool, seed, self.step)
-        return self.algorithm.collector(self.policy, environments, seed, self.step)
+            own: Gatherer = SelfPlayCollector(self.policy, environments, self.pool, seed, self.step)
+        else:
+            own = self.algorithm.collector(self.policy, environments, seed, self.step)
+        return own if self.world.size == 1 else SharedGatherer(own, self.world)
+
+    def iterations(self, count: int) -> int:
+        """How many iterations the steps so far are, with so many episodes side by side: a run may go on with others."""
+        rollout = getattr(self.algorithm, "rollout_steps", None)
+        if rollout is None or self.pool is not None:  # in a game a step is not a move of every table
+            return self.iteration
+        return self.step // (rollout * count)
 
     def take(self, report: Report) -> bool:
         """Note an iteration, save if it is time; True when the task is solved."""
@@ -174,7 +207,7 @@ class _Run:
         if self.recorder is not None and self.recorder.is_due(self.iteration):
             self.record()
         if every and self.output and self.step - self.saved_at >= every:
-            self.save()
+            self.save(whole=False)
         return self._solved()
 
     def _solved(self) -> bool:
@@ -187,9 +220,12 @@ class _Run:
         return self.evaluation.mean >= goal
 
     def evaluate(self) -> EvaluationResult:
-        options = self.experiment.evaluation
-        with self.averaged():
-            return judge(self.policy, self.environment, options.episodes, options.deterministic, options.seed)
+        """Rank 0 plays, and tells the others."""
+        policy, environment, options = self.policy, self.environment, self.experiment.evaluation
+        with self.averaged(), self.strategy.whole():
+            return self.world.by_writer(
+                lambda: judge(policy, environment, options.episodes, options.deterministic, options.seed)
+            )
 
     def averaged(self) -> AbstractContextManager[None]:
         """With the average of the weights in their place, where one is kept."""
@@ -197,17 +233,26 @@ class _Run:
 
     def record(self, **metrics: float) -> None:
         """Keep the policy in the store, if there is one."""
-        if self.recorder is not None:
+        recorder = self.recorder
+        if recorder is not None:
             told = {"return": self.window.mean, "episodes": len(self.returns), **metrics}
-            with self.averaged():
-                self.recorder.record(self.step, self.iteration, told)
+            with self.averaged(), self.strategy.whole():
+                self.world.by_writer(lambda: recorder.record(self.step, self.iteration, told).id)
 
-    def save(self) -> Path:
-        assert self.output is not None
+    def save(self, whole: bool = True) -> None:
+        """Store the artifact; between, a strategy that shards weights stores shards (`whole=False`)."""
+        output, policy = self.output, self.policy
+        assert output is not None
         self.saved_at = self.step
-        training = TrainingState(self._tensors(), self._data())
-        with self.averaged():
-            return save(self.policy, self.output, training=training)
+        self.world.reseed(self.seed, self.step)
+        tensors, data = self._tensors(), self._data()
+        if self.strategy.shards and not whole:
+            with self.averaged():
+                write_shards(output, policy, TrainingState(tensors, data), self.world)
+            return
+        training = TrainingState(self.strategy.gathered(tensors), data)
+        with self.averaged(), self.strategy.whole():
+            self.world.by_writer(lambda: _store(policy, output, training))
 
     def finish(self, seconds: float, interrupted: bool, evaluate: bool) -> TrainingResult:
         goal = self.algorithm.solved_at
@@ -219,26 +264,27 @@ class _Run:
         )
         self.record(**({"evaluation": self.evaluation.mean} if self.evaluation else {}))
         if self.output is not None:
-            result.artifact = self.save()
+            self.save()
+        if self.output is not None and self.world.writes:
+            result.artifact = self.output
             name = self.experiment.name or self.environment.id
             steps, returns = [s for s, _ in self.returns], [r for _, r in self.returns]
             picture = self.output / "learning_curve.png"
             result.files["learning_curve"] = plot_learning_curve(picture, steps, returns, name, goal)
         if self.average is not None:
             self.average.settle()
+        self.strategy.release()
         return result
 
-    def resume(self, directory: Path) -> None:
-        state = load_training(directory)
-        if state is None:
-            raise CheckpointError(
-                f"{directory} holds a policy but no training state: it can't be resumed, only trained anew"
-            )
+    def resume(self, state: TrainingState, directory: Path | None) -> None:
+        """Go on where another run, of however many processes, stood."""
         tensors = dict(state.tensors)
         torch.set_rng_state(tensors.pop("rng/torch"))
         self.optimizer.load_state(_below("adam/", tensors))
         if self.average is not None:
-            self.average.resume(_below("learning/", tensors) or self.average.learning())
+            learning, weights = _below("learning/", tensors), dict(self.policy.named_parameters())
+            known = {name: laid_out_as(weights[name], tensor) for name, tensor in learning.items()}
+            self.average.resume(known or self.average.learning())
         if self.pool is not None:
             self.pool.load_state(_below("pool/", tensors))
         data = state.data
@@ -283,6 +329,8 @@ def _parts(experiment: Experiment) -> tuple[PPO, Environment]:
     elif experiment.training.entry.traits.get("offline"):
         message = f"{experiment.training.type!r} learns from recorded data: run policysmith train-offline"
         problems.append(Problem("training.type", message))
+    elif experiment.training.entry.traits.get("skills"):
+        problems.append(Problem("training.type", "'skill_ppo' trains skills: run policysmith skills train"))
     if experiment.environment is None:
         problems.append(Problem("environment", "this section is required to train: {id: CartPole-v1}"))
     if experiment.self_play is not None and experiment.environment is not None and not is_game(experiment.environment):
@@ -292,6 +340,20 @@ def _parts(experiment: Experiment) -> tuple[PPO, Environment]:
         raise ConfigError(problems)
     assert experiment.environment is not None
     return experiment.training.build(), experiment.environment
+
+
+def _stored(directory: Path) -> Stored:
+    stored = newest(directory)
+    if stored is None:
+        raise CheckpointError(
+            f"{directory} holds a policy but no training state: it can't be resumed, only trained anew"
+        )
+    return stored
+
+
+def _store(policy: ActorCritic, output: Path, training: TrainingState) -> None:
+    save(policy, output, training=training)
+    remove_shards(output)
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Stopping by Ctrl-C without losing what was learned."""
+"""Stopping by Ctrl-C, or by another signal, without losing what was learned."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ __all__ = ["graceful_stop"]
 
 
 @contextmanager
-def graceful_stop() -> Iterator[threading.Event]:
-    """The first Ctrl-C asks to stop after the iteration; the second one interrupts as usual."""
+def graceful_stop(*signals: int) -> Iterator[threading.Event]:
+    """The first Ctrl-C, or one of `signals`, asks to stop after the iteration; the second one interrupts as usual."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -24,8 +24,9 @@ def graceful_stop() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *signals)}
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -187,7 +187,7 @@ def test_a_directory_of_something_else_is_refused(run, tower, tmp_path):
     [
         (
             ("kesei", "old.pt", "--output", "new"),
-            "unknown dialect 'kesei' (did you mean 'keisei'?); there are: keisei, ",
+            "unknown dialect 'kesei' (did you mean 'keisei'?); there are: flowrl, keisei, ",
         ),
         (("keisei", "old.pt"), "--output"),
         (("keisei",), "FILE"),
@@ -235,5 +235,5 @@ def test_every_dialect_has_an_importer_and_help_names_it(run, dialect):
 
 
 def test_an_unknown_dialect_is_an_error_in_python_too():
-    with pytest.raises(policysmith.errors.RegistryError, match=r"unknown dialect 'other'; there are: keisei"):
+    with pytest.raises(policysmith.errors.RegistryError, match=r"unknown dialect 'other'; there are: flowrl, keisei"):
         find_importer("other")

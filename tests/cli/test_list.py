@@ -92,8 +92,8 @@ def test_json_of_types_and_presets(run):
         (("mpl",), "no type matches 'mpl' (did you mean 'mlp'?)"),
         (("modles",), "no type matches 'modles' (did you mean 'models'?)"),
         (("zzz*",), "no type matches 'zzz*'"),
-        (("launchers",), "no type is registered for the slot 'launcher'"),
-        (("--slot", "launcher"), "no type is registered for the slot 'launcher'"),
+        (("callbacks",), "no type is registered for the slot 'callback'"),
+        (("--slot", "callback"), "no type is registered for the slot 'callback'"),
     ],
 )
 def test_nothing_found_is_said(run, words, message):

@@ -13,9 +13,10 @@ import yaml
 from annotated_types import Ge, Gt, Lt
 from pydantic import ValidationError
 
-from policysmith.api import PRESETS, presets
+from policysmith.api import presets
 from policysmith.config.experiment import decode_experiment
 from policysmith.config.load import load
+from policysmith.config.recipes import PRESETS
 from policysmith.config.schema import (
     COMPONENT_KEYS,
     argument_notes,

@@ -241,7 +241,7 @@ def test_a_head_that_changes_while_it_is_read_is_read_anew(tmp_path, monkeypatch
     weights = {"actor_network.layers_0.weight": torch.ones(2, 2)}
     versions = [save_version(tmp_path, Expert("Skill", 3, {n: w * k for n, w in weights.items()})) for k in (1, 2)]
     save_head(tmp_path, versions[0])
-    true_metadata, read = expert_store._metadata, []
+    true_metadata, read = expert_store.read_metadata, []
 
     def interrupted(directory):
         found = true_metadata(directory)
@@ -250,7 +250,7 @@ def test_a_head_that_changes_while_it_is_read_is_read_anew(tmp_path, monkeypatch
             save_head(tmp_path, versions[1])
         return found
 
-    monkeypatch.setattr(expert_store, "_metadata", interrupted)
+    monkeypatch.setattr(expert_store, "read_metadata", interrupted)
     assert load_expert(tmp_path).version == versions[1]
 
 

@@ -27,6 +27,7 @@ from policysmith.skills import (
     task_to_skill,
 )
 from policysmith.skills.experts.names import of_expert
+from policysmith.skills.modules import inject
 from policysmith.skills.runs.processing import home_of
 from policysmith.store.files import replace_directory
 
@@ -99,6 +100,18 @@ def test_a_module_comes_from_a_plan_as_well(tmp_path):
     run = prepare_training_run("Place-Table", data, ["Collect Wood"], 7, completed, root=tmp_path)
     assert "n=4" in run.module_path.read_text()
     assert task_to_skill(parse_skill_module(run.module_path.read_text())) == [0, 1]
+
+
+def test_running_the_module_can_be_left_to_the_worker(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise SkillError("a process was started")
+
+    monkeypatch.setattr(inject, "SkillProcess", refuse)
+    completed = library(tmp_path, 0, 2)
+    with pytest.raises(SkillError, match="a process was started"):
+        prepare(tmp_path, completed)
+    run = prepare(tmp_path, completed, execute=False)
+    assert task_to_skill(parse_skill_module(run.module_path.read_text())) == [0, 1, 2]
 
 
 def test_51_experts_of_which_3_are_used_make_a_run_of_4(tmp_path):

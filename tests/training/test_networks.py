@@ -118,3 +118,25 @@ def test_a_component_that_an_artifact_has_not_is_told(folder):
     model["wiring"] = {"action_decoder": {"backbone": "spine"}}
     with pytest.raises(CheckpointError, match="holds no weights of a component 'spine'; there are: "):
         policysmith.build(config, base_dir=folder)
+
+
+@pytest.mark.parametrize("section", ["components", "component_build_args"])
+def test_check_tells_every_load_that_leads_nowhere(tmp_path, section):
+    """A new policy would not get its weights; one that is stored has them, wherever the files went."""
+    graph = "  type: graph\n  components:\n    trunk: {type: mlp, in_keys: observation, load: gone.pt}\n"
+    graph += "    policy: {type: action_head, in_keys: trunk, load: runs/gone}\n"
+    graph += "    state_value: {type: value_head, in_keys: trunk}\n"
+    networks = "  type: networks\n  component_config_paths: {trunk: trunk.yaml}\n"
+    networks += "  policy: {type: action_head, in_keys: trunk}\n  value: {type: value_head, in_keys: trunk}\n"
+    networks += "  component_build_args: {trunk: {load: gone.pt}}\n"
+    (tmp_path / "trunk.yaml").write_text("components: {trunk: {type: mlp, in_keys: observation, hidden: [8]}}\n")
+    file = tmp_path / "policy.yaml"
+    model = graph if section == "components" else networks
+    file.write_text(f"environment: {{id: CartPole-v1}}\nmodel:\n{model}")
+    problems = policysmith.check(file)
+    assert problems[0].path == f"model.{section}.trunk.load" and problems[0].place.startswith(f"{file}:")
+    assert problems[0].message == f"there is nothing at {tmp_path / 'gone.pt'} to take weights from"
+    assert len(problems) == (2 if section == "components" else 1)
+    (tmp_path / "gone.pt").touch()
+    (tmp_path / "runs" / "gone").mkdir(parents=True)
+    assert policysmith.check(file) == []

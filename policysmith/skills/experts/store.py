@@ -6,8 +6,9 @@ In: weights, the optimiser's moments, and where they come from. Out: `expert_<gl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from policysmith.errors import CheckpointError, SkillError
 from policysmith.store.codec import check_format, damaged, pack, parsed, sha256, stored_tensor, unpacked
 from policysmith.store.files import find_directory, json_bytes, replace_directory
 
-__all__ = ["Expert", "head_version", "load_expert", "save_head", "save_version"]
+__all__ = ["Expert", "head_version", "load_expert", "read_metadata", "save_head", "save_version", "version_folder"]
 
 FORMAT = 1
 MODEL, MOMENTS, METADATA, VERSIONS = "model.safetensors", "optimizer.safetensors", "metadata.json", "versions"
@@ -29,7 +30,8 @@ class Expert:
     """One expert's weights under `actor_network.…` and `critic_network.…`, and what is known of them.
 
     `moments` are the optimiser's, under `<parameter>/<moment>`; `frames` are those that trained it in all; `parents`
-    are the versions it was trained from; `bytes_read` is what loading it took.
+    are the versions it was trained from; `about` is plain data on how it came to be; `bytes_read` is what loading it
+    took.
     """
 
     skill_name: str
@@ -38,9 +40,10 @@ class Expert:
     moments: Mapping[str, Tensor] = field(default_factory=dict)
     frames: int = 0
     parents: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
     bytes_read: int = 0
 
-    @property
+    @cached_property
     def version(self) -> str:
         """The hash of the weights: equal weights are one version."""
         return sha256(self._packed())
@@ -49,21 +52,27 @@ class Expert:
         return pack({name: stored_tensor(name, self.weights[name]) for name in sorted(self.weights)}, MODEL)
 
 
-def save_version(directory: Path, expert: Expert) -> str:
-    """Keep the expert as a version of `directory`, unless it is one; returns its hash."""
-    files = _files(expert)
-    version = sha256(files[MODEL])
-    place = directory / VERSIONS / version
-    if not (place / METADATA).is_file():
-        replace_directory(place, files, OWN)
+def save_version(directory: Path, expert: Expert, unless: Collection[str | None] = ()) -> str:
+    """Keep the expert as a version of `directory`, unless it is one, or one of `unless`; returns its hash."""
+    packed = expert._packed()
+    version = vars(expert)["version"] = sha256(packed)
+    place = version_folder(directory, version)
+    if version not in unless and not (place / METADATA).is_file():
+        replace_directory(place, _files(expert, packed), OWN)
     return version
 
 
-def save_head(directory: Path, version: str) -> None:
-    """Make a version the head: the one that runs start from."""
-    place = directory / VERSIONS / version
+def save_head(directory: Path, version: str, beside: Mapping[str, bytes] | None = None) -> None:
+    """Make a version the head: the one that runs start from. Files `beside` it change in the same instant."""
+    place = version_folder(directory, version)
     files = {name: (place / name).read_bytes() for name in sorted(OWN) if (place / name).is_file()}
-    replace_directory(directory, files, OWN)
+    files |= beside or {}
+    replace_directory(directory, files, OWN | set(beside or ()))
+
+
+def version_folder(directory: Path, version: str) -> Path:
+    """Where a version of the expert in `directory` lies."""
+    return directory / VERSIONS / version
 
 
 def head_version(directory: Path) -> str | None:
@@ -71,7 +80,7 @@ def head_version(directory: Path) -> str | None:
     found = find_directory(directory)
     if not (found / METADATA).is_file():
         return None
-    return str(_metadata(found)["files"][MODEL]["sha256"])
+    return str(read_metadata(found)["files"][MODEL]["sha256"])
 
 
 def load_expert(directory: str | Path, *, moments: bool = False) -> Expert:
@@ -100,26 +109,29 @@ def _identity(directory: Path) -> tuple[int, int] | None:
 def _load(found: Path, directory: str | Path, moments: bool) -> Expert:
     if not (found / METADATA).is_file():
         raise SkillError(f"{directory}: holds no expert: there is no {METADATA}; give the folder expert_<n>_policy")
-    metadata = _metadata(found)
+    metadata = read_metadata(found)
     contents = {
         name: _verified(found / name, metadata["files"][name])
         for name in (MODEL, MOMENTS)
         if name in metadata["files"] and (name == MODEL or moments)
     }
     tensors = {name: unpacked(found / name, content) for name, content in contents.items()}
-    return Expert(
+    expert = Expert(
         metadata["skill_name"],
         metadata["global_expert_idx"],
         tensors[MODEL],
         tensors.get(MOMENTS, {}),
         metadata["frames"],
         tuple(metadata["parents"]),
+        metadata.get("about", {}),
         sum(map(len, contents.values())),
     )
+    vars(expert)["version"] = metadata["files"][MODEL]["sha256"]  # the file was compared with it: no need to pack again
+    return expert
 
 
-def _files(expert: Expert) -> dict[str, bytes]:
-    files = {MODEL: expert._packed()}
+def _files(expert: Expert, packed: bytes) -> dict[str, bytes]:
+    files = {MODEL: packed}
     if expert.moments:
         moments = {name: stored_tensor(name, expert.moments[name]) for name in sorted(expert.moments)}
         files[MOMENTS] = pack(moments, MOMENTS)
@@ -129,12 +141,14 @@ def _files(expert: Expert) -> dict[str, bytes]:
         "global_expert_idx": expert.index,
         "frames": expert.frames,
         "parents": list(expert.parents),
+        "about": dict(expert.about),
         "files": {name: {"size": len(content), "sha256": sha256(content)} for name, content in files.items()},
     }
     return {**files, METADATA: json_bytes(metadata, METADATA)}
 
 
-def _metadata(directory: Path) -> dict[str, Any]:
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """What is known of the head or version in `directory`, without its weights."""
     file = directory / METADATA
     metadata = parsed(file, file.read_bytes())
     check_format(file, metadata)

@@ -27,11 +27,13 @@ def inject_remapping(
     local_to_global: Mapping[int, int] | None = None,
     *,
     limits: Limits | None = None,
+    execute: bool = True,
 ) -> str:
     """The module with local network numbers and both maps as constants; comments and all else stay as they are.
 
-    The result is executed in a process of its own, under `limits`, and must give what the maps say. Raises `SkillError`
-    for a module that is not in order, is remapped already, or uses an expert that is not in the map.
+    The result is read again, and with `execute` run in a process of its own, under `limits`: it must give what the maps
+    say. Raises `SkillError` for a module that is not in order, is remapped already, or uses an expert that is not in
+    the map.
     """
     inverse = {local: expert for expert, local in global_to_local.items()}
     check_inverse(global_to_local, inverse if local_to_global is None else local_to_global)
@@ -46,7 +48,11 @@ def inject_remapping(
     maps = f"{MAPS[0]} = {dict(global_to_local)!r}\n{MAPS[1]} = {inverse!r}"
     text.insert_line(_first_line(tree), maps)
     rewritten = text.text()
-    _verify(module, rewritten, dict(global_to_local), inverse, limits)
+    wanted = [global_to_local[task.network_number] for task in module.tasks]
+    parsed = parse_skill_module(rewritten, filename=module.filename)
+    _compare(module.filename, [task.network_number for task in parsed.tasks], wanted)
+    if execute:
+        _verify(parsed, wanted, [dict(global_to_local), inverse], limits)
     return rewritten
 
 
@@ -71,14 +77,13 @@ def _first_line(tree: ast.Module) -> int:
     return line
 
 
-def _verify(
-    module: SkillModule, rewritten: str, global_to_local: dict[int, int], inverse: dict[int, int], limits: Limits | None
-) -> None:
+def _verify(parsed: SkillModule, wanted: list[int], maps: list[dict[int, int]], limits: Limits | None) -> None:
     """Run the result, elsewhere, and compare it with what was wanted."""
-    wanted = [global_to_local[task.network_number] for task in module.tasks]
-    parsed = parse_skill_module(rewritten, filename=module.filename)
     with SkillProcess(parsed, limits) as process:
-        found = [process.network_number(task.index) for task in parsed.tasks]
-        maps = [process.value(name) for name in MAPS]
-    if found != wanted or maps != [global_to_local, inverse]:
-        raise SkillError(f"{module.filename}: remapped, it gives experts {found}; expected {wanted}")
+        _compare(parsed.filename, [process.network_number(task.index) for task in parsed.tasks], wanted)
+        _compare(parsed.filename, [process.value(name) for name in MAPS], maps)
+
+
+def _compare(filename: str, found: list[Any], wanted: list[Any]) -> None:
+    if found != wanted:
+        raise SkillError(f"{filename}: remapped, it gives {found}; expected {wanted}")

@@ -6,6 +6,7 @@ and the experts' indices.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -21,12 +22,14 @@ Functions = Mapping[str, Callable[..., Any]]
 class TaskFunctions(NamedTuple):
     """What `task_and_reward_funcs` gives.
 
-    `reward(task, features)` is the reward of the present task; `completion(task, features)` whether it is done and the
-    task that follows. The task after the last gives no reward and is never done. `common_heads` are the experts
+    `reward(task, features)` is the reward of the present task; `is_done(task, features)` what its function says, which
+    may be an array, and `completion(task, features)` whether that is so and the task that follows. The task after the
+    last gives no reward and is never done. `common_heads` are the experts
     0 … `num_common_heads` - 1, and `task_to_skill_index[task]` says which of them acts.
     """
 
     reward: Callable[[int, Mapping[str, Any]], Any]
+    is_done: Callable[[int, Mapping[str, Any]], Any]
     completion: Callable[[int, Mapping[str, Any]], tuple[bool, int]]
     common_heads: list[int]
     num_common_heads: int
@@ -53,14 +56,17 @@ def task_and_reward_funcs(module: Functions) -> TaskFunctions:
 
     def reward(task: int, features: Mapping[str, Any]) -> Any:
         # Only the present task's: another's error or NaN is not this one's.
-        return _with(triples[task]["reward"], features) if _check(task, len(triples)) else 0.0
+        return _call(triples, task, "reward", features) if _check(task, len(triples)) else 0.0
+
+    def is_done(task: int, features: Mapping[str, Any]) -> Any:
+        return _check(task, len(triples)) and _call(triples, task, "is_done", features)
 
     def completion(task: int, features: Mapping[str, Any]) -> tuple[bool, int]:
-        done = _check(task, len(triples)) and bool(_with(triples[task]["is_done"], features))
+        done = bool(is_done(task, features))
         return done, task + done
 
     count = max(experts) + 1
-    return TaskFunctions(reward, completion, list(range(count)), count, experts)
+    return TaskFunctions(reward, is_done, completion, list(range(count)), count, experts)
 
 
 def _triples(module: Functions) -> list[dict[str, Callable[..., Any]]]:
@@ -85,6 +91,17 @@ def _check(task: int, count: int) -> bool:
     return task < count
 
 
-def _with(function: Callable[..., Any], features: Mapping[str, Any]) -> Any:
-    wanted = inspect.signature(function).parameters
-    return function(**{name: value for name, value in features.items() if name in wanted})
+def _call(triples: list[dict[str, Callable[..., Any]]], task: int, kind: str, features: Mapping[str, Any]) -> Any:
+    """A function with those of the features that it names."""
+    function = triples[task][kind]
+    wanted = _parameters(function)
+    try:
+        return function(**{name: value for name, value in features.items() if name in wanted})
+    except Exception as error:
+        raise SkillError(f"task_{task}_{kind} failed: {type(error).__name__}: {error}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _parameters(function: Callable[..., Any]) -> frozenset[str]:
+    """Once a function: a signature takes longer than the call."""
+    return frozenset(inspect.signature(function).parameters)

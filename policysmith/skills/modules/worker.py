@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["packed", "read_message"]
+__all__ = ["Skill", "packed", "read_message"]
 
 LENGTH = struct.Struct("<Q")
 LARGEST_HEADER = 1 << 26
@@ -87,7 +87,7 @@ def _limit(memory: int, seconds: int, file_bytes: int) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-class _Skill:
+class Skill:
     """The executed module."""
 
     def __init__(self, source: str, filename: str, modules: list[str], builtins: list[str]) -> None:
@@ -97,6 +97,7 @@ class _Skill:
         self.names: dict[str, Any] = {"__builtins__": {**allowed, "__import__": self._import}, "__name__": "skill"}
 
     def execute(self) -> None:
+        """Run the module's text, once."""
         exec(self._code, self.names)
 
     def call(self, name: str, features: dict[str, Any]) -> Any:
@@ -106,6 +107,7 @@ class _Skill:
         return _plain(function(**{key: self._own(value) for key, value in features.items() if key in wanted}))
 
     def value(self, name: str) -> Any:
+        """A constant of the module; a mapping as pairs."""
         found = self.names.get(name)
         return [[key, value] for key, value in found.items()] if isinstance(found, dict) else found
 
@@ -137,7 +139,7 @@ def _plain(value: Any) -> Any:
 def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
     start = read_message(requests)
     try:
-        skill = _Skill(start["source"], start["filename"], start["modules"], start["builtins"])
+        skill = Skill(start["source"], start["filename"], start["modules"], start["builtins"])
         _limit(**start["limits"])
         skill.execute()
         _answer(answers, {"ok": None})

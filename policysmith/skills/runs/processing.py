@@ -1,32 +1,47 @@
 """A finished run's experts come home: local indices become global ones again, and every one is kept as a version.
 
-In: a run's folder with the checkpoint it ended with. Out: new versions in `skills/<global>_<name>/`, and where nobody
-else was faster, new heads.
+In: a run's folder with the checkpoint it ended with. Out: new versions in `skills/<global>_<name>/`, and new heads
+where the head policy says so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from policysmith.errors import SkillError
 from policysmith.skills.experts.checkpoint import MoECheckpoint, load_moe_checkpoint
-from policysmith.skills.experts.store import head_version, save_head, save_version
+from policysmith.skills.experts.store import (
+    VERSIONS,
+    Expert,
+    head_version,
+    read_metadata,
+    save_version,
+    version_folder,
+)
+from policysmith.skills.library.head_policies import Choice, Contender, HeadPolicy, find_head_policy
+from policysmith.skills.library.heads import free_branch, move_head, name_branch, now, read_heads
+from policysmith.skills.library.merging import ancestors, average_of
 from policysmith.skills.runs.training_run import TrainingRun, home_of, load_training_run
+from policysmith.store.codec import parsed
 from policysmith.store.locks import Lock
 
-__all__ = ["Outcome", "process_completed_training"]
+__all__ = ["FinishedRun", "Outcome", "bring_home", "library_lock", "process_completed_training", "read_finished_run"]
 
-Status = Literal["new", "continued", "branch", "frozen", "unchanged"]
+RESULT = "result.json"
+Status = Literal["new", "continued", "averaged", "branch", "frozen", "unchanged"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What became of one expert.
 
-    `new` and `continued` are the head now. A `branch` is kept as a version beside a head that another run has moved
-    meanwhile; so is a `frozen` dependency whose weights changed though they should not. `unchanged` made no version.
+    `new` and `continued` are the head now; of an `averaged` one its mean with the head before is. A `branch` is kept as
+    a version beside the head, where the head policy preferred that; so is a `frozen` dependency whose weights changed
+    though they should not. `unchanged` made no version. `head` is the head now, `branch` the name of a named one.
     """
 
     expert: int
@@ -35,51 +50,160 @@ class Outcome:
     version: str
     frames: int
     folder: Path
+    head: str | None = None
+    branch: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """A run, the checkpoint it ended with, and its evaluation: skill → 0 … 1."""
+
+    run: TrainingRun
+    final: MoECheckpoint
+    scores: Mapping[str, float]
 
 
 def process_completed_training(
-    run_folder: str | Path, *, checkpoint: str | Path | None = None, root: str | Path | None = None
+    run_folder: str | Path,
+    *,
+    checkpoint: str | Path | None = None,
+    root: str | Path | None = None,
+    scores: Mapping[str, float] | None = None,
+    head: str | HeadPolicy = "best-evaluation",
 ) -> list[Outcome]:
     """Bring the experts of a run home, in the order of their global indices.
 
     `checkpoint` is the folder it ended with, by default the one with the highest number in its policies folder; `root`
-    is where `skills/` lies, by default that of the run. Doing it again changes nothing. Raises `SkillError`, and then
-    no head was moved.
+    is where `skills/` lies, by default that of the run; `scores` are by skill, by default those in `result.json`;
+    `head` says which version becomes the head. Doing it again changes nothing. Raises `SkillError`, and then no head
+    was moved.
     """
+    finished, policy = read_finished_run(run_folder, checkpoint, scores), find_head_policy(head)
+    run = finished.run
+    home = Path(root) if root is not None else run.run_folder.resolve().parents[1]
+    places = {expert: home_of(run, expert, home) for expert in run.remap.global_to_local}
+    with library_lock(home).alone():
+        return bring_home(finished, places, policy)
+
+
+def library_lock(home: Path) -> Lock:
+    """Who changes experts below `home/skills/` holds this alone."""
+    (home / "skills").mkdir(parents=True, exist_ok=True)
+    return Lock(home / "skills" / ".library")
+
+
+def read_finished_run(
+    run_folder: str | Path, checkpoint: str | Path | None = None, scores: Mapping[str, float] | None = None
+) -> FinishedRun:
+    """A run with what it ended with. Raises `SkillError` where it holds other experts than its module."""
     run = load_training_run(run_folder)
     final = load_moe_checkpoint(checkpoint if checkpoint is not None else _last(run))
     if final.experts != sorted(run.remap.local_to_global):
         held = ", ".join(map(str, final.experts))
         raise SkillError(f"{run.run_folder}: its checkpoint holds experts {held}, and its module {run.num_experts}")
-    home = Path(root) if root is not None else run.run_folder.resolve().parents[1]
-    (home / "skills").mkdir(parents=True, exist_ok=True)
-    experts = sorted(run.remap.global_to_local)
-    places = {expert: home_of(run, expert, home) for expert in experts}
-    with Lock(home / "skills" / ".library").alone():
-        kept = [_keep(run, final, expert, *places[expert]) for expert in experts]
-        for outcome in kept:
-            if outcome.status in ("new", "continued"):
-                save_head(outcome.folder, outcome.version)
-    return kept
+    return FinishedRun(run, final, _scores(run.run_folder / RESULT) if scores is None else dict(scores))
 
 
-def _keep(run: TrainingRun, final: MoECheckpoint, expert: int, skill: str, folder: Path) -> Outcome:
-    """Store one expert as a version, if it is one."""
-    local = run.remap.global_to_local[expert]
-    began = run.about["initial_versions"].get(str(expert))
-    found = final.expert(local, expert, skill, [began] if began else [])
-    version, head = found.version, head_version(folder)
-    if version in (began, head):
-        return Outcome(expert, skill, "unchanged", version, found.frames, folder)
-    save_version(folder, found)
-    status: Status
-    if expert not in run.trained:
-        status = "frozen"
-    elif head is None:
-        status = "new"
-    else:
-        status = "continued" if head == began else "branch"
-    return Outcome(expert, skill, status, version, found.frames, folder)
+def bring_home(finished: FinishedRun, places: Mapping[int, tuple[str, Path]], policy: HeadPolicy) -> list[Outcome]:
+    """Keep every expert as a version, then move heads. `places` are skill and folder of each; the lock is held."""
+    kept: list[tuple[Expert, Outcome, bool]] = []
+    for expert, (skill, folder) in sorted(places.items()):
+        found, head = _expert(finished, expert, skill), head_version(folder)
+        before = {path.name for path in (folder / VERSIONS).glob("[0-9a-f]*")}
+        version = save_version(folder, found, unless=(_began(finished.run, expert), head))
+        outcome = Outcome(expert, skill, "unchanged", version, found.frames, folder, head)
+        kept.append((found, outcome, version in before))
+    return [_placed(finished.run, outcome, found, policy, known) for found, outcome, known in kept]
+
+
+def _expert(finished: FinishedRun, expert: int, skill: str) -> Expert:
+    """One of the run's experts with all that is known of it."""
+    run, began = finished.run, _began(finished.run, expert)
+    found = finished.final.expert(run.remap.global_to_local[expert], expert, skill, [began] if began else [])
+    others = {name: version for name, version in _versions_by_skill(run).items() if name != skill}
+    about: dict[str, Any] = {
+        "status": "trained" if expert in run.trained else "frozen",
+        "run": run.name,
+        "created": now(),
+        "scores": dict(finished.scores),
+        "trained_with": others,
+    }
+    if expert == run.about["global_expert_idx"]:
+        about["dependencies"] = list(run.about["dependencies"])
+    return replace(found, about=about)
+
+
+def _placed(run: TrainingRun, outcome: Outcome, found: Expert, policy: HeadPolicy, known: bool) -> Outcome:
+    """Decide what a version is beside the head. `known`: it was there before, so this may have been decided already."""
+    version, head, folder = outcome.version, outcome.head, outcome.folder
+    if version in (_began(run, found.index), head) or (known and _is_behind(folder, version)):
+        return outcome
+    if found.index not in run.trained:
+        return replace(outcome, status="frozen")
+    if head is None:
+        move_head(folder, version, "the first", run.name)
+        return replace(outcome, status="new", head=version)
+    choice = policy(_contender(folder, head), _candidate(found))
+    return _settle(run, folder, outcome, choice, getattr(policy, "__name__", "policy").replace("_", "-"))
+
+
+def _settle(run: TrainingRun, folder: Path, outcome: Outcome, choice: Choice, reason: str) -> Outcome:
+    """Do what the head policy chose."""
+    if choice == "candidate":
+        move_head(folder, outcome.version, reason, run.name)
+        return replace(outcome, status="continued", head=outcome.version)
+    if choice == "average" and outcome.head is not None:
+        mean = save_version(folder, average_of(folder, outcome.head, outcome.version, run.name))
+        move_head(folder, mean, reason, run.name)
+        return replace(outcome, status="averaged", head=mean)
+    if choice == "branch":
+        name = free_branch(read_heads(folder), run.name, outcome.version)
+        name_branch(folder, name, outcome.version)
+        return replace(outcome, status="branch", branch=name)
+    if choice != "head":
+        raise SkillError(f"the head policy {reason!r} gave {choice!r}; expected candidate, head, branch or average")
+    return replace(outcome, status="branch")
+
+
+def _is_behind(folder: Path, version: str) -> bool:
+    """Whether the head comes from this version, or has been it."""
+    heads = read_heads(folder)
+    been = any(move.version == version for move in heads.history)
+    return been or (heads.head is not None and version in ancestors(folder, heads.head))
+
+
+def _contender(folder: Path, version: str) -> Contender:
+    said = read_metadata(version_folder(folder, version))
+    score = said.get("about", {}).get("scores", {}).get(said["skill_name"])
+    return Contender(version, said["frames"], score, tuple(said["parents"]))
+
+
+def _candidate(found: Expert) -> Contender:
+    score = found.about["scores"].get(found.skill_name)
+    return Contender(found.version, found.frames, score, found.parents)
+
+
+def _began(run: TrainingRun, expert: int) -> str | None:
+    """The version that the run started this expert from."""
+    began: str | None = run.about["initial_versions"].get(str(expert))
+    return began
+
+
+def _versions_by_skill(run: TrainingRun) -> dict[str, str]:
+    """Which versions of its dependencies the run started from."""
+    experts = run.about["experts"]
+    return {experts[index]["skill"]: v for index, v in run.about["initial_versions"].items() if index in experts}
+
+
+def _scores(file: Path) -> dict[str, float]:
+    """What the run's worker says of each skill; nothing where it said nothing."""
+    if not file.is_file():
+        return {}
+    said = parsed(file, file.read_bytes()).get("scores") or {}
+    for skill, score in said.items():
+        if not isinstance(score, int | float) or isinstance(score, bool) or not math.isfinite(score):
+            raise SkillError(f"{file}: scores.{skill} is {score!r}, not a finite number")
+    return {skill: float(score) for skill, score in said.items()}
 
 
 def _last(run: TrainingRun) -> Path:

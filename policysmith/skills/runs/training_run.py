@@ -6,6 +6,7 @@ there whole or not at all.
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -49,6 +50,11 @@ class TrainingRun:
     seed: MoECheckpoint | None = None
 
     @property
+    def name(self) -> str:
+        """What versions and archives call the run: a later run of the same skill has another name."""
+        return str(self.about.get("run", self.run_folder.name))
+
+    @property
     def num_experts(self) -> int:
         """How many experts the run's model has."""
         return len(self.remap.global_to_local)
@@ -68,13 +74,15 @@ def prepare_training_run(
     train: Collection[str] = (),
     features: Collection[str] | None = None,
     limits: Limits | None = None,
+    execute: bool = True,
 ) -> TrainingRun:
     """Make the folder of a run that trains expert `global_expert_idx`, below `root/training_runs/`.
 
     `skill_data` has `code` (a whole module with global indices), or `execution_plan` (a list of `{skill, count}`) and
     `codes` (of each skill); `config` goes into the run's `config.yaml`. The run holds the experts that its module uses,
     and no others. `completed_skills` are `{name: {expert_idx, path}}`. Dependencies in `train` learn too; the others
-    are frozen. `features` are those that the environment offers. Raises `SkillError`; no folder is left then.
+    are frozen. `features` are those that the environment offers. `execute=False` checks the remapped module by its
+    syntax tree alone, and leaves running it to whoever starts the run. Raises `SkillError`; no folder is left then.
     """
     dependencies = list(dict.fromkeys(dependencies))
     allowed = build_remapping(dependencies, global_expert_idx, completed_skills)
@@ -86,7 +94,7 @@ def prepare_training_run(
         raise SkillError(f"the module of {skill_name!r} never uses expert {global_expert_idx}, which it is to train")
     remap = remapping_of([expert for expert in allowed.global_to_local if expert in used])
     # What else the module uses is no dependency: inject_remapping tells of it.
-    module = inject_remapping(source, *remap, limits=limits)
+    module = inject_remapping(source, *remap, limits=limits, execute=execute)
     trained = {global_expert_idx, *(completed_skills[name]["expert_idx"] for name in train)} & set(
         remap.global_to_local
     )
@@ -141,6 +149,7 @@ def _about(
              if entry.get("expert_idx") in remap.global_to_local and "path" in entry}  # fmt: skip
     by_global = {expert: local for expert, local in remap.global_to_local.items() if local in seed.versions}
     return {
+        "run": f"{run_folder(index, skill)}-{secrets.token_hex(4)}",
         "global_to_local": {str(k): v for k, v in remap.global_to_local.items()},
         "local_to_global": {str(k): v for k, v in remap.local_to_global.items()},
         "initial_frame_counts": {str(expert): seed.frames[local] for expert, local in by_global.items()},

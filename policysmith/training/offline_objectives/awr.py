@@ -19,6 +19,7 @@ from policysmith.training.datasets.episodes import REWARD
 from policysmith.training.offline_batches import Batch, evaluate
 from policysmith.training.offline_objectives.base import Learner, Loss, Start, bind, total, weights_of
 from policysmith.training.offline_objectives.likeness import likeness
+from policysmith.training.offline_parts import Part
 
 __all__ = ["AdvantageWeightedRegression"]
 
@@ -68,13 +69,25 @@ class _Regression(Learner):
         found, options = evaluate(self.policy, batch), self.options
         returns = self.returns[batch.rows].to(found.value.device)
         advantage = returns - found.value.detach()
-        if options.normalize_advantage and len(advantage) > 1:
+        if "std" in batch.known:
+            advantage = (advantage - batch.known["mean"]) / (batch.known["std"] + 1e-5)
+        elif options.normalize_advantage and len(advantage) > 1:
             std, mean = torch.std_mean(advantage)
             advantage = (advantage - mean) / (std + 1e-5)
         weight = weights_of(advantage, options.temperature, options.max_weight)
         policy, value = -(weight * found.log_prob).mean(), 0.5 * (found.value - returns).square().mean()
         loss = total(policy + options.value_coef * value, found.aux)
         return Loss(loss, {"policy_loss": policy, "value_loss": value, "weight": weight.mean()})
+
+    def parts(self, batch: Batch, count: int) -> list[Part]:
+        """Advantages are normalised over the whole batch, so values are asked for once more, beforehand."""
+        parts = super().parts(batch, count)
+        if len(parts) == 1 or not self.options.normalize_advantage:
+            return parts
+        with torch.no_grad():
+            values = torch.cat([evaluate(self.policy, part.batch).value for part in parts])
+        std, mean = torch.std_mean(self.returns[batch.rows].to(values.device) - values)
+        return [part._replace(batch=part.batch._replace(known={"std": std, "mean": mean})) for part in parts]
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Mapping[str, Tensor]:

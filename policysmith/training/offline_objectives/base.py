@@ -18,6 +18,7 @@ from policysmith.registry import PartSpec, Registry, Slot
 from policysmith.training.datasets.episodes import Episodes
 from policysmith.training.offline_batches import Batch
 from policysmith.training.offline_data import OfflineData
+from policysmith.training.offline_parts import Part, cut
 
 __all__ = ["Learner", "Loss", "Objective", "ObjectiveOption", "Start", "bind", "total"]
 
@@ -51,6 +52,13 @@ class Learner:
     def loss(self, batch: Batch) -> Loss:
         """The loss of a batch; also of held-out ones, then without gradients."""
         raise NotImplementedError
+
+    def parts(self, batch: Batch, count: int) -> list[Part]:
+        """The batch in at most `count` parts, the sum of whose losses by their shares is the loss of the whole.
+
+        Subclasses whose loss has figures of the whole batch in it, or noise, give them to the parts as `known`.
+        """
+        return cut(batch, count)
 
     def train(self, mode: bool) -> None:
         """Set the training mode of all that learns."""

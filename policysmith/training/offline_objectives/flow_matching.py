@@ -19,6 +19,7 @@ from policysmith.registry import register
 from policysmith.training.offline_batches import Batch
 from policysmith.training.offline_objectives.base import Learner, Loss, Start, bind
 from policysmith.training.offline_objectives.likeness import likeness
+from policysmith.training.offline_parts import Part
 
 __all__ = ["FlowMatching"]
 
@@ -69,12 +70,24 @@ class _Matching(Learner):
         head = self._head
         target_NHD, real_NH = self._chunks(batch, head)
         target = target_NHD.flatten(1)
-        noise, time = torch.randn_like(target), torch.rand_like(target[:, :1])
+        noise, time = (batch.known[name] for name in ("noise", "time")) if batch.known else _draw(target)
         features = torch.cat([edge.flatten(1) for edge in self.features(*batch.observations)], -1)
         velocity = head.velocity(features, (1 - time) * noise + time * target, time)
         error = (velocity - (target - noise)).square().unflatten(1, (head.horizon, head.size)).mean(-1)
         flow = (error * real_NH).sum() / real_NH.sum()
         return Loss(flow, {"flow_loss": flow})
+
+    def parts(self, batch: Batch, count: int) -> list[Part]:
+        """Noise is drawn for the whole batch; steps after an episode's end count nowhere."""
+        parts = super().parts(batch, count)
+        if len(parts) == 1:
+            return parts
+        sizes, head = [len(part.batch.rows) for part in parts], self._head
+        target_NHD, real_NH = self._chunks(batch, head)
+        noise, time = (drawn.split(sizes) for drawn in _draw(target_NHD.flatten(1)))
+        real = [(part.sum() / real_NH.sum()).item() for part in real_NH.split(sizes)]
+        known = [{"noise": noise[i], "time": time[i]} for i in range(len(parts))]
+        return [Part(part.batch._replace(known=known[i]), real[i]) for i, part in enumerate(parts)]
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Mapping[str, Tensor]:
@@ -85,6 +98,11 @@ class _Matching(Learner):
         rows, real = self.data.chunk(batch.rows, head.horizon)
         actions = self.data.acted(rows.flatten())[0].reshape(*rows.shape, head.size)
         return (actions - head.centre) / head.spread, real.to(actions.device)
+
+
+def _draw(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise (N, H·D), and times (N, 1)."""
+    return torch.randn_like(target), torch.rand_like(target[:, :1])
 
 
 @torch.no_grad()

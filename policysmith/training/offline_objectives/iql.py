@@ -26,6 +26,7 @@ from policysmith.training.offline_batches import Batch, evaluate
 from policysmith.training.offline_data import OfflineData
 from policysmith.training.offline_objectives.base import Learner, Loss, Start, bind, total, weights_of
 from policysmith.training.offline_objectives.likeness import likeness
+from policysmith.training.offline_parts import Part
 
 __all__ = ["ImplicitQLearning"]
 
@@ -105,7 +106,7 @@ class _ImplicitQ(Learner):
         advantage = judged - found.value
         value = _expectile_loss(advantage, options.expectile)
         errors = [(_ask(critic, questions) - following).square() * known for critic in self.critics]
-        q = torch.stack(errors).sum() / known.sum().clamp(min=1)
+        q = torch.stack(errors).sum() / known.sum().clamp(min=1) * batch.known.get("weight", 1.0)
         weight = weights_of(advantage.detach(), 1.0 / options.inverse_temperature, options.max_weight)
         policy = -(weight * found.log_prob).mean()
         # One step for all three; the paper's algorithm takes them in turn, on the same batch.
@@ -118,6 +119,17 @@ class _ImplicitQ(Learner):
         """Move the targets a little."""
         for target, critic in zip(self.targets, self.critics, strict=True):
             torch._foreach_lerp_(list(target.parameters()), list(critic.parameters()), self.options.target_rate)
+
+    def parts(self, batch: Batch, count: int) -> list[Part]:
+        """The Q networks' error is a mean over steps whose next observation is known: their share weighs it."""
+        parts = super().parts(batch, count)
+        known = [(~self.unknown[part.batch.rows]).sum() for part in parts]
+        whole = torch.stack(known).sum().clamp(min=1)
+        weights = [count / whole / part.share for part, count in zip(parts, known, strict=True)]
+        if len(parts) == 1:
+            return parts
+        pairs = zip(parts, weights, strict=True)
+        return [p._replace(batch=p.batch._replace(known={"weight": w.to(self.policy.device)})) for p, w in pairs]
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Mapping[str, Tensor]:

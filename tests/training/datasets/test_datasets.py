@@ -1,15 +1,16 @@
 """Datasets: what is stored is what is read, and what is damaged or does not fit is refused in a sentence."""
 
-import importlib.util
 import json
 import sys
-import types
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 from gymnasium import spaces
 
+from policysmith import api
 from policysmith.errors import DatasetError, MissingExtraError
 from policysmith.training.datasets import (
     ArraysDataset,
@@ -206,49 +207,37 @@ def test_a_missing_array_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("dataset", "package"), [(ParquetDataset, "pyarrow"), (MinariDataset, "minari")])
-def test_a_missing_package_is_named_with_its_extra(dataset, package):
-    if importlib.util.find_spec(package):
-        pytest.skip(f"{package} is installed")
+def test_a_missing_package_is_named_with_its_extra(dataset, package, monkeypatch):
+    for name in [package, f"{package}.parquet"]:
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError, match=rf"{package} is not installed; run: pip install 'policysmith\["):
         dataset("nowhere").open()
 
 
-class FakeTable(dict):
-    """As much of a pyarrow table as is used."""
-
-    def __getitem__(self, name):
-        return types.SimpleNamespace(to_numpy=lambda: super(FakeTable, self).__getitem__(name))
-
-
 @pytest.fixture
-def lerobot(tmp_path, monkeypatch):
-    """A directory in LeRobot's layout, and a stand-in for pyarrow that reads two files of it."""
-    files = {
-        "file-000": {"episode_index": [0, 0, 0, 1], "frame_index": [0, 2, 1, 0]},
-        "file-001": {"episode_index": [1], "frame_index": [1]},
+def lerobot(tmp_path):
+    """A directory in LeRobot's layout, of two files."""
+    columns = {
+        "episode_index": [0, 0, 0, 1, 1],
+        "frame_index": [0, 2, 1, 0, 1],
+        "observation.state": [[0.0, 1], [4, 5], [2, 3], [6, 7], [8, 9]],
+        "next.reward": [0.0, 1, 2, 3, 4],
+        "next.done": [False, True, False, False, True],
+        "timestamp": [0.0, 0.2, 0.1, 0.0, 0.1],
     }
-    state = [[0.0, 1], [4, 5], [2, 3], [6, 7], [8, 9]]
+    columns["action"] = columns["observation.state"]
+    vector = pyarrow.list_(pyarrow.float32(), 2)
+    types = {"observation.state": vector, "action": vector, "next.reward": pyarrow.float32()}
+    arrays = {name: pyarrow.array(values, types.get(name)) for name, values in columns.items()}
     features = {"observation.state": {"dtype": "float32"}, "observation.images.top": {"dtype": "video"}}
-    features |= {"action": {"dtype": "float32"}, "next.reward": {"dtype": "float32"}, "timestamp": {"dtype": "float32"}}
+    features |= {name: {"dtype": "float32"} for name in ("action", "next.reward", "timestamp")}
     (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "info.json").write_text(json.dumps({"features": features}))
+    (tmp_path / "meta" / "info.json").write_text(json.dumps({"features": features | {"next.done": {"dtype": "bool"}}}))
     chunk = tmp_path / "data" / "chunk-000"
     chunk.mkdir(parents=True)
-    for name in files:
-        (chunk / f"{name}.parquet").touch()
-
-    def read_table(file, columns):
-        ours = files[file.stem]
-        first = 0 if file.stem == "file-000" else 4
-        rows = slice(first, first + len(ours["frame_index"]))
-        vectors = np.empty(len(state[rows]), object)
-        vectors[:] = [np.array(row, np.float32) for row in state[rows]]
-        known = {name: np.array(values) for name, values in ours.items()}
-        known |= {"observation.state": vectors, "action": vectors, "next.reward": np.arange(5.0)[rows]}
-        return FakeTable({name: known[name] for name in columns})
-
-    monkeypatch.setitem(sys.modules, "pyarrow", types.ModuleType("pyarrow"))
-    monkeypatch.setitem(sys.modules, "pyarrow.parquet", types.SimpleNamespace(read_table=read_table))
+    table = pyarrow.table(arrays)
+    pyarrow.parquet.write_table(table.slice(0, 4), chunk / "file-000.parquet")
+    pyarrow.parquet.write_table(table.slice(4), chunk / "file-001.parquet")
     return tmp_path
 
 
@@ -257,7 +246,33 @@ def test_parquet_episodes_are_ordered_by_their_frames(lerobot):
     assert found.lengths.tolist() == [3, 2] and not found.final
     assert found.columns["observation.state"][:, 0].tolist() == [0, 2, 4, 4, 6, 8, 8]
     assert found.columns["reward"][:3].tolist() == [0, 2, 1]
-    assert set(found.columns) == {"observation.state", "action", "reward"}
+    assert found.columns["observation.state"].dtype == torch.float32
+    assert found.columns["terminated"].tolist()[:3] == [False, False, True]
+    assert set(found.columns) == {"observation.state", "action", "reward", "terminated"}
+
+
+def test_lists_of_any_length_and_lists_of_lists_are_read(lerobot):
+    """As other writers store vectors and images."""
+    file = lerobot / "data" / "chunk-000" / "file-001.parquet"
+    table = pyarrow.parquet.read_table(file)
+    loose = pyarrow.array([[8.0, 9.0]], pyarrow.list_(pyarrow.float32()))
+    pyarrow.parquet.write_table(table.set_column(table.column_names.index("action"), "action", loose), file)
+    assert ParquetDataset(str(lerobot)).open().columns["action"].shape == (7, 2)
+
+
+def test_a_policy_learns_from_parquet_episodes(lerobot):
+    spaces = {"observation": {"type": "dict", "spaces": {"state": {"type": "box", "shape": [2]}}}}
+    spaces["action"] = {"type": "box", "shape": [2]}
+    training = {"type": "offline", "updates": 3, "validation_share": 0, "loggers": []}
+    training["dataset"] = {"type": "parquet", "path": str(lerobot)}
+    found = api.train_offline({"spaces": spaces, "model": "mlp", "training": training}, progress=False)
+    assert found.updates == 3 and np.isfinite(found.metrics["training/loss"])
+
+
+def test_a_parquet_file_that_is_none_is_named(lerobot):
+    (lerobot / "data" / "chunk-000" / "file-001.parquet").write_text("no parquet")
+    with pytest.raises(DatasetError, match=r"file-001\.parquet: cannot be read: ArrowInvalid"):
+        ParquetDataset(str(lerobot)).open()
 
 
 def test_parquet_without_its_description_is_refused(lerobot):

@@ -1,0 +1,58 @@
+"""How well a trained skill does: whole plans played in a worker of its own, with the experts that are heads now.
+
+In: a checked skills file and a skill of it. Out: a `Judgement`; the library is read, and nothing in it changes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from policysmith.errors import SkillError, did_you_mean
+from policysmith.skills.scheduling.runs import run_data, worker_command
+from policysmith.skills.scheduling.skills_file import SkillsFile
+
+__all__ = ["Judgement", "evaluate_skill"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Of `episodes` whole plans the share that was done, and of each skill's tasks that were begun."""
+
+    episodes: int
+    success_rate: float
+    scores: dict[str, float]
+
+
+def evaluate_skill(
+    file: SkillsFile,
+    skill: str,
+    episodes: int = 100,
+    *,
+    command: Callable[[Path], tuple[str, ...]] = worker_command,
+) -> Judgement:
+    """Play `episodes` plans of a skill. Raises `SkillError` for one that is not trained, or a worker that fails."""
+    from policysmith.skills import SkillLibrary, prepare_training_run
+
+    if skill not in file.skills:
+        raise SkillError(f"there is no skill {skill!r}{did_you_mean(skill, file.skills)}: {', '.join(file.skills)}")
+    library = SkillLibrary(file.library, create=False)
+    needed = [name for name in dict.fromkeys(file.plans[skill]) if name != skill]
+    completed = library.completed([*needed, skill])
+    if missing := [name for name in (*needed, skill) if name not in completed]:
+        raise SkillError(f"{missing[0]!r} is not trained yet in {file.library}: run policysmith skills train")
+    with tempfile.TemporaryDirectory(prefix="policysmith-") as folder:
+        expert = completed[skill]["expert_idx"]
+        run = prepare_training_run(skill, run_data(file, skill), needed, expert, completed, root=folder)
+        words = [*command(run.run_folder), "--evaluate", str(episodes)]
+        environment = {"OMP_NUM_THREADS": "1", **os.environ}
+        ended = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    if ended.returncode:
+        last = ended.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        raise SkillError(f"{skill!r} could not be evaluated (exit status {ended.returncode}): {last[0]}")
+    return Judgement(**json.loads(ended.stdout.splitlines()[-1]))

@@ -1,0 +1,59 @@
+"""A skill's code in the worker that trains it: executed with few names, under limits, and interrupted if it hangs.
+
+In: a checked module. Out: its functions as a training loop asks for them. Linux only, as the limits are.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from policysmith.errors import SkillError
+from policysmith.skills.modules.module_file import SkillModule
+from policysmith.skills.modules.tasks import TaskFunctions, task_and_reward_funcs
+from policysmith.skills.modules.vocabulary import BUILTINS
+from policysmith.skills.modules.worker import Skill
+
+__all__ = ["executed", "limit_files", "within"]
+
+LARGEST_FILE = 4 << 30
+OPEN_FILES = 256
+
+
+def limit_files() -> None:
+    """This process may write no larger file, open no more of them, and leave no core; for good."""
+    for kind, value in ((resource.RLIMIT_FSIZE, LARGEST_FILE), (resource.RLIMIT_NOFILE, OPEN_FILES)):
+        resource.setrlimit(kind, (value, value))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def executed(module: SkillModule, seconds: float = 60.0) -> TaskFunctions:
+    """The module's functions. Call this in the worker of its run only. Raises `SkillError` for code that fails."""
+    skill = Skill(module.source, module.filename, sorted(module.modules), sorted(BUILTINS))
+    with within(seconds, f"{module.filename}: executing the module"):
+        try:
+            skill.execute()
+            return task_and_reward_funcs(skill.names)
+        except SkillError:
+            raise
+        except Exception as error:
+            raise SkillError(f"{module.filename}: failed: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def within(seconds: float, doing: str) -> Iterator[None]:
+    """Interrupt what is done in this context after so many seconds; in the main thread only."""
+
+    def ring(number: int, frame: Any) -> None:
+        raise SkillError(f"{doing} took longer than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

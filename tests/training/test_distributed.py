@@ -1,0 +1,127 @@
+"""Two processes train as one does on a batch of both sizes together."""
+
+import pytest
+import torch
+
+import policysmith
+from tests.training import distributed_cases as cases
+from tests.training.offline_data import ACTIONS, BOX, REMEMBERING, config
+
+STRATEGIES = ("ddp", "fsdp")
+QUICK = ("cloning:ddp", "cloning:fsdp", "ppo:ddp:1", "ppo:fsdp:2", "experts:ddp", "experts:fsdp", "batch_norm:true",
+         "uneven:1", "uneven:4", "uneven:2:fsdp:2")  # fmt: skip
+SLOW = (*(f"{case}:{s}" for case in ("frozen", "remembering", "online") for s in STRATEGIES),
+        "ppo:ddp:2", "ppo:fsdp:1", "batch_norm:true", "batch_norm:false")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    return cases.two_processes(tmp_path_factory.mktemp("quick"), *QUICK)
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    return cases.two_processes(tmp_path_factory.mktemp("slow"), *SLOW)
+
+
+def assert_alike(found, wanted, tolerance=1e-5):
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=tolerance, msg=lambda text, n=name: f"{n}: {text}")
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_cloning_on_two_ranks_is_cloning_with_the_doubled_batch(quick, strategy):
+    """The last batch of an epoch has fewer rows, and one rank one fewer than the other."""
+    alone = cases.clone(16)
+    for rank in quick[f"cloning:{strategy}"]:
+        assert_alike(rank["weights"], alone["weights"])
+        assert rank["losses"] == quick[f"cloning:{strategy}"][0]["losses"]
+
+
+def assert_updated_as_one(ranks):
+    policy = cases.cart_pole_policy()
+    alone = cases.ppo_update(policy, cases.rollout_of(policy))
+    for rank in ranks:
+        assert_alike(rank["weights"], alone["weights"])
+        assert rank["scalars"] == ranks[0]["scalars"]
+
+
+@pytest.mark.parametrize("case", ["ppo:ddp:1", "ppo:fsdp:2"])
+def test_a_ppo_update_on_two_ranks_is_one_of_both_rollouts(quick, case):
+    assert_updated_as_one(quick[case])
+
+
+def test_ranks_count_by_the_rows_they_learn_from(quick):
+    policy = cases.cart_pole_policy()
+    alone = cases.ppo_update(policy, cases.uneven_rollout(policy))
+    for rank in quick["uneven:1"]:
+        assert_alike(rank["weights"], alone["weights"])
+
+
+@pytest.mark.parametrize("case", ["uneven:4", "uneven:2:fsdp:2"])
+def test_ranks_with_different_numbers_of_minibatches_or_parts_neither_wait_forever_nor_drift(quick, case):
+    first, second = quick[case]
+    assert_alike(first["weights"], second["weights"], 0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", ["ppo:ddp:2", "ppo:fsdp:1"])
+def test_parts_of_a_minibatch_add_up_before_ranks_exchange_gradients(slow, case):
+    assert_updated_as_one(slow[case])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_frozen_components_stay_as_they_are(slow, strategy):
+    alone = cases.clone(16, model=cases.FROZEN)
+    before = cases.weights_of(policysmith.build(config(model=cases.FROZEN), BOX, ACTIONS["discrete"]))
+    for rank in slow[f"frozen:{strategy}"]:
+        assert_alike(rank["weights"], alone["weights"])
+        trunk = [name for name in before if ".trunk." in name]
+        assert trunk and all(torch.equal(rank["weights"][name], before[name]) for name in trunk)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_expert_that_one_rank_uses_learns_and_one_that_none_uses_does_not_move(quick, strategy):
+    alone = cases.expert_steps(cases.expert_policy(), [first + second for first, second in cases.TASKS])
+    assert any(alone["without"]), "some experts must be without rows for this to say anything"
+    for rank in quick[f"experts:{strategy}"]:
+        assert_alike(rank["weights"], alone["weights"])
+        assert rank["without"] in (None, alone["without"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_windows_count_by_their_steps(slow, strategy):
+    alone = cases.clone(4, model=REMEMBERING, sequence_length=4, burn_in=1)
+    for rank in slow[f"remembering:{strategy}"]:
+        assert_alike(rank["weights"], alone["weights"])
+
+
+def test_synchronised_batch_normalisation_sees_the_doubled_batch(quick):
+    alone = cases.clone(16, model=cases.BATCH_NORM, **cases.SGD)
+    for rank in quick["batch_norm:true"]:
+        assert_alike(rank["weights"], alone["weights"])
+
+
+@pytest.mark.slow
+def test_batch_normalisation_has_the_same_statistics_on_both_ranks(slow):
+    first, second = slow["batch_norm:false"]
+    assert_alike(first["weights"], second["weights"], 0.0)
+    synchronised = slow["batch_norm:true"][0]["weights"]
+    assert any(not torch.allclose(first["weights"][name], tensor) for name, tensor in synchronised.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_ranks_of_an_online_run_agree_and_one_writes(slow, strategy):
+    first, second = slow[f"online:{strategy}"]
+    assert_alike(first["weights"], second["weights"], 0.0)
+    assert first["steps"] == second["steps"] == 256, "the transitions of both"
+    assert first["returns"] == second["returns"] and first["returns"]
+    assert first["mean"] == second["mean"]
+    assert first["artifact"] and first["files"] and not second["artifact"] and not second["files"]
+    stored = policysmith.load(first["artifact"])
+    assert_alike(stored.state_dict(), first["weights"], 0.0)
+    assert not (first["artifact"] / "shards").exists(), "the artifact has taken their place"
