@@ -13,6 +13,7 @@ from policysmith.cli.command import command
 from policysmith.cli.help import Command, Group
 from policysmith.cli.output import chatter_to_stderr, count, facts, print_json, print_rich, shown_path, write_file
 from policysmith.cli.skills_eval import evaluate
+from policysmith.cli.skills_export import export
 from policysmith.cli.skills_train import train_skills
 from policysmith.errors import PolicysmithError
 
@@ -213,6 +214,7 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "rollback": rollback,
     "train": train_skills,
     "eval": evaluate,
+    "export": export,
 }
 for _name, _function in COMMANDS.items():
     skills.command(_name, cls=Command)(command(_function))

@@ -31,8 +31,8 @@ def evaluate(
         policysmith skills eval skills.yaml Reach_Goal --episodes 500 --json
     """
     with chatter_to_stderr():
-        from policysmith.skills.scheduling.judging import evaluate_skill
         from policysmith.skills.scheduling.skills_file import read_skills_file
+        from policysmith.skills.serving.judging import evaluate_skill
 
         found = evaluate_skill(read_skills_file(file, overrides or [], library=library), skill, episodes)
     if as_json:

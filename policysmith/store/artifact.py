@@ -116,9 +116,15 @@ def _contents(policy: ActorCritic, training: TrainingState | None) -> dict[str, 
         "format": CURRENT_FORMAT,
         "files": {name: {"size": len(content), "sha256": sha256(content)} for name, content in files.items()},
         "components": encoded.components,
-        "experts": {},
+        "experts": _experts(encoded.config["experiment"]),
     }
     return {**files, MANIFEST: json_bytes({**manifest, "checksum": _checksum(manifest)}, MANIFEST)}
+
+
+def _experts(experiment: Mapping[str, Any]) -> dict[str, int]:
+    """Of a model of skills' experts: each task's, by its number in the library."""
+    experts = experiment["model"].get("experts")
+    return {str(task): number for task, number in enumerate(experts)} if isinstance(experts, list) else {}
 
 
 def _checksum(manifest: Mapping[str, Any]) -> str:

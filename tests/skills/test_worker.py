@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from policysmith.errors import PolicysmithError
 from policysmith.skills import load_moe_checkpoint, prepare_training_run, process_completed_training
 from policysmith.skills.experts.names import of_expert
 from policysmith.skills.runs.training_run import CONFIG
+from policysmith.skills.training import setting
+from policysmith.skills.training.guard import executed
 from policysmith.skills.training.worker import train_skill
 
 pytest.importorskip("minigrid")
@@ -139,6 +142,28 @@ def test_what_the_file_must_say_is_checked(tmp_path):
     config["training"] = {"type": "ppo"}
     (run.run_folder / CONFIG).write_text(yaml.safe_dump(config))
     assert finish(run)[1].strip().endswith("skills are trained by skill_ppo")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("return 0  # Skill", "return 3", r"uses experts \[3\], the run has 1"),
+        # What a parser sees first is not what holds: the later definition wins when the module runs.
+        ("return 0  # Skill", "return 0\n\n\ndef task_0_network_number():\n    return 1", "task_0_network_number"),
+    ],
+)
+def test_the_module_must_name_the_experts_of_its_run(tmp_path, old, new, told):
+    run = prepare(tmp_path, NEVER)
+    run.module_path.write_text(run.module_path.read_text().replace(old, new))
+    status, errors = finish(run)
+    assert status == 1 and re.search(told, errors), errors
+
+
+def test_what_a_module_says_when_it_runs_is_compared_with_its_text(tmp_path, monkeypatch):
+    run = prepare(tmp_path, NEVER)
+    monkeypatch.setattr(setting, "executed", lambda module: executed(module)._replace(task_to_skill_index=[1]))
+    status, errors = finish(run)
+    assert status == 1 and "name experts [1] when run, and [0] as text" in errors
 
 
 @pytest.mark.slow

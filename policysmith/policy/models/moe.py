@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from annotated_types import Gt
+from annotated_types import Ge, Gt, MinLen
 
+from policysmith.errors import ConfigError, Problem
 from policysmith.parts.activations import Activation
 from policysmith.parts.mlp import Width
 from policysmith.policy.expert_heads import Layers
@@ -23,18 +24,23 @@ def moe(
     num_layers: Layers = 4,
     activation: Activation = "tanh",
     num_tasks: Annotated[int, Gt(0)] | None = None,
+    experts: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] | None = None,
     initial_std: Annotated[float, Gt(0)] = 1.0,
     squash: bool = False,
 ) -> dict[str, Any]:
     """Experts over a Dict observation: `task`, a Discrete, says which of them acts on what `observation` holds.
 
     Parameters are `components.policy.actor_networks_<task>.…` and `components.state_value.critic_networks_<task>.…`.
-    `num_tasks` follows from the space; stated, it is compared with it.
+    `num_tasks` follows from the space; stated, it is compared with it. `experts` are the numbers that the tasks'
+    experts have in a library of skills: an artifact's manifest tells them.
     """
     network: dict[str, Any] = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}
     network["in_keys"] = ["observation.task", "features"]
-    if num_tasks is not None:
-        network["num_tasks"] = num_tasks
+    if experts is not None and (len(set(experts)) < len(experts) or num_tasks not in (None, len(experts))):
+        wanted = "" if num_tasks is None else f" {num_tasks}"
+        raise ConfigError([Problem("model.experts", f"must be{wanted} different numbers, found {experts}")])
+    if num_tasks is not None or experts is not None:
+        network["num_tasks"] = num_tasks or len(experts or ())
     return {
         "features": {"type": "concat", "in_keys": "observation.observation"},
         "policy": {"type": "expert_action_head", "initial_std": initial_std, "squash": squash, **network},

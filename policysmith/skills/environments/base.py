@@ -63,6 +63,10 @@ class SkillEnvironment(Protocol):
     features: frozenset[str]
     num_envs: int
 
+    def spaces(self) -> tuple[spaces.Box, spaces.Discrete]:
+        """Observation and action space of one copy."""
+        ...
+
     def world(self, functions: TaskFunctions, count: int | None = None) -> World:
         """`count` copies (default: `num_envs`) that are judged by these functions."""
         ...

@@ -56,16 +56,24 @@ class CraftaxClassic:
     ) -> None:
         self.num_envs, self.max_steps, self.cache = num_envs, max_steps, cache
 
+    def spaces(self) -> tuple[spaces.Box, spaces.Discrete]:
+        """Those of one copy."""
+        return _spaces(self._environment())
+
     def world(self, functions: TaskFunctions, count: int | None = None) -> _World:
         """Copies on JAX's default device."""
-        try:
-            jax, made = importlib.import_module("jax"), importlib.import_module(ENVIRONMENT)
-        except ImportError as error:
-            raise missing_extra("craftax", "craftax") from error
+        environment = self._environment()
         if self.cache is not None:
+            jax = importlib.import_module("jax")
             jax.config.update("jax_compilation_cache_dir", str(Path(self.cache).expanduser()))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-        return _World(made.CraftaxClassicSymbolicEnvNoAutoReset(), functions, count or self.num_envs, self.max_steps)
+        return _World(environment, functions, count or self.num_envs, self.max_steps)
+
+    def _environment(self) -> Any:
+        try:
+            return importlib.import_module(ENVIRONMENT).CraftaxClassicSymbolicEnvNoAutoReset()
+        except ImportError as error:
+            raise missing_extra("craftax", "craftax") from error
 
 
 class _World:
@@ -75,9 +83,7 @@ class _World:
         self._jax, self._numpy = importlib.import_module("jax"), importlib.import_module("jax.numpy")
         self._environment, self._functions, self.count = environment, functions, count
         self._limit, self._parameters = max_steps, environment.default_params.replace(max_timesteps=FOREVER)
-        shape = environment.observation_space(self._parameters).shape
-        self.observation_space = spaces.Box(0.0, 1.0, shape, np.float32)
-        self.action_space = spaces.Discrete(int(environment.num_actions))
+        self.observation_space, self.action_space = _spaces(environment)
         jit = self._jax.jit
         self._make, self._step, self._put = jit(self._fresh), jit(self._stepped), jit(self._placed)
 
@@ -198,6 +204,11 @@ class _World:
             for name in names
             if name.name not in ("INVALID", "OUT_OF_BOUNDS")
         }
+
+
+def _spaces(environment: Any) -> tuple[spaces.Box, spaces.Discrete]:
+    shape = environment.observation_space(environment.default_params).shape
+    return spaces.Box(0.0, 1.0, shape, np.float32), spaces.Discrete(int(environment.num_actions))
 
 
 def _achievements(state: Any) -> dict[str, Any]:

@@ -52,6 +52,12 @@ class MiniGrid:
             raise ValueError(f"{id!r} is no environment of MiniGrid: names begin with MiniGrid- or BabyAI-")
         self.id, self.num_envs, self.max_steps = id, num_envs, max_steps
 
+    def spaces(self) -> tuple[spaces.Box, spaces.Discrete]:
+        """Those of one copy. Raises `ConfigError` for an unknown id."""
+        copy = _Copy(self.id, self.max_steps)
+        copy.close()
+        return copy.observation_space, copy.action_space
+
     def world(self, functions: TaskFunctions, count: int | None = None) -> Copies:
         """Copies in this process. Raises `ConfigError` for an unknown id."""
         return Copies([_Copy(self.id, self.max_steps) for _ in range(count or self.num_envs)], functions)

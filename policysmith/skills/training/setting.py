@@ -17,7 +17,8 @@ from policysmith.skills.experts.checkpoint import MoECheckpoint, load_moe_checkp
 from policysmith.skills.experts.names import expert_name
 from policysmith.skills.experts.partial_load import load_experts
 from policysmith.skills.modules.module_file import read_skill_module
-from policysmith.skills.runs.training_run import CONFIG, load_training_run
+from policysmith.skills.modules.tasks import task_to_skill
+from policysmith.skills.runs.training_run import CONFIG, TrainingRun, load_training_run
 from policysmith.skills.training.guard import executed, limit_files
 from policysmith.skills.training.progression import Attempts, TaskProgression
 from policysmith.skills.training.run_config import RunConfig
@@ -42,9 +43,7 @@ class Setting:
         module = read_skill_module(self.run.module_path, self.config.environment.features)
         limit_files()
         self.functions = executed(module)
-        if self.functions.num_common_heads != self.run.num_experts:
-            used = self.functions.num_common_heads
-            raise SkillError(f"{self.run.module_path}: uses {used} experts, the run has {self.run.num_experts}")
+        _check_numbers(self.run, self.functions.task_to_skill_index, task_to_skill(module))
         seed_everything(self.config.seed)
         self.trained = frozenset(self.run.remap.global_to_local[expert] for expert in self.run.trained)
         self.environments = self._environments(None, self.config.algorithm.window)
@@ -93,3 +92,13 @@ class Setting:
         folder = self.run.policies_folder
         latest = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
         return latest, load_moe_checkpoint(folder / str(latest))
+
+
+def _check_numbers(run: TrainingRun, told: Sequence[int], written: Sequence[int]) -> None:
+    """What the executed functions name is what stands in the text, and every expert of the run is used."""
+    if list(told) != list(written):
+        raise SkillError(
+            f"{run.module_path}: its tasks name experts {list(told)} when run, and {list(written)} as text"
+        )
+    if set(told) != set(run.remap.local_to_global):
+        raise SkillError(f"{run.module_path}: uses experts {sorted(set(told))}, the run has {run.num_experts}")

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from policysmith.errors import SkillError, did_you_mean
+from policysmith.errors import SkillError
+from policysmith.skills.runs.training_run import prepare_training_run
 from policysmith.skills.scheduling.runs import run_data, worker_command
 from policysmith.skills.scheduling.skills_file import SkillsFile
+from policysmith.skills.serving.exporting import trained_plan
 
 __all__ = ["Judgement", "evaluate_skill"]
 
@@ -37,15 +39,7 @@ def evaluate_skill(
     command: Callable[[Path], tuple[str, ...]] = worker_command,
 ) -> Judgement:
     """Play `episodes` plans of a skill. Raises `SkillError` for one that is not trained, or a worker that fails."""
-    from policysmith.skills import SkillLibrary, prepare_training_run
-
-    if skill not in file.skills:
-        raise SkillError(f"there is no skill {skill!r}{did_you_mean(skill, file.skills)}: {', '.join(file.skills)}")
-    library = SkillLibrary(file.library, create=False)
-    needed = [name for name in dict.fromkeys(file.plans[skill]) if name != skill]
-    completed = library.completed([*needed, skill])
-    if missing := [name for name in (*needed, skill) if name not in completed]:
-        raise SkillError(f"{missing[0]!r} is not trained yet in {file.library}: run policysmith skills train")
+    completed, needed = trained_plan(file, skill)
     with tempfile.TemporaryDirectory(prefix="policysmith-") as folder:
         expert = completed[skill]["expert_idx"]
         run = prepare_training_run(skill, run_data(file, skill), needed, expert, completed, root=folder)
