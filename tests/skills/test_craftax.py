@@ -1,4 +1,4 @@
-"""Craftax-Classic as skills see it; run by `make test-craftax`, in an environment that has JAX."""
+"""Craftax-Classic as skills see it; run by `make test-jax`, in an environment that has JAX."""
 
 from importlib.util import find_spec
 
@@ -30,7 +30,7 @@ def world():
     return CraftaxClassic(num_envs=8, max_steps=40).world(functions())
 
 
-@pytest.mark.craftax
+@pytest.mark.jax
 def test_worlds_follow_from_the_seed_and_differ_from_each_other(world):
     first = world.reset(3)
     assert world.observation_space.contains(first[0]) and first.shape == (8, 1345)
@@ -39,7 +39,7 @@ def test_worlds_follow_from_the_seed_and_differ_from_each_other(world):
     assert len({row.tobytes() for row in first}) == 8
 
 
-@pytest.mark.craftax
+@pytest.mark.jax
 def test_restarted_copies_are_new_and_the_others_go_on(world):
     before = world.reset(0)
     step = world.step(np.full(8, LEFT), np.zeros(8, int))
@@ -51,7 +51,7 @@ def test_restarted_copies_are_new_and_the_others_go_on(world):
     assert len({row.tobytes() for _ in range(4) for row in world.restart(np.arange(8))}) == 32  # more than one pool
 
 
-@pytest.mark.craftax
+@pytest.mark.jax
 def test_the_time_limit_cuts_off_and_does_not_end(world):
     world.reset(0)
     for _ in range(39):
@@ -61,7 +61,7 @@ def test_the_time_limit_cuts_off_and_does_not_end(world):
     assert (step.truncated | step.terminated).all() and not (step.truncated & step.terminated).any()
 
 
-@pytest.mark.craftax
+@pytest.mark.jax
 def test_features_follow_what_happens(world):
     """Whoever comes to hold wood is told so: reward and completion agree with the inventory and the achievement."""
     world.reset(1)
@@ -79,7 +79,7 @@ def test_features_follow_what_happens(world):
     assert told
 
 
-@pytest.mark.craftax
+@pytest.mark.jax
 def test_the_closest_block_is_the_closest_that_is_seen(world):
     world.reset(2)
     features = world._jax.vmap(world._features)(world._state, world._state)
@@ -91,7 +91,7 @@ def test_the_closest_block_is_the_closest_that_is_seen(world):
             assert int(features["closest_blocks"][name][row]) == min(seen, default=16)
 
 
-@pytest.mark.craftax
+@pytest.mark.jax
 def test_observations_come_without_a_copy(world):
     from policysmith.skills.environments.craftax import _bridged
 
@@ -99,7 +99,7 @@ def test_observations_come_without_a_copy(world):
     assert _bridged(array).ctypes.data == array.unsafe_buffer_pointer()
 
 
-@pytest.mark.craftax
+@pytest.mark.jax
 @pytest.mark.parametrize(
     ("reward", "told"),
     [
