@@ -94,7 +94,8 @@ def _reported(debug: bool) -> Iterator[None]:
 
 def _report(error: Exception, debug: bool) -> None:
     if isinstance(error, ConfigError):
-        print_problems(error.problems, to_stderr=True)
+        if os.environ.get("RANK", "0") == "0":  # under torchrun all ranks read one configuration: one of them tells
+            print_problems(error.problems, to_stderr=True)
     elif isinstance(error, PolicysmithError):
         print_error(str(error))
     else:

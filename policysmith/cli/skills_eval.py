@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from policysmith.cli.arguments import AsJson, Overrides
-from policysmith.cli.output import chatter_to_stderr, count, facts, print_json
+from policysmith.cli.output import chatter_to_stderr, facts, print_json
 
 __all__ = ["evaluate"]
 
@@ -39,6 +39,7 @@ def evaluate(
         print_json(asdict(found))
         return
     facts({
-        skill: f"{found.success_rate:.1%} of {count(found.episodes, 'plan')} done",
-        "by skill": [f"{name}  {rate:.1%} of its tasks" for name, rate in found.scores.items()],
+        "skill": skill,
+        "plans": f"{found.success_rate:.1%} of {found.episodes:,} done",
+        "tasks": [f"{name}  {rate:.1%} of those begun" for name, rate in found.scores.items()],
     })  # fmt: skip

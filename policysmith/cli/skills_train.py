@@ -52,7 +52,9 @@ def train_skills(
             report = session.train_skills(
                 read, parallel=parallel, only=only, display=Display(enabled=not quiet), stop=stop
             )
-    words = ["skills", "train", str(file), *(["--library", str(library)] if library else []), *(overrides or [])]
+    options = [("--library", library), ("--parallel", parallel), *(("--only", name) for name in only or ())]
+    given = [word for option, value in options if value is not None for word in (option, str(value))]
+    words = ["skills", "train", str(file), *given, *(overrides or [])]
     facts(_summary(report, shown_path(read.library)))
     if not report.succeeded:
         typer.echo()

@@ -77,9 +77,9 @@ def tune(
 
 
 def _tell(trials: Sequence[Trial]) -> None:
-    if trials:
-        last = trials[-1]
-        typer.echo(f"trial {last.number}: {last.state} {_figure(last.value)}", err=True)
+    for trial in trials:
+        said = _reason(trial) if trial.state == "failed" else _figure(trial.value)
+        typer.echo(f"trial {trial.number}: {trial.state} {said}", err=True)
 
 
 def _summary(ctx: typer.Context, result: TuneResult) -> None:
@@ -112,12 +112,16 @@ def _table(result: TuneResult) -> Any:
     for trial in result.trials:
         values = [_figure(trial.values.get(space.name)) for space in result.spaces]
         time = duration(trial.seconds) if trial.seconds is not None else ""
-        said = (trial.reason or "").split("\n", 1)[0] if trial.state == "failed" else ""
+        said = _reason(trial) if trial.state == "failed" else ""
         state = "" if trial.state == "complete" else f"{trial.state}{': ' if said else ''}{said}"
         style = "bold green" if trial is result.best else ""
         row = (str(trial.number), _figure(trial.value), *values, time, state)
         table.add_row(*(Text(cell) for cell in row), style=style)
     return table
+
+
+def _reason(trial: Trial) -> str:
+    return (trial.reason or "").partition("\n")[0]
 
 
 def _short(names: Sequence[str]) -> list[str]:

@@ -335,5 +335,6 @@ def _message(item: Any) -> str:
         names = [name.strip("'") for name in allowed.replace(" or ", ", ").split(", ")]
         return f"unknown value {found}{did_you_mean(item['input'], names)}; allowed: {', '.join(names)}"
     if kind == "too_short":
-        return f"needs at least {context['min_length']} entries, found {context['actual_length']}"
+        least = context["min_length"]
+        return f"needs at least {least} {'entry' if least == 1 else 'entries'}, found {context['actual_length']}"
     return f"{item['msg']}, found {found}"

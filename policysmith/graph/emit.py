@@ -62,6 +62,9 @@ _THIN: dict[Any, Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, tuple[An
     F.embedding: lambda a, k: (torch.embedding, (a[1], a[0])) if set(a[2:]) <= {None, 2.0, False} and not k else None,
 }
 
+# Methods in Python that only forward to a function.
+_METHODS: dict[Any, Callable[..., Any]] = {"unflatten": torch.unflatten}
+
 
 class Emitted:
     """Emitted code: `function` runs it, `source` shows it."""
@@ -209,6 +212,8 @@ class _Writer:
             leaf = self.traced.leaves[int(str(node.target))]
             return f"{self.name_of('m', leaf)}({self._arguments(args, kwargs)})"
         if node.op == "call_method":
+            if node.target in _METHODS:
+                return f"{self.name_of(str(node.target), _METHODS[node.target])}({self._arguments(args, kwargs)})"
             return f"{self.text(args[0])}.{node.target}({self._arguments(args[1:], kwargs)})"
         target: Any = node.target
         if target in _INFIX and len(args) == 2:

@@ -36,16 +36,15 @@ def attend(
     key gives zeros. `dropout` is the probability to drop a weight: pass 0 outside training. `scale` is 1/√D unless
     given.
     """
-    T, H, D, S, G = *q_BTHD.shape[1:], *k_BSGD.shape[1:3]
-    if causal and T != S:
+    T, grouped = q_BTHD.size(1), q_BTHD.size(2) != k_BSGD.size(2)
+    if causal and (S := k_BSGD.size(1)) != T:
         raise ValueError(f"causal attention needs as many keys as queries, found {S} keys, {T} queries: give a mask")
     if causal and (mask is not None or bias is not None):
         triangle = torch.ones(T, T, dtype=torch.bool, device=q_BTHD.device).tril()
         mask, causal = triangle if mask is None else mask & triangle, False
-    if bias is not None:
+    if bias is not None and bias.dtype != q_BTHD.dtype:
         bias = bias.to(q_BTHD.dtype)
-    scale = D**-0.5 if scale is None else scale
-    if T == 1 and G < H:
+    if grouped and T == 1:
         return _one_query(q_BTHD, k_BSGD, v_BSGE, mask, bias, dropout, scale)
     return _fused(q_BTHD, k_BSGD, v_BSGE, mask, bias, causal, dropout, scale)
 
@@ -57,7 +56,7 @@ def _one_query(
     mask: Tensor | None,
     bias: Tensor | None,
     dropout: float,
-    scale: float,
+    scale: float | None,
 ) -> Tensor:
     """The heads that share keys as queries of one head: torch would copy the keys for each of them."""
     H, G = q_B1HD.shape[2], k_BSGD.shape[2]
@@ -80,20 +79,22 @@ def _fused(
     bias: Tensor | None,
     causal: bool,
     dropout: float,
-    scale: float,
+    scale: float | None,
 ) -> Tensor:
-    q, k, v = (t.transpose(1, 2) for t in (q_BTHD, k_BSGD, v_BSGE))
-    width = v.shape[-1]
-    q, k, v = _same_width(q, k, v)
+    if k_BSGD.size(-1) != v_BSGE.size(-1):
+        same = _same_width(q_BTHD, k_BSGD, v_BSGE)
+        scale = q_BTHD.size(-1) ** -0.5 if scale is None else scale
+        return _fused(*same, mask, bias, causal, dropout, scale)[..., : v_BSGE.size(-1)]
+    q, k, v = q_BTHD.transpose(1, 2), k_BSGD.transpose(1, 2), v_BSGE.transpose(1, 2)
     seen = None
     if mask is not None and q.device.type not in ZEROS_WHERE_NOTHING_IS_SEEN:
         seen = mask.any(-1, keepdim=True)
         mask = mask | ~seen
     allowed = mask if bias is None else bias if mask is None else bias.masked_fill(~mask, float("-inf"))
-    grouped = q.shape[1] != k.shape[1]
+    grouped = q.size(1) != k.size(1)
     y = F.scaled_dot_product_attention(q, k, v, allowed, dropout, causal, scale=scale, enable_gqa=grouped)
     y = y if seen is None else torch.where(seen, y, 0)
-    return y[..., :width].transpose(1, 2)
+    return y.transpose(1, 2)
 
 
 def _same_width(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,4 +102,4 @@ def _same_width(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor
     more = k.shape[-1] - v.shape[-1]
     if more < 0:
         return F.pad(q, (0, -more)), F.pad(k, (0, -more)), v
-    return (q, k, F.pad(v, (0, more))) if more else (q, k, v)
+    return q, k, F.pad(v, (0, more))

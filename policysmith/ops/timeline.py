@@ -60,8 +60,7 @@ class _Step:
     slots_B: Tensor  # int64: where in all rows' rings, laid end to end, each row's new token goes
 
     def advance(self, cache: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-        rows = cache.flatten(0, 1).index_copy(0, self.slots_B, new.squeeze(1).to(cache.dtype))
-        ring = rows.view_as(cache)
+        ring = _written(cache, self.slots_B, new)
         return ring, ring
 
 
@@ -83,7 +82,7 @@ class Timeline:
     """Where the tokens of one call stand: their steps within episodes, which keys each may see, how caches advance."""
 
     positions: Tensor  # int64 (B|1, T): step of each query in its episode
-    key_positions: Tensor  # int64 (B|1, S)
+    keys: Callable[[], Tensor]  # makes `key_positions`, which few read
     mask: Tensor | None  # bool (B|1, 1, T|1, S), True: may attend. None: everything, or the lower triangle if `causal`
     causal: bool  # only with mask None and T == S: exactly the lower triangle
     position: PositionCode = NO_POSITION
@@ -91,6 +90,11 @@ class Timeline:
     padding: Tensor | None = None  # bool (B, T), True: no token here; already part of `mask`
     mixing: bool = False  # True: every query sees every token that is not padding
     common: dict[Hashable, Any] = field(default_factory=dict, repr=False)  # what `shared` has made
+
+    @property
+    def key_positions(self) -> Tensor:
+        """The step of each key in its episode, int64 (B|1, S)."""
+        return self.shared("key_positions", self.keys)
 
     @property
     def steps_once(self) -> bool:
@@ -128,6 +132,15 @@ class Timeline:
             self.common[key] = make()
         return self.common[key]
 
+    def as_bias(self, mask: Tensor | None, bias: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Mask and bias of one layer → the same to the scores; the mask of one step becomes a bias that layers share.
+
+        Kernels make one of every mask, each time anew. A step sees itself at least, so no query is without keys.
+        """
+        if not self.steps_once or bias is not None or mask is None or mask is not self.mask:
+            return mask, bias
+        return None, self.shared("bias", mask.log)  # log(True) = 0, log(False) = -inf
+
     def distances(self) -> Tensor:
         """How far each key lies from each query in steps, int64 (B|1, 1, T, S)."""
         return (self.positions.unsqueeze(-1) - self.key_positions.unsqueeze(-2)).abs().unsqueeze(1)
@@ -155,13 +168,14 @@ def over_sequence(
     reach = window if window is not None and window < T else None
     steps = torch.arange(T, device=x_BTD.device).unsqueeze(0)
     if reach is None and padding_BT is None:
-        return Timeline(steps, steps, None, causal, position, mixing=not causal)
+        return Timeline(steps, lambda: steps, None, causal, position, mixing=not causal)
     mask = None if padding_BT is None else unpadded(padding_BT)
     if causal:
         mask = both(mask, _ordered(steps, steps))
     if reach is not None:
         mask = both(mask, (steps.unsqueeze(-1) - steps.unsqueeze(-2)).abs().unsqueeze(1) < reach)
-    return Timeline(steps, steps, mask, False, position, padding=padding_BT, mixing=not causal and reach is None)
+    mixing = not causal and reach is None
+    return Timeline(steps, lambda: steps, mask, False, position, padding=padding_BT, mixing=mixing)
 
 
 def over_memory(
@@ -198,16 +212,35 @@ def both(mask: Tensor | None, other: Tensor | None) -> Tensor | None:
 def _step(done_B1: Tensor, first_B1: Tensor | None, context: int, position: PositionCode) -> tuple[Timeline, Tensor]:
     now_B1 = done_B1 if first_B1 is None else torch.where(first_B1, 0, done_B1)
     ring = _ring(now_B1, context)
-    return Timeline(now_B1, ring[0], ring[1], False, position, _Step(ring[2])), now_B1.squeeze(1) + 1
+    timeline = Timeline(now_B1, lambda: _contents(now_B1, context), ring[0], False, position, _Step(ring[1]))
+    return timeline, now_B1.squeeze(1) + 1
 
 
 @whole
-def _ring(now_B1: Tensor, context: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Steps (B, W) that lie in the slots, mask (B, 1, 1, W) of those the episode has done, slots (B,) to be written."""
-    steps_W, rows_B = (torch.arange(n, device=now_B1.device) for n in (context, now_B1.shape[0]))
-    age_BW = (now_B1 - steps_W).remainder(context)
-    slots_B = rows_B * context + now_B1.squeeze(1).remainder(context)
-    return now_B1 - age_BW, (age_BW <= now_B1)[:, None, None, :], slots_B
+def _ring(now_B1: Tensor, context: int) -> tuple[Tensor, Tensor]:
+    """Mask (B, 1, 1, W) of the slots that the episode has reached, slots (B,) to be written in all rows' rings."""
+    slots_W = torch.arange(context, device=now_B1.device)
+    reached_BW = slots_W <= now_B1  # slot w is first written by step w
+    slot_B, rows = now_B1.squeeze(1).remainder(context), now_B1.shape[0]
+    if rows > 1:
+        slot_B = torch.add(slot_B, torch.arange(rows, device=slot_B.device), alpha=context)
+    return reached_BW.unsqueeze(1).unsqueeze(1), slot_B
+
+
+@whole
+def _contents(now_B1: Tensor, context: int) -> Tensor:
+    """The step that lies in each slot (B, W): the last one, up to now, that the slot was for."""
+    slots_W = torch.arange(context, device=now_B1.device)
+    return now_B1 - (now_B1 - slots_W).remainder(context)
+
+
+@whole
+def _written(cache: Tensor, slots_B: Tensor, new: Tensor) -> Tensor:
+    """A copy of the cache (B, W, *) with the new tokens (B, 1, *) in their slots."""
+    new = new if new.dtype == cache.dtype else new.to(cache.dtype)
+    if cache.size(0) == 1:  # no other rows before it: three views less
+        return cache.index_copy(1, slots_B, new)
+    return cache.flatten(0, 1).index_copy(0, slots_B, new.squeeze(1)).view_as(cache)
 
 
 def _chunk(
@@ -229,9 +262,12 @@ def _chunk(
     rows_B1 = torch.arange(done_B1.shape[0], device=done_B1.device).unsqueeze(1) * (context + T)
     source = (rows_B1 + torch.where(last_BW >= 0, context + last_BW, slots_1W)).flatten()
     blank = None if first_BT is None else (last_BW < birth_BT[:, -1:]) & first_BT.any(1, keepdim=True)
-    seen_BS = torch.cat((done_B1 + old_BW, steps_BT), 1)
-    timeline = Timeline(steps_BT, seen_BS, mask_BTS.unsqueeze(1), False, position, _Chunk(source, blank))
-    return timeline, steps_BT[:, -1] + 1
+    ring = _Chunk(source, blank)
+
+    def keys() -> Tensor:
+        return torch.cat((done_B1 + old_BW, steps_BT), 1)
+
+    return Timeline(steps_BT, keys, mask_BTS.unsqueeze(1), False, position, ring), steps_BT[:, -1] + 1
 
 
 def _births(done_B1: Tensor, first_BT: Tensor | None, new_1T: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class StatefulActorCritic(ActorCritic):
         nodes = [node for node in self.plan.nodes if node.measure.state]
         self._memories = [node.name for node in nodes]
         self._state_keys = [f"{node.name}/{key}" for node in nodes for key, _ in node.measure.state]
+        self._state_names = frozenset(self._state_keys)
         self._state_inputs = [*self.plan.inputs, *self._state_keys]
         self._sequence_trials = self.runtime.trials()
         self._sequence_steps = [node.step(self.components, sequence=True) for node in self.plan.nodes]
@@ -165,12 +166,22 @@ class StatefulActorCritic(ActorCritic):
 
         It runs in inference mode: copy or clone its results before autograd sees them.
         """
+        plain = len(self.observations.leaves) == 1 and not self.observations.mask_path and not self.actions.composite
+        inference, key = torch.inference_mode, ("step", 0, deterministic)
 
         def act(
             obs: Any, state: Mapping[str, Tensor], first: Tensor | None = None, legal_mask: Any = None
         ) -> tuple[Any, Tensor, Tensor, State]:
-            with torch.inference_mode():
-                return self.act(obs, state, first, legal_mask, deterministic)
+            with inference():
+                if not plain or legal_mask is not None or not isinstance(obs, Tensor) or is_compiling():
+                    return self.act(obs, state, first, legal_mask, deterministic)
+                tensors = [obs, *self._begun(state, first, len(obs))]
+                try:
+                    (action,), log_prob, value, after = self._program(key).run(*tensors)
+                except (RuntimeError, ValueError) as error:
+                    self._blame_shapes(tensors, error)
+                    raise
+                return action, log_prob, value, self._named(after)
 
         return act
 
@@ -301,7 +312,7 @@ class StatefulActorCritic(ActorCritic):
         return list(reset_state(named, self.init_state(1), first.reshape(batch).bool()).values())
 
     def _ordered(self, state: Mapping[str, Tensor], batch: int) -> list[Tensor]:
-        if not isinstance(state, Mapping) or set(state) != set(self._state_keys):
+        if not isinstance(state, Mapping) or set(state) != self._state_names:
             found = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
             hint = did_you_mean(str(next(iter(state), "")), self._state_keys) if isinstance(state, Mapping) else ""
             raise ShapeError(
@@ -309,7 +320,7 @@ class StatefulActorCritic(ActorCritic):
                 "Begin with init_state(batch)"
             )
         tensors = [state[key] for key in self._state_keys]
-        if any(len(tensor) != batch for tensor in tensors):
+        if [tensor.size(0) for tensor in tensors].count(batch) != len(tensors):
             raise ShapeError(f"the state has {len(tensors[0])} rows for {batch} observations")
         return tensors
 

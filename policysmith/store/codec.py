@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -16,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -46,6 +48,8 @@ __all__ = [
 ]
 
 PACKAGES = ("torch", "tensordict", "gymnasium")
+TensorSpec = getattr(safetensors, "TensorSpec", None)  # older versions take their tensors in another way
+EMPTY = torch.zeros(1)
 SHOWN_MISFITS = 12
 RESTORE = "restore it from a copy, or save the policy anew"
 
@@ -93,10 +97,27 @@ def decode_policy(
 def pack(tensors: Mapping[str, Tensor], file: str) -> bytes:
     """Tensors as the bytes of a safetensors file, called `file` in messages; equal tensors give equal bytes."""
     try:
-        return safetensors.torch.save(dict(tensors), {"format": "pt"})
+        return _serialized(dict(tensors))
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         dtypes = ", ".join(sorted({str(tensor.dtype) for tensor in tensors.values()}))
         raise CheckpointError(f"{file}: tensors of {dtypes} cannot be stored as safetensors: {error}") from error
+
+
+def _serialized(tensors: dict[str, Tensor]) -> bytes:
+    """The library's own `save`, which looks at each tensor for thirty times as long as it takes to write small ones."""
+    plain = all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors.values())
+    if TensorSpec is None or not plain or sys.byteorder != "little":
+        return bytes(safetensors.torch.save(tensors, {"format": "pt"}))
+    specs = {
+        name: TensorSpec(
+            dtype=str(tensor.dtype).removeprefix("torch."),
+            shape=tensor.shape,
+            data_ptr=tensor.data_ptr() or EMPTY.data_ptr(),  # one of no elements may lie nowhere
+            data_len=tensor.nbytes,
+        )
+        for name, tensor in tensors.items()
+    }
+    return bytes(safetensors.serialize(specs, {"format": "pt"}))
 
 
 def unpacked(file: str | Path, content: bytes) -> dict[str, Tensor]:
@@ -136,11 +157,14 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def stored_tensor(name: str, tensor: Any) -> Tensor:
-    """The tensor on the CPU in memory of its own, as the file format wants it."""
+def stored_tensor(name: str, tensor: Any, *, copy: bool = True) -> Tensor:
+    """The tensor on the CPU as the file format wants it, in memory of its own, or with `copy=False` as it lies there.
+
+    Raises `CheckpointError`.
+    """
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
         raise CheckpointError(f"{name}: only plain tensors with values can be stored, found {type(tensor).__name__}")
-    return tensor.detach().to("cpu", copy=True).contiguous()
+    return tensor.detach().to("cpu", copy=copy).contiguous()
 
 
 @cache

@@ -19,18 +19,29 @@ import shutil
 import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from functools import cache
+from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any, Literal
 
 from policysmith.errors import CheckpointError
 
-__all__ = ["find_directory", "json_bytes", "replace_directory", "replace_file", "sync_directory", "write_synced"]
+__all__ = [
+    "find_directory",
+    "json_bytes",
+    "remove_left",
+    "replace_directory",
+    "replace_file",
+    "sync_directory",
+    "write_synced",
+]
 
 Kind = Literal["tmp", "old"]
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 LIFE = secrets.token_hex(4)  # tells this process from an earlier one of its number: in a container each may be number 1
 COUNT = itertools.count()
+MAKER = re.compile(r"\d{1,9}-[0-9a-f]{8}\d+")  # how the names that `_sibling` gives end
 
 
 def replace_directory(directory: Path, files: Mapping[str, bytes], own: Collection[str]) -> None:
@@ -57,11 +68,19 @@ def replace_directory(directory: Path, files: Mapping[str, bytes], own: Collecti
         if fresh.is_dir():  # now the old one: files may have come to it since they were carried over
             _carry(fresh, target, own)
     finally:
+        remove_left(fresh)
+
+
+def remove_left(fresh: Path) -> None:
+    """Remove what was laid out under a name of its own, unless it has another name by now."""
+    if os.path.lexists(fresh):  # to find that out is ten times as cheap as to remove nothing
         shutil.rmtree(fresh, ignore_errors=True)
 
 
 def find_directory(directory: Path) -> Path:
     """`directory`, or if it is gone the old one that an interrupted replacement had set aside."""
+    if directory.exists():
+        return directory
     target = directory.resolve()
     aside = [] if os.path.lexists(target) else _siblings(target, "old")
     return aside[0] if aside else directory
@@ -77,10 +96,12 @@ def json_bytes(value: Any, path: str = "") -> bytes:
 
 def _json_text(value: Any, path: str, indent: str) -> str:
     """A key a line; a list in one line unless it holds mappings or lists."""
-    inner = indent + "  "
+    kind, inner = type(value), indent + "  "
+    if kind is str or kind is int:  # most are, and asking what else they may be takes longer than writing them
+        return quoted(value) if kind is str else str(value)
     if isinstance(value, Mapping) and value:
         _check_keys(value, path)
-        lines = [f"{json.dumps(key)}: {_json_text(below, f'{path}.{key}', inner)}" for key, below in value.items()]
+        lines = [f"{quoted(key)}: {_json_text(below, f'{path}.{key}', inner)}" for key, below in value.items()]
         return "{\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}}}"
     if isinstance(value, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in value):
         lines = [_json_text(item, f"{path}.{index}", inner) for index, item in enumerate(value)]
@@ -88,9 +109,8 @@ def _json_text(value: Any, path: str, indent: str) -> str:
     try:
         return json.dumps(value)
     except TypeError:
-        kind = type(value).__name__
         raise CheckpointError(
-            f"{path}: {value!r} of type {kind} is not plain data; convert it to numbers and texts"
+            f"{path}: {value!r} of type {kind.__name__} is not plain data; convert it to numbers and texts"
         ) from None
 
 
@@ -167,9 +187,7 @@ def _put_in_place(fresh: Path, target: Path) -> None:
 
 def _exchange(fresh: Path, target: Path) -> bool:
     """Let two directories trade names in one step; False where the system or the file system cannot."""
-    if sys.platform != "linux":
-        return False
-    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # Python has no function for it
+    rename = _renameat2()
     if rename is None:
         return False
     if rename(AT_FDCWD, os.fsencode(fresh), AT_FDCWD, os.fsencode(target), RENAME_EXCHANGE) == 0:
@@ -178,6 +196,12 @@ def _exchange(fresh: Path, target: Path) -> bool:
     if code in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         return False
     raise OSError(code, os.strerror(code), str(target))
+
+
+@cache
+def _renameat2() -> Any:
+    """The system's function, for which Python has none; None where the system has none either."""
+    return getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
 
 
 def _exchange_by_renames(fresh: Path, target: Path) -> None:
@@ -198,12 +222,12 @@ def _sibling(target: Path, kind: Kind) -> Path:
 
 def _siblings(target: Path, kind: Kind) -> list[Path]:
     """The directories of such names, the youngest first."""
-    pattern = re.compile(rf"\.{re.escape(target.name)}\.{kind}-\d{{1,9}}-[0-9a-f]{{8}}\d+")
+    start = f".{target.name}.{kind}-"
     found: list[tuple[float, Path]] = []
-    for path in target.parent.iterdir() if target.parent.is_dir() else ():
-        if pattern.fullmatch(path.name):
+    for name in os.listdir(target.parent) if target.parent.is_dir() else ():  # noqa: PTH208 - most need no path
+        if name.startswith(start) and MAKER.fullmatch(name, len(start)):
             with suppress(FileNotFoundError):  # gone while we look
-                found.append((path.lstat().st_ctime, path))
+                found.append(((target.parent / name).lstat().st_ctime, target.parent / name))
     return [path for _, path in sorted(found, reverse=True)]
 
 

@@ -54,8 +54,9 @@ def plot_search(path: str | Path, values: Sequence[tuple[int, float]], metric: s
     figure, axes = _page("trials", "trial", metric)
     numbers, reached = [number for number, _ in values], np.array([value for _, value in values])
     best = (np.minimum if direction == "minimize" else np.maximum).accumulate(reached)
-    axes.scatter(numbers, reached, s=14, color=BAND, linewidths=0, label="trials")
     axes.step(numbers, best, where="post", color=LINE, linewidth=1.8, label="best so far")
+    axes.scatter(numbers, reached, s=26, color=BAND, edgecolors=LINE, linewidths=0.8, zorder=3, label="trials")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return _finish(figure, axes, path, None)
 
 

@@ -154,7 +154,8 @@ class Offline:
 
     def total(self, samplers: Samplers) -> int:
         """How many updates there are in all."""
-        return self.updates or (self.epochs or EPOCHS) * samplers.training.per_epoch
+        training = samplers.training
+        return self.updates or (self.epochs or EPOCHS) * training.per_epoch - training.ahead
 
     def optimizer(self, learner: Learner) -> Adam | Optimizers:
         """The optimiser that `learn` steps; what an objective trains besides the policy goes by the usual rule."""
@@ -194,7 +195,7 @@ class Offline:
                     with judging(), strategy.whole():
                         scalars |= validate(learner, samplers.validation) | metrics_of(components)
                     scalars["charts/learning_rate"] = optimizer.learning_rate
-                    scalars["charts/epoch"] = update / samplers.training.per_epoch
+                    scalars["charts/epoch"] = samplers.training.epochs(update)
                     stop = watcher.report(Report(update, -(-update // every), [], scalars))
                 if watcher.update(update) or stop:
                     break

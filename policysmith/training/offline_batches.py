@@ -71,12 +71,25 @@ def units_of(policy: ActorCritic, episodes: Episodes, chosen: Tensor, length: in
 
 
 class Sampler:
-    """Batches of units: every epoch in a new order that the seed and the epoch's number give."""
+    """Batches of units: every epoch in a new order that the seed and the epoch's number give.
+
+    `ahead` is by how many batches its place in the data is further than the updates that are counted: other than 0
+    where a run goes on with batches of another size.
+    """
 
     def __init__(self, data: OfflineData, units: Tensor, size: int, seed: int) -> None:
         self.data, self.units, self.size, self.seed = data, units, size, seed
         self.per_epoch = -(-len(units) // size)
+        self.ahead = 0
         self._epoch, self._order = -1, units
+
+    def go_on(self, update: int, epochs: float) -> None:
+        """Have that update be the first after so many epochs."""
+        self.ahead = round(epochs * self.per_epoch) - update
+
+    def epochs(self, update: int) -> float:
+        """How often all units were drawn before that update."""
+        return (update + self.ahead) / self.per_epoch
 
     def batch(self, update: int) -> Batch:
         """The batch of that update, counted from 0."""
@@ -88,7 +101,7 @@ class Sampler:
 
     def drawn(self, update: int) -> Tensor:
         """The units of that update."""
-        epoch, index = divmod(update, self.per_epoch)
+        epoch, index = divmod(update + self.ahead, self.per_epoch)
         if epoch != self._epoch:
             order = torch.randperm(len(self.units), generator=_generator(self.seed, epoch))
             self._epoch, self._order = epoch, self.units[order]

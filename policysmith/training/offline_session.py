@@ -215,7 +215,7 @@ class _Run:
             self.policy, self.update_count, seconds, self.losses, self.metrics,
             evaluation=self.evaluation, interrupted=interrupted,
         )  # fmt: skip
-        self.record(self.update_count, self.update_count // self.samplers.training.per_epoch)
+        self.record(self.update_count, int(self.samplers.training.epochs(self.update_count)))
         if self.output is not None:
             self.save()
         if self.output is not None and self.world.writes:
@@ -258,6 +258,9 @@ class _Run:
             known = {name: laid_out_as(weights[name], tensor) for name, tensor in learning.items()}
             self.average.resume(known or self.average.learning())
         self.update_count = data["step"]
+        if "epochs" in data:  # batches may be of another size now, and as many updates another part of the data
+            self.samplers.training.go_on(self.update_count, data["epochs"])
+            self.total = self.algorithm.total(self.samplers)
         if self.recorder is not None:
             self.recorder.parent = data.get("record")
         self.losses = {kind: [(int(u), float(x)) for u, x in points] for kind, points in data["losses"].items()}
@@ -278,6 +281,7 @@ class _Run:
         found = self.evaluation
         return {
             "step": self.update_count,
+            "epochs": self.samplers.training.epochs(self.update_count),
             "seed": self.seed,
             "dataset": self.episodes.fingerprint,
             "losses": {kind: [list(point) for point in points] for kind, points in self.losses.items()},

@@ -81,7 +81,7 @@ def tune(
         seed: of the sampler.
         base_dir: where paths in the model start.
         plugins: files for workers.
-        told: called with all trials that have ended, after each.
+        told: called with the trials that have ended since it was last called.
 
     Raises:
         ConfigError: with every problem of every choice, before the first trial.

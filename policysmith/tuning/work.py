@@ -35,7 +35,7 @@ from policysmith.tuning.trial import POLICY, Stopped, play
 __all__ = ["Told", "folder_of", "share", "work"]
 
 Told = Callable[[Sequence[Trial]], None]
-"""Told all trials that have ended, after each one."""
+"""Told the trials that have ended since it was last told."""
 LOOK = 0.5  # seconds between two looks at what workers have done
 
 
@@ -51,14 +51,14 @@ def work(
 
     Where `ends()` becomes true the present trial is put back.
     """
+    news = _News(search, study, told)
     with graceful_stop() as stop:
         while not stop.is_set() and claim():
             try:
                 _one(search, study, ends)
             except (Stopped, KeyboardInterrupt):
                 return True
-            if told is not None:
-                told(trials_of(study, search.spaces))
+            news.tell()
         return stop.is_set()
 
 
@@ -70,25 +70,38 @@ def share(search: Search, count: int, workers: int, plugins: Sequence[Path], tol
         context.Process(target=_work_on, args=(search, number, tickets, stopped, list(plugins)), daemon=True)
         for number in range(1, min(workers, count) + 1)
     ]
-    study = open_study(search)
+    news = _News(search, open_study(search), told)
     with graceful_stop() as stop:
         with _deaf():
             for process in made:
                 process.start()
-        known = -1
         while alive := [process.sentinel for process in made if process.is_alive()]:
             if stop.is_set():
                 stopped.set()
             wait(alive, LOOK)
-            found = trials_of(study, search.spaces)
-            if told is not None and len(found) != known:
-                told(found)
-            known = len(found)
+            news.tell()
         interrupted = stop.is_set()
     lost = [process.exitcode for process in made if process.exitcode]
     if lost and len(lost) == len(made) and not interrupted:
         raise PolicysmithError(f"every worker ended early (exit codes {lost}): run again to go on with the search")
     return interrupted
+
+
+class _News:
+    """Tells of each trial once, after it has ended; in which order they end is not that of their numbers."""
+
+    def __init__(self, search: Search, study: Any, told: Told | None) -> None:
+        self._search, self._study, self._told = search, study, told
+        self._known = {trial.number for trial in trials_of(study, search.spaces)}
+
+    def tell(self) -> None:
+        """Of those that have ended since the last call."""
+        if self._told is None:
+            return
+        new = [trial for trial in trials_of(self._study, self._search.spaces) if trial.number not in self._known]
+        self._known |= {trial.number for trial in new}
+        if new:
+            self._told(new)
 
 
 def _work_on(search: Search, number: int, tickets: Any, stopped: Any, plugins: list[Path]) -> None:

@@ -272,3 +272,12 @@ class TestPlugins:
 
     def test_help_does_not_run_plugins(self, run):
         assert run("--plugin", "nowhere.py", "check", "--help").exit_code == 0
+
+
+def test_of_several_processes_one_tells_what_is_wrong_with_the_configuration(run, monkeypatch):
+    words = ["train", "cartpole", "model.hiden=[8]", "--output", "unused"]
+    told = run(*words)
+    assert told.exit_code == 1 and "hiden" in told.stderr
+    monkeypatch.setenv("RANK", "1")
+    silent = run(*words)
+    assert silent.exit_code == 1 and silent.stderr == ""

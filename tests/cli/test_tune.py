@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from policysmith.cli.tune import _tell
 from policysmith.tuning import Trial, TuneResult
 
 
@@ -51,6 +52,11 @@ def test_every_wrong_choice_is_a_line(run, searching):
 @pytest.mark.parametrize("words", [("tune",), ("tune", "x.yaml", "--trials", 0), ("tune", "x.yaml", "--workers", 0)])
 def test_wrong_usage_ends_with_2(run, words):
     assert run(*words).exit_code == 2
+
+
+def test_a_trial_that_fails_says_why_at_once(capsys):
+    _tell([Trial(0, "failed", {}, None, 1.0, "ValueError: no\nmore"), Trial(2, "pruned", {}, None)])
+    assert capsys.readouterr().err == "trial 0: failed ValueError: no\ntrial 2: pruned –\n"
 
 
 def test_failed_trials_say_why_and_nothing_is_the_best_of_none(run, monkeypatch, tmp_path):

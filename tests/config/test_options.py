@@ -184,7 +184,7 @@ def test_a_bound_is_said_with_its_sign(bound, value, message):
 def test_a_list_that_is_too_short_is_said():
     def target(names: Annotated[list[str], MinLen(1)] = ["a"], name: Annotated[str, MinLen(1)] = "a") -> None: ...  # noqa: B006
 
-    assert problems(target, names=[])["names"] == "needs at least 1 entries, found 0"
+    assert problems(target, names=[])["names"] == "needs at least 1 entry, found 0"
     assert "found ''" in problems(target, name="")["name"]
 
 

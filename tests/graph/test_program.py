@@ -806,6 +806,22 @@ def test_literals_of_every_kind_are_emitted():
     assert torch.equal(graph(X * 2), Arguments()(X * 2))
 
 
+class Unflattens(nn.Module):
+    """Calls a method of tensors that torch writes in Python, in each way that it allows."""
+
+    def __init__(self, width: Annotated[int, Infer("features")]) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (2, -1)).flip(1).flatten(1) - x.unflatten(dim=1, sizes=(-1, 2)).flip(2).flatten(1)
+
+
+def test_a_method_that_forwards_to_a_function_is_emitted_as_that():
+    graph = one(Unflattens)
+    assert torch.equal(graph(X), Unflattens(X.shape[1])(X))
+    assert ".unflatten" not in graph.code
+
+
 class ByName(nn.Module):
     """Calls its child by keyword."""
 

@@ -115,6 +115,35 @@ def test_gradients_reach_the_cache_and_the_new_entries_that_are_kept(length):
         assert {*from_ring, *from_new} == kept
 
 
+@pytest.mark.parametrize("done", [0, 2, 5])
+def test_a_row_alone_advances_as_it_does_among_others(done):
+    ring, new = torch.randn(2, 3, 2, requires_grad=True), torch.randn(2, 1, 2, requires_grad=True)
+    among, _ = over_memory(torch.tensor([done, 4]), None, 1, 3)
+    alone, _ = over_memory(torch.tensor([done]), None, 1, 3)
+    want, got = among.remember(ring, new)[1][:1], alone.remember(ring[:1], new[:1])[1]
+    assert torch.equal(got, want)
+    assert torch.equal(alone.mask, among.mask[:1])
+    for a, b in zip(*(torch.autograd.grad((x**2).sum(), (ring, new)) for x in (got, want)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_layers_share_the_mask_of_one_step_as_a_bias():
+    timeline, _ = over_memory(torch.tensor([1, 9]), None, 1, 3)
+    mask, bias = timeline.as_bias(timeline.mask, None)
+    assert mask is None
+    assert bias.exp().bool().tolist() == timeline.mask.tolist()
+    assert timeline.as_bias(timeline.mask, None)[1] is bias
+
+
+def test_masks_of_a_types_own_and_of_sequences_stay_masks():
+    timeline, _ = over_memory(torch.tensor([1, 9]), None, 1, 3)
+    other, slopes = timeline.mask.clone(), torch.zeros(2, 1, 1, 3)
+    assert timeline.as_bias(other, None) == (other, None)
+    assert timeline.as_bias(timeline.mask, slopes) == (timeline.mask, slopes)
+    chunk, _ = over_memory(torch.tensor([1, 9]), None, 2, 3)
+    assert chunk.as_bias(chunk.mask, None) == (chunk.mask, None)
+
+
 @pytest.mark.parametrize("length", [1, 4])
 def test_a_cache_keeps_its_dtype_and_is_not_written_to(length):
     cache = torch.full((2, 3, 4), 7.0, dtype=torch.bfloat16)
@@ -216,6 +245,15 @@ def test_a_call_compiles_and_exports_whole(length):
     exported = torch.export.export(Remember(), inputs).module()(*inputs)
     for found in (compiled, exported):
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_an_exported_call_takes_any_number_of_rows(length):
+    inputs, rows = draw(3, length, 0), torch.export.Dim("rows")
+    exported = torch.export.export(Remember(), inputs, dynamic_shapes=[{0: rows}] * 4, strict=False).module()
+    for count in (2, 7):
+        given = draw(3, length, 1, rows=count)
+        assert all(torch.equal(a, b) for a, b in zip(exported(*given), Remember()(*given), strict=True))
 
 
 @pytest.mark.parametrize("length", [1, 4])

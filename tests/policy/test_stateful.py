@@ -239,6 +239,33 @@ def test_acting_is_act_in_inference_mode() -> None:
     torch.testing.assert_close(got[3], want[3])
 
 
+@pytest.mark.parametrize("action", [spaces.Discrete(3), spaces.Dict({"a": spaces.Discrete(3)})])
+def test_acting_takes_masks_and_composite_actions_as_act_does(action: Any) -> None:
+    policy = build(action=action)
+    obs, first, state = data(policy)
+    mask = torch.tensor([[0, 1, 0]]).expand(B, -1)
+    for legal in (None, mask if isinstance(action, spaces.Discrete) else {"a": mask}):
+        got = policy.acting(deterministic=True)(obs[:, 0], state, first[:, 0], legal)
+        want = policy.act(obs[:, 0], state, first[:, 0], legal, deterministic=True)
+        torch.testing.assert_close(got, want)
+
+
+def test_acting_names_what_does_not_fit_and_sees_a_swap() -> None:
+    policy = build()
+    obs, first, state = data(policy)
+    act = policy.acting(deterministic=True)
+    with pytest.raises(ShapeError, match="3 rows for 2 observations"):
+        act(obs[:2, 0], state)
+    with pytest.raises(ShapeError, match="observation"):
+        act(torch.zeros(B, 5), state)
+    before = act(obs[:, 0], state, first[:, 0])[2]
+    policy.components["memory"].module.start.data.add_(1.0)
+    policy.components["memory"].module.inner = nn.Linear(6, 5)
+    after = act(obs[:, 0], state, first[:, 0])[2]
+    torch.testing.assert_close(after, policy.act(obs[:, 0], state, first[:, 0])[2].detach())
+    assert not torch.equal(before, after)
+
+
 def test_tensordicts_step_and_unroll() -> None:
     policy = build()
     obs, first, state = data(policy)

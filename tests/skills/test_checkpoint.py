@@ -127,6 +127,16 @@ def test_single_experts_of_a_big_checkpoint_are_read_lazily(tmp_path, monkeypatc
         load_moe_checkpoint(tmp_path / "all", {40})
 
 
+def test_a_checkpoint_read_in_one_piece_is_what_is_read_one_by_one(tmp_path):
+    model = ActorCriticMoE(3, 8, num_tasks=3, in_features=4)
+    moments = {"actor_networks_1.layers_0.weight/exp_avg": torch.ones(8, 4)}
+    MoECheckpoint(model.state_dict(), moments, {0: 5}).save(tmp_path / "checkpoint")
+    whole, single = load_moe_checkpoint(tmp_path / "checkpoint"), load_moe_checkpoint(tmp_path / "checkpoint", range(3))
+    assert whole.bytes_read == single.bytes_read and whole.experts == single.experts == [0, 1, 2]
+    for found, other in ((whole.weights, single.weights), (whole.moments, single.moments)):
+        assert set(found) == set(other) and all(torch.equal(found[name], other[name]) for name in found)
+
+
 def test_a_continued_expert_is_in_the_seed_with_its_moments(tmp_path):
     completed = library(tmp_path, 0, 2)
     checkpoint = build_moe_checkpoint(["Skill 0"], {0: 0, 2: 1}, completed, trained={2})

@@ -3,7 +3,7 @@
 import pytest
 
 from policysmith.errors import SkillError
-from policysmith.skills.modules.generate import PlanStep, generate_module
+from policysmith.skills.modules.generate import PlanStep, generate_module, generated_module
 from policysmith.skills.modules.inject import inject_remapping
 from policysmith.skills.modules.module_file import parse_skill_module
 from policysmith.skills.modules.process import SkillProcess
@@ -90,3 +90,12 @@ def test_what_does_not_go_together_is_told(plan, change, told):
     codes = {**CODES, "Collect Wood": WOOD.replace(*change) if change[0] else WOOD}
     with pytest.raises(SkillError, match=told):
         generate_module(plan, codes, EXPERTS)
+
+
+def test_the_module_of_a_plan_reads_what_the_environment_offers():
+    steps, codes, experts = [PlanStep("Wood")], {"Wood": WOOD}, {"Wood": 0}
+    module = generated_module(steps, codes, experts, ["inventory", "inventory_diff"])
+    assert module.source == generate_module(steps, codes, experts)
+    assert module.features == {"inventory", "inventory_diff"}
+    with pytest.raises(SkillError, match="task_0_reward reads 'inventory_diff'"):
+        generated_module(steps, codes, experts, ["inventory"])

@@ -78,10 +78,12 @@ class TestProcessing:
     def test_the_archive_has_all_but_the_weights(self, library):
         run = finished(prepared(library, "Wood"), {0: 1.0}, scores={"Wood": 1.0})
         (run.run_folder / "worker.log").write_text("warm\n")
-        (run.run_folder / "progress.jsonl").write_text('{"step": 1}\n')
+        for name in ("progress.jsonl", "metrics.jsonl"):
+            (run.run_folder / name).write_text('{"step": 1}\n')
         library.process(run.run_folder)
         (place,) = (library.root / "archive" / run.run_folder.name).iterdir()
-        names = ["0.py", "config.yaml", "outcomes.json", "progress.jsonl", "remap.json", "result.json", "worker.log"]
+        names = ["0.py", "config.yaml", "metrics.jsonl", "outcomes.json", "progress.jsonl", "remap.json",
+                 "result.json", "worker.log"]  # fmt: skip
         assert sorted(path.name for path in place.iterdir()) == names
 
     def test_processing_again_tells_what_became_of_the_run(self, library):

@@ -18,9 +18,7 @@ EVERY_MOMENT = 200  # more steps than any of these takes
 
 @pytest.fixture(scope="module")
 def processes():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.skills.library_workers"])
-    return context
+    return multiprocessing.get_context("fork")  # an interpreter of its own takes seconds to import torch
 
 
 @pytest.fixture

@@ -1,10 +1,15 @@
 """Tasks follow one another: each has its own horizon, and the environment starts anew only when the plan is done."""
 
+import signal
+
 import numpy as np
 import pytest
 from gymnasium import spaces
 
+from policysmith.errors import SkillError
 from policysmith.skills.environments import WorldStep
+from policysmith.skills.training import progression
+from policysmith.skills.training.guard import within
 from policysmith.skills.training.progression import Attempts, TaskProgression
 
 
@@ -84,6 +89,20 @@ def test_scores_are_of_tasks_that_were_begun():
     assert attempts.scores([5, 7, 5]) == {5: 0.5, 7: 0.0} and attempts.success_rate == 0.0
     attempts.note(2, True, True)
     assert attempts.success_rate == pytest.approx(1 / 3)
+
+
+def test_code_that_never_ends_is_interrupted_within_a_step(monkeypatch):
+    class Endless(Counting):
+        def step(self, actions, tasks):
+            while True:
+                pass
+
+    monkeypatch.setattr(progression, "STEP_SECONDS", 0.05)
+    environments = TaskProgression(Endless(), [0], 1)
+    with within(30, "all of it"):
+        with pytest.raises(SkillError, match=r"a step of the environments took longer than 0\.05 s"):
+            steps_of(environments, 1)
+        assert 20 < signal.getitimer(signal.ITIMER_REAL)[0] < 30, "the limit around it holds on"
 
 
 def test_each_copy_adds_its_quota_and_no_more():

@@ -100,6 +100,24 @@ def test_any_way_of_writing_it_is_rewritten(change, monkeypatch):
     assert task_to_skill(parse_skill_module(inject_remapping(change(code), *MAPS))) == [0, 1, 2]
 
 
+def test_a_checked_module_is_remapped_as_its_text_is():
+    module = parse_skill_module(GOOD, filename="of mine")
+    assert inject_remapping(module, *MAPS, execute=False) == inject_remapping(GOOD, *MAPS, execute=False)
+    with pytest.raises(SkillError, match="of mine: uses experts"):
+        inject_remapping(module, {0: 0}, execute=False)
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [("replace", r"remapped, it gives \[0, 2, 7\]; expected \[0, 1, 2\]"), ("insert_line", "not be remapped: KeyError"),
+     ("text", "not be remapped: SyntaxError")],
+)  # fmt: skip
+def test_what_was_written_is_read_again_without_running_it(broken, told, monkeypatch):
+    monkeypatch.setattr(inject.SourceText, broken, lambda *_: "def")
+    with pytest.raises(SkillError, match=told):
+        inject_remapping(GOOD, *MAPS, execute=False)
+
+
 def test_a_module_of_nothing_but_functions_gets_its_maps():
     assert inject_remapping(plan_of(7), {7: 0}).startswith("GLOBAL_TO_LOCAL = {7: 0}\n")
 

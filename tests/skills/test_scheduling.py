@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from policysmith.errors import SkillError
+from policysmith.skills import SkillLibrary
+from policysmith.skills.modules import inject
 
 from .scheduling import World, until
 
@@ -29,6 +31,20 @@ def test_skills_are_trained_after_those_that_they_need(tmp_path):
     assert started(world) == ["a", "b", "c"]
     assert world.heads() == {"a": 10, "b": 10, "c": 10}
     assert not list((tmp_path / "library" / "training_runs").iterdir())
+
+
+def test_the_scheduler_runs_no_skill_and_looks_through_the_library_once(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("a skill's code was to be run")
+
+    monkeypatch.setattr(inject, "SkillProcess", refuse)
+    looks, completed = [], SkillLibrary.completed
+    monkeypatch.setattr(
+        SkillLibrary, "completed", lambda library, *names: looks.append(names) or completed(library, *names)
+    )
+    world = World(tmp_path, {"a": {}, "b": {"plan": ["a", "b"]}, "c": {"plan": ["a", "c"], "train": ["a"]}})
+    assert world.train().succeeded
+    assert looks == [()]
 
 
 def test_two_run_at_the_same_time_and_no_more(tmp_path):
@@ -207,6 +223,30 @@ def test_a_run_whose_plan_has_changed_is_not_gone_on_with(tmp_path):
     report = world.train()
     assert phases(report)["b"] == "failed"
     assert "was begun with the dependencies [], and the file has ['a'] now" in report.skills["b"].reason
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_runs_the_code_as_it_is_now(tmp_path):
+    """Somebody has mended it, after it made the run fail."""
+    world = World(tmp_path, {"a": {"training": {"fail_at": 7}}}, retries=0)
+    world.train()
+    file = tmp_path / "a.py"
+    file.write_text(file.read_text().replace("return x > n", "return x > n + 41"))
+    (module,) = world.run_folder("a").glob("*.py")
+    assert "41" not in module.read_text()
+    world.train()
+    text = module.read_text()
+    assert "41" in text and "GLOBAL_TO_LOCAL = {0: 0}" in text
+
+
+@pytest.mark.slow
+def test_a_run_whose_learners_have_changed_is_not_gone_on_with(tmp_path):
+    world = World(tmp_path, {"a": {}, "b": {"plan": ["a", "b"], "training": {"fail_at": 2}}}, retries=0)
+    world.train()
+    world.data["skills"]["b"]["train"] = ["a"]
+    world.write()
+    reason = world.train().skills["b"].reason
+    assert "was begun with the dependencies that learn [], and the file has ['a'] now" in reason
 
 
 @pytest.mark.slow

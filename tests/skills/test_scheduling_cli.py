@@ -70,7 +70,7 @@ def test_what_failed_and_what_it_blocks_ends_with_1(run, tmp_path):
         "blocked   c  needs 'b', which failed\n"
         "library   other: 1 of 3 skills trained\n"
         "\n"
-        "go on     policysmith skills train skills.yaml --library other seed=3\n"
+        "go on     policysmith skills train skills.yaml --library other --parallel 2 seed=3\n"
     )
 
 

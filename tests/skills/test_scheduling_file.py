@@ -90,7 +90,9 @@ def test_every_problem_is_told_at_once_with_its_place(write):
         ("scheduler: {launcher: {type: local, thread: 2}}\n", "unknown option of 'local' (did you mean 'threads'?)"),
         ("scheduler: {parallel: 0}\n", "scheduler.parallel: must be > 0, found 0"),
         ("model: {type: mlp}\n", "model: expected options of the model 'moe', found {'type': 'mlp'}"),
+        ("model: {num_tasks: 3}\n", "model.num_tasks: which experts there are follows from each skill's plan"),
         ("training: ppo\n", "training.type: 'ppo' trains no skills; types that do: fake_training"),
+        ("training: {type: ppo, loggers: [ghost]}\n", "'ppo' trains no skills; types that do: fake_training"),
         ("format: 2\n", "format: format 2 is newer than this policysmith understands (1)"),
         ("seed: -1\n", "seed: must be ≥ 0, found -1"),
     ],
@@ -114,6 +116,11 @@ def test_a_wrong_section_is_told(write, text, message):
 def test_a_wrong_skill_is_told(write, said, message):
     (found,) = problems(write, f"skills: {{a: {{code: good.py, {said}}}}}\n")
     assert message in found
+
+
+def test_a_newer_format_is_told_beside_what_it_may_explain(write):
+    found = problems(write, "format: 2\nwhatever: 3\nskills: {a: {code: good.py}}\n")
+    assert "format 2 is newer" in found[0] and "whatever: unknown section" in found[1] and len(found) == 2
 
 
 def test_the_example_is_right():

@@ -19,7 +19,7 @@ from policysmith.skills.runs.run_files import (
 )
 from policysmith.skills.scheduling.launcher import Job
 from policysmith.skills.scheduling.local import GATE, LocalLauncher
-from policysmith.skills.scheduling.processes import families, is_alive, start_of
+from policysmith.skills.scheduling.processes import families, is_alive, machine_memory, start_of
 from policysmith.skills.scheduling.settings import Resources
 
 from .scheduling import until
@@ -89,6 +89,27 @@ def test_one_that_takes_too_long_is_asked_to_stop_and_told_why(tmp_path, launche
     launcher.start(job(tmp_path, "exec sleep 30", seconds=0.1))
     (ended,) = end(launcher)
     assert ended.status == -signal.SIGTERM and ended.reason == "took longer than 0 s"
+
+
+def test_one_that_tells_nothing_for_too_long_is_asked_to_stop_and_told_why(tmp_path, launcher):
+    """A single call that computes for hours hears no signal."""
+    launcher.start(job(tmp_path, "trap '' TERM; while true; do :; done", silence=0.1))
+    (ended,) = end(launcher)
+    assert ended.status == -signal.SIGKILL and ended.reason == "told nothing for 0 s: something in it hangs"
+
+
+def test_one_that_tells_how_it_goes_is_let_alone(tmp_path, launcher):
+    line = 'for i in 1 2 3 4 5; do echo "{}" >> progress.jsonl; sleep 0.3; done'
+    launcher.start(job(tmp_path, f"cd {tmp_path}; {line}", silence=1.0))
+    assert end(launcher)[0].status == 0
+
+
+def test_without_a_limit_of_its_own_half_of_the_machines_memory_is_one(tmp_path, launcher):
+    assert machine_memory() // 3 < launcher.most_memory < machine_memory()
+    launcher.most_memory = 100_000_000
+    launcher.start(job(tmp_path, f"exec {sys.executable} -c \"x = b'x' * 200_000_000; import time; time.sleep(30)\""))
+    (ended,) = end(launcher)
+    assert ended.status == -signal.SIGKILL and ended.reason.endswith("MB of memory, allowed are 100 MB")
 
 
 def test_memory_counts_what_its_children_hold_in_sessions_of_their_own(tmp_path, launcher):

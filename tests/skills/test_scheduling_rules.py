@@ -157,6 +157,11 @@ def test_a_worker_stopped_from_outside_is_started_again_and_loses_no_attempt():
     assert report.succeeded and report.skills["a"].attempt == 5
 
 
+def test_what_would_fail_again_in_the_same_way_is_not_repeated():
+    disk, report = train({"a": [], "b": ["a"]}, Disk(lambda skill, attempt: 78), retries=2)
+    assert disk.prepared == ["a"] and str(report.skills["a"].phase) == "failed"
+
+
 def test_every_change_is_told():
     told, disk = [], Disk(lambda skill, attempt: 1 if (skill, attempt) == ("a", 1) else 0)
     tell = lambda status: told.append((status.name, str(status.phase)))  # noqa: E731

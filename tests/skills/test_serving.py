@@ -13,6 +13,7 @@ from policysmith.cli.app import app
 from policysmith.errors import ConfigError, SkillError
 from policysmith.skills import SkillLibrary, load_expert, read_skills_file
 from policysmith.skills.experts.names import of_expert
+from policysmith.skills.serving import judging
 from policysmith.skills.serving.exporting import policy_of
 from policysmith.skills.serving.judging import Judgement, evaluate_skill
 from policysmith.skills.training.__main__ import main
@@ -87,6 +88,16 @@ def test_a_plan_is_judged_and_nothing_in_the_library_changes(file):
     with pytest.raises(SkillError, match=r"could not be evaluated \(exit status 1\): it said nothing"):
         evaluate_skill(file, "Back", 7, command=lambda folder: ("false",))
     assert contents() == before
+
+
+def test_the_command_says_how_many_plans_were_done(file, monkeypatch):
+    monkeypatch.setattr(judging, "evaluate_skill", lambda *_: Judgement(7, 0.5, {"A_Name_Of_Some_Length": 1.0}))
+    words = ["skills", "eval", str(file.library.parent / "skills.yaml"), "A_Name_Of_Some_Length"]
+    assert CliRunner().invoke(app, words).output.splitlines() == [
+        "skill     A_Name_Of_Some_Length",
+        "plans     50.0% of 7 done",
+        "tasks     A_Name_Of_Some_Length  100.0% of those begun",
+    ]
 
 
 TOLD = '{"episodes": 7, "success_rate": 0.5, "scores": {"Turn": 1.0}}'

@@ -9,7 +9,7 @@ from policysmith.policy.factory import build_policy
 from policysmith.registry import default_registry, part
 from policysmith.skills.experts.names import expert_name
 from policysmith.skills.training.progression import TaskProgression
-from policysmith.skills.training.skill_ppo import SkillCollector, SkillPPO, normalized_by_skill
+from policysmith.skills.training.skill_ppo import NOT_OURS, SkillCollector, SkillPPO, normalized_by_skill
 from policysmith.training.online import PPO
 
 from .test_progression import Counting
@@ -95,9 +95,12 @@ def test_normalising_by_expert_replaces_the_other():
         assert own.mean().abs() < 1e-5 and own.std() == pytest.approx(1.0, abs=1e-4)
 
 
-def test_its_options_are_those_of_ppo_and_three_more():
-    own = set(inspect.signature(SkillPPO.__init__).parameters) - set(inspect.signature(PPO.__init__).parameters)
-    assert own == {"advantage_per_skill", "window", "evaluation_episodes"}
+def test_its_options_are_those_of_ppo_that_it_obeys_and_three_more():
+    own, theirs = (set(inspect.signature(kind.__init__).parameters) for kind in (SkillPPO, PPO))
+    assert own - theirs == {"advantage_per_skill", "window", "evaluation_episodes"}
+    assert theirs - own == set(NOT_OURS)
+    with pytest.raises(Exception, match="unknown option of 'skill_ppo'"):
+        part("algorithm", {"type": "skill_ppo", "strategy": "ddp"})
     with pytest.raises(Exception, match=r"unknown option.*did you mean 'rollout_steps'"):
         part("algorithm", {"type": "skill_ppo", "rollout_step": 3})
     assert part("algorithm", "skill_ppo").encode()["loggers"] == [{"type": "json_lines"}]

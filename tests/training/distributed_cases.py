@@ -68,6 +68,13 @@ def cloning(rank, place, strategy):
     return clone(8, [f"training.strategy={strategy}"])
 
 
+IN_PARTS = {"accumulate": 3, "ema": 0.8}  # of 8 rows each rank makes parts of 3, 3 and 2
+
+
+def averaged(rank, place, strategy):
+    return clone(8, [f"training.strategy={strategy}"], **IN_PARTS)
+
+
 FROZEN = {
     "type": "graph",
     "components": {
@@ -144,18 +151,27 @@ def ppo(rank, place, strategy, accumulate="1"):
         return ppo_update(policy, rollout, strategy_of(algorithm, world, policy), accumulate=int(accumulate))
 
 
-def expert_steps(policy, tasks_by_step, strategy=ALONE):
-    """Adam over losses of rows with these tasks; in the second step some experts have moments and no rows."""
+def expert_steps(policy, tasks_by_step, strategy=ALONE, parts=1):
+    """Adam over losses of rows with these tasks; in the second step some experts have moments and no rows.
+
+    With two parts, what an expert learns from is in one of them only.
+    """
     optimizer = Adam(list(policy.parameters()), 0.01)
     strategy.follow(optimizer)
     for step, tasks in enumerate(tasks_by_step):
         rows = torch.arange(12).reshape(4, 3).float().sin().repeat(len(tasks) // 4, 1) + step  # alike on both ranks
         obs = {"observation": rows + torch.tensor(tasks).unsqueeze(1), "task": torch.tensor(tasks)}
-        make = partial(_expert_loss, policy, obs, torch.tensor(tasks) % 2)
-        optimizer.step(strategy.loss(make), 0.5)
+        optimizer.step(_expert_losses(policy, obs, strategy, parts), 0.5)
     without = [p.grad is None for p in policy.parameters()] if strategy is ALONE or not strategy.shards else None
     strategy.release()
     return {"weights": weights_of(policy), "without": without}
+
+
+def _expert_losses(policy, obs, strategy, parts):
+    cut = zip(obs["observation"].chunk(parts), obs["task"].chunk(parts), strict=True)
+    for index, (rows, tasks) in enumerate(cut):
+        make = partial(_expert_loss, policy, {"observation": rows, "task": tasks}, tasks % 2)
+        yield strategy.loss(make, 1 / parts, final=index == parts - 1)
 
 
 def _expert_loss(policy, obs, actions):
@@ -173,11 +189,11 @@ def expert_policy():
     ).train()
 
 
-def experts(rank, place, strategy):
+def experts(rank, place, strategy, parts="1"):
     policy = expert_policy()
     with joined() as world:
         chosen = strategy_of(PPO(strategy=strategy), world, policy)
-        return expert_steps(policy, [tasks[rank] for tasks in TASKS], chosen)
+        return expert_steps(policy, [tasks[rank] for tasks in TASKS], chosen, int(parts))
 
 
 BATCH_NORM = {
@@ -200,7 +216,7 @@ def batch_norm(rank, place, synchronised):
 
 def remembering(rank, place, strategy):
     """Windows of different lengths, so that ranks have different numbers of steps."""
-    return clone(2, [f"training.strategy={strategy}"], REMEMBERING, sequence_length=4, burn_in=1)
+    return clone(2, [f"training.strategy={strategy}"], REMEMBERING, sequence_length=4, burn_in=1, accumulate=2)
 
 
 def online_config(num_envs, strategy=None, **training):
@@ -224,7 +240,8 @@ def online(rank, place, strategy):
 
 def begin(rank, place, strategy):
     """Five updates, the last of them after a checkpoint, and then an end as by a kill."""
-    experiment = config(batch_size=8, validation_share=0.0, updates=9, checkpoint_every=4, strategy=strategy)
+    options = {"validation_share": 0.0, "updates": 9, "checkpoint_every": 4, **IN_PARTS}
+    experiment = config(batch_size=8, strategy=strategy, **options)
     update = offline_session._Run.update
 
     def die(run, count):

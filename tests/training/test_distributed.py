@@ -8,7 +8,8 @@ from tests.training import distributed_cases as cases
 from tests.training.offline_data import ACTIONS, BOX, REMEMBERING, config
 
 STRATEGIES = ("ddp", "fsdp")
-QUICK = ("cloning:ddp", "cloning:fsdp", "ppo:ddp:1", "ppo:fsdp:2", "experts:ddp", "experts:fsdp", "batch_norm:true",
+QUICK = (*(f"{case}:{s}" for case in ("cloning", "averaged", "experts") for s in STRATEGIES),
+         "experts:ddp:2", "experts:fsdp:2", "ppo:ddp:1", "ppo:fsdp:2", "batch_norm:true",
          "uneven:1", "uneven:4", "uneven:2:fsdp:2")  # fmt: skip
 SLOW = (*(f"{case}:{s}" for case in ("frozen", "remembering", "online") for s in STRATEGIES),
         "ppo:ddp:2", "ppo:fsdp:1", "batch_norm:true", "batch_norm:false")  # fmt: skip
@@ -37,6 +38,15 @@ def test_cloning_on_two_ranks_is_cloning_with_the_doubled_batch(quick, strategy)
     for rank in quick[f"cloning:{strategy}"]:
         assert_alike(rank["weights"], alone["weights"])
         assert rank["losses"] == quick[f"cloning:{strategy}"][0]["losses"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_batches_in_parts_and_averaged_weights_are_those_of_the_doubled_batch(quick, strategy):
+    alone = cases.clone(16, ema=cases.IN_PARTS["ema"])
+    assert any(not torch.allclose(alone["weights"][n], t) for n, t in cases.clone(16)["weights"].items()), "no average"
+    for rank in quick[f"averaged:{strategy}"]:
+        assert_alike(rank["weights"], alone["weights"])
+        assert rank["losses"] == quick[f"averaged:{strategy}"][0]["losses"]
 
 
 def assert_updated_as_one(ranks):
@@ -82,7 +92,7 @@ def test_frozen_components_stay_as_they_are(slow, strategy):
         assert trunk and all(torch.equal(rank["weights"][name], before[name]) for name in trunk)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "ddp:2", "fsdp:2"])
 def test_an_expert_that_one_rank_uses_learns_and_one_that_none_uses_does_not_move(quick, strategy):
     alone = cases.expert_steps(cases.expert_policy(), [first + second for first, second in cases.TASKS])
     assert any(alone["without"]), "some experts must be without rows for this to say anything"

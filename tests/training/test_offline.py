@@ -210,6 +210,28 @@ def test_a_killed_process_is_resumed_to_the_same_weights(tmp_path):
     assert torch.equal(weights(resumed.policy), weights(whole.policy))
 
 
+def test_epochs_are_passes_over_the_data_though_batches_change_their_size(tmp_path):
+    """So they do where a run goes on in more processes, or fewer."""
+    run, seen, data = tmp_path / "run", [], walk()
+    experiment = config(updates=None, epochs=2, batch_size=4, validation_share=0.0)
+    first = api.train_offline(experiment, dataset=data, output=run, progress=False)
+    rows = data.rows(torch.arange(len(data)))
+    small, large = -(-len(rows) // 4), -(-len(rows) // 16)
+    assert first.updates == 2 * small
+
+    class Noting(Sampler):
+        def drawn(self, update):
+            seen.append(super().drawn(update))
+            return seen[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("policysmith.training.offline.Sampler", Noting)
+        changes = ["training.epochs=3", "training.batch_size=16"]
+        then = api.train_offline(overrides=changes, dataset=data, resume=run, progress=False)
+    assert then.updates == 2 * small + large and then.metrics["charts/epoch"] == 3.0
+    assert torch.equal(torch.cat(seen).sort().values, rows), "each once"
+
+
 def test_ctrl_c_saves_and_can_be_resumed(tmp_path, monkeypatch):
     place = write_episodes(tmp_path / "data", walk())
     original = offline_session._Run.update

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import yaml
 import policysmith
 from policysmith import api
 from policysmith.errors import CheckpointError, ConfigError, MissingExtraError, PolicysmithError
-from policysmith.tuning import tune, work
+from policysmith.tuning import Trial, tune, work
 from policysmith.tuning.study import held
 from policysmith.tuning.trial import Stopped
 
@@ -46,6 +47,18 @@ def with_play(monkeypatch, play):
     monkeypatch.setattr(work, "play", fake)
 
 
+def test_each_trial_is_told_once_whichever_ends_first(monkeypatch):
+    """Trial 0 was there before; of two workers' trials the third ends first, then two at once."""
+    ended = [[0], [0, 3], [0, 3], [0, 1, 2, 3]]
+    answers = iter([[Trial(number, "complete", {}, 1.0) for number in numbers] for numbers in ended])
+    monkeypatch.setattr(work, "trials_of", lambda study, spaces: next(answers))
+    told = []
+    news = work._News(SimpleNamespace(spaces=()), None, lambda trials: told.append([t.number for t in trials]))
+    for _ in range(3):
+        news.tell()
+    assert told == [[3], [1, 2]]
+
+
 def test_a_search_trains_keeps_the_best_and_goes_on(tmp_path):
     first = tune(CONFIG, trials=1, output=tmp_path / "search", sampler="random")
     whole = tune(CONFIG, trials=2, output=tmp_path / "search", sampler="random")
@@ -66,7 +79,7 @@ def test_a_search_trains_keeps_the_best_and_goes_on(tmp_path):
     assert whole.files["history"].stat().st_size > 5_000
 
 
-@pytest.mark.parametrize(("pruner", "ends"), [("median", 4), ("none", 5)])
+@pytest.mark.parametrize(("pruner", "ends"), [("median", 4), pytest.param("none", 5, marks=pytest.mark.slow)])
 def test_trials_that_lag_behind_are_given_up(tmp_path, monkeypatch, pruner, ends):
     """Each trial is worse than those before: to the fifth, half of them are better."""
     begun, stages = [], []
@@ -140,7 +153,7 @@ def test_a_trial_that_fails_is_noted_with_its_reason_and_is_not_fatal(tmp_path, 
     assert found.best.state == "complete"
 
 
-@pytest.mark.parametrize("error", [Stopped, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [pytest.param(Stopped, marks=pytest.mark.slow), KeyboardInterrupt])
 def test_what_is_interrupted_is_played_again_and_counts_once(tmp_path, monkeypatch, error):
     seen = []
 
@@ -158,6 +171,7 @@ def test_what_is_interrupted_is_played_again_and_counts_once(tmp_path, monkeypat
     assert seen[2] == seen[1], "the values of the trial that was interrupted come next"
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_trials(tmp_path, monkeypatch):
     with_play(monkeypatch, lambda values, tell: values["training.learning_rate"])
     runs = [

@@ -53,17 +53,20 @@ class HeadProjections(nn.Module):
         self.query_norm = nn.RMSNorm(self.head_dim, 1e-6) if qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(self.head_dim, 1e-6) if qk_norm else nn.Identity()
 
-    def queries(self, x_BTF: Tensor) -> Tensor:
-        """(B, T, F) → (B, T, H, D)."""
-        return self.query_norm(self.query(x_BTF).unflatten(-1, (self.heads, self.head_dim)))
+    def queries(self, x: Tensor, single: bool = False) -> Tensor:
+        """(B, T, F), or (B, F) where each row is a `single` token → (B, T, H, D)."""
+        return self.query_norm(self._split(self.query(x), self.heads, single))
 
-    def keys(self, x_BTF: Tensor) -> Tensor:
-        """(B, T, F) → (B, T, G, D)."""
-        return self.key_norm(self.key(x_BTF).unflatten(-1, (self.kv_heads, self.head_dim)))
+    def keys(self, x: Tensor, single: bool = False) -> Tensor:
+        """(B, T, F), or (B, F) where each row is a `single` token → (B, T, G, D)."""
+        return self.key_norm(self._split(self.key(x), self.kv_heads, single))
 
-    def values(self, x_BTF: Tensor) -> Tensor:
-        """(B, T, F) → (B, T, G, D)."""
-        return self.value(x_BTF).unflatten(-1, (self.kv_heads, self.head_dim))
+    def values(self, x: Tensor, single: bool = False) -> Tensor:
+        """(B, T, F), or (B, F) where each row is a `single` token → (B, T, G, D)."""
+        return self._split(self.value(x), self.kv_heads, single)
+
+    def _split(self, projected: Tensor, heads: int, single: bool) -> Tensor:
+        return projected.unflatten(-1, (1, heads, self.head_dim) if single else (heads, self.head_dim))
 
     def read(
         self,
@@ -73,10 +76,12 @@ class HeadProjections(nn.Module):
         mask: Tensor | None = None,
         bias: Tensor | None = None,
         causal: bool = False,
+        single: bool = False,
     ) -> Tensor:
-        """Attend (B, T, H, D), drop weights in training, join the heads → (B, T, F)."""
+        """Attend (B, T, H, D), drop weights in training, join the heads → (B, T, F), or (B, F) of `single` tokens."""
         dropout = self.dropout if self.training else 0.0
-        return self.out(attend(q, k, v, mask, bias, causal, dropout).flatten(-2))
+        y_BTHD = attend(q, k, v, mask, bias, causal, dropout)
+        return self.out(y_BTHD.flatten(1 if single else -2))
 
 
 def projection(inputs: int, outputs: int, bias: bool = False) -> nn.Linear:

@@ -103,9 +103,9 @@ class MultiHeadLatentAttention(nn.Module):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, timeline: Timeline) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        bias = timeline.position.bias(self.heads, timeline)
+        mask, bias = timeline.as_bias(timeline.mask, timeline.position.bias(self.heads, timeline))
         scale = (self.nope_dim + self.rope_dim) ** -0.5
-        return attend(q, k, v, timeline.mask, bias, timeline.causal, dropout, scale)
+        return attend(q, k, v, mask, bias, timeline.causal, dropout, scale)
 
 
 class _QueryProjection(nn.Module):

@@ -27,12 +27,15 @@ class SelfAttention(HeadProjections):
         Without a timeline every token reads the whole sequence.
         """
         timeline = over_sequence(x) if timeline is None else timeline
-        position = timeline.position
-        q, k = (position.rotate(heads, timeline, self.head_dim) for heads in (self.queries(x), self.keys(x)))
+        position, single = timeline.position, timeline.steps_once
+        x = x.squeeze(1) if single else x  # (B, F): torch multiplies two axes with fewer detours than three
+        q, k, v = self.queries(x, single), self.keys(x, single), self.values(x, single)
+        q, k = (position.rotate(heads, timeline, self.head_dim) for heads in (q, k))
         mask, causal = self.pattern(timeline)
-        bias = position.bias(self.heads, timeline)
-        seen, cache = timeline.remember_all(cache, {"key": k, "value": self.values(x)})
-        return self.read(q, seen["key"], seen["value"], mask, bias, causal), cache
+        mask, bias = timeline.as_bias(mask, position.bias(self.heads, timeline))
+        seen, cache = timeline.remember_all(cache, {"key": k, "value": v})
+        y = self.read(q, seen["key"], seen["value"], mask, bias, causal, single)
+        return y.unsqueeze(1) if single else y, cache
 
     def pattern(self, timeline: Timeline) -> tuple[Tensor | None, bool]:
         """The mask (B|1, H|1, T|1, S), and whether the lower triangle is meant without one."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from policysmith.errors import SkillError
 from policysmith.skills.experts.names import expert_name, of_expert, renumbered
 from policysmith.skills.experts.store import Expert, load_expert
-from policysmith.store.codec import damaged, pack, parsed, stored_tensor
+from policysmith.store.codec import damaged, pack, parsed, stored_tensor, unpacked
 from policysmith.store.files import find_directory, json_bytes, replace_directory
 
 __all__ = ["MoECheckpoint", "build_moe_checkpoint", "load_moe_checkpoint"]
@@ -54,7 +54,9 @@ class MoECheckpoint:
             raise SkillError(f"{strangers[0]!r} is no parameter of an expert, and would be lost")
         # Without a policy's prefixes, so that a model of either kind finds its own.
         files = {
-            name: pack({_numbered(key): stored_tensor(key, tensor) for key, tensor in tensors.items()}, name)
+            name: pack(
+                {_numbered(key): stored_tensor(key, tensor, copy=False) for key, tensor in tensors.items()}, name
+            )
             for name, tensors in ((MODEL, self.weights), (MOMENTS, self.moments))
             if tensors or name == MODEL
         }
@@ -117,12 +119,20 @@ def load_moe_checkpoint(directory: str | Path, experts: Collection[int] | None =
 def _read(file: Path, experts: Collection[int] | None) -> tuple[dict[str, Tensor], int]:
     """Tensors of these experts, and how many bytes of the file they are."""
     try:
+        if experts is None:
+            return _read_all(file)
         with safe_open(file, "pt") as tensors:
             names = {name: expert_name(name) for name in tensors.keys()}  # noqa: SIM118 - no mapping
-            wanted = [n for n, found in names.items() if found and (experts is None or found.number in experts)]
+            wanted = [name for name, found in names.items() if found and found.number in experts]
             read = {name: tensors.get_tensor(name) for name in wanted}
     except (SafetensorError, OSError) as error:
         raise damaged(file, f"it is no safetensors file: {error}") from None
+    return read, sum(tensor.nbytes for tensor in read.values())
+
+
+def _read_all(file: Path) -> tuple[dict[str, Tensor], int]:
+    """Every expert's tensors: in one piece, which for many small ones is several times as fast as one by one."""
+    read = {name: tensor for name, tensor in unpacked(file, file.read_bytes()).items() if expert_name(name)}
     return read, sum(tensor.nbytes for tensor in read.values())
 
 
@@ -141,9 +151,9 @@ def _places(
                 continue
             if "path" not in entry:
                 raise SkillError(f"the completed skill {name!r} has no path: where does its expert lie?")
-            found.setdefault(index, {})[name] = Path(entry["path"]).resolve()
+            found.setdefault(index, {})[name] = Path(entry["path"])
     for index, places in found.items():
-        if len(set(places.values())) > 1:
+        if len(places) > 1 and len({place.resolve() for place in places.values()}) > 1:
             raise SkillError(f"expert {index} lies in different places for {', '.join(map(repr, places))}: give one")
     return {index: next(iter(places.values())) for index, places in sorted(found.items())}
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
 from policysmith.errors import SkillError
@@ -14,6 +15,7 @@ from policysmith.errors import SkillError
 __all__ = ["ExpertName", "expert_name", "of_expert", "renumbered"]
 
 T = TypeVar("T")
+MANY = 4096  # names whose parts are remembered: the same few come again with every run
 # In a policy the networks lie in its two heads, whatever those are called.
 PATTERN = re.compile(
     r"(?:components\.\w+\.)?(actor|critic)_networks_(0|[1-9][0-9]*)\.(layers_(?:0|[1-9][0-9]*)\.[\w./]+)"
@@ -39,6 +41,7 @@ class ExpertName(NamedTuple):
         return f"{self.role}_networks_{self.number}.{self.rest}"
 
 
+@lru_cache(MANY)
 def expert_name(name: str) -> ExpertName | None:
     """The parts of a name, or None for one that is no expert's."""
     match = PATTERN.fullmatch(name)
@@ -55,8 +58,14 @@ def renumbered(tensors: Mapping[str, T], index: int) -> dict[str, T]:
     """What an expert's own file holds, under the names of expert `index` of several."""
     fresh = {}
     for name, value in tensors.items():
-        match = ALONE.fullmatch(name)
-        if match is None:
-            raise SkillError(f"{name!r} is no parameter of an expert: expected actor_network.layers_<n>.… or critic_…")
-        fresh[ExpertName(match[1], index, match[2]).numbered] = value
+        role, rest = _name_alone(name)
+        fresh[ExpertName(role, index, rest).numbered] = value
     return fresh
+
+
+@lru_cache(MANY)
+def _name_alone(name: str) -> tuple[str, str]:
+    match = ALONE.fullmatch(name)
+    if match is None:
+        raise SkillError(f"{name!r} is no parameter of an expert: expected actor_network.layers_<n>.… or critic_…")
+    return match[1], match[2]

@@ -6,6 +6,8 @@ In: weights, the optimiser's moments, and where they come from. Out: `expert_<gl
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,10 +20,20 @@ from policysmith.errors import CheckpointError, SkillError
 from policysmith.store.codec import check_format, damaged, pack, parsed, sha256, stored_tensor, unpacked
 from policysmith.store.files import find_directory, json_bytes, replace_directory
 
-__all__ = ["Expert", "head_version", "load_expert", "read_metadata", "save_head", "save_version", "version_folder"]
+__all__ = [
+    "Expert",
+    "head_version",
+    "load_expert",
+    "read_metadata",
+    "save_head",
+    "save_version",
+    "version_folder",
+    "versions_of",
+]
 
 FORMAT = 1
 MODEL, MOMENTS, METADATA, VERSIONS = "model.safetensors", "optimizer.safetensors", "metadata.json", "versions"
+HASH = re.compile("[0-9a-f]")
 OWN = frozenset({MODEL, MOMENTS, METADATA})
 
 
@@ -49,7 +61,7 @@ class Expert:
         return sha256(self._packed())
 
     def _packed(self) -> bytes:
-        return pack({name: stored_tensor(name, self.weights[name]) for name in sorted(self.weights)}, MODEL)
+        return pack({name: stored_tensor(name, self.weights[name], copy=False) for name in sorted(self.weights)}, MODEL)
 
 
 def save_version(directory: Path, expert: Expert, unless: Collection[str | None] = ()) -> str:
@@ -73,6 +85,16 @@ def save_head(directory: Path, version: str, beside: Mapping[str, bytes] | None 
 def version_folder(directory: Path, version: str) -> Path:
     """Where a version of the expert in `directory` lies."""
     return directory / VERSIONS / version
+
+
+def versions_of(directory: Path) -> list[str]:
+    """The hashes of the versions that lie in `directory`, sorted."""
+    folder = os.path.join(directory, VERSIONS)  # noqa: PTH118 - it is asked for often
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    return [name for name in names if HASH.match(name) and os.path.isfile(f"{folder}/{name}/{METADATA}")]  # noqa: PTH113
 
 
 def head_version(directory: Path) -> str | None:
@@ -133,7 +155,7 @@ def _load(found: Path, directory: str | Path, moments: bool) -> Expert:
 def _files(expert: Expert, packed: bytes) -> dict[str, bytes]:
     files = {MODEL: packed}
     if expert.moments:
-        moments = {name: stored_tensor(name, expert.moments[name]) for name in sorted(expert.moments)}
+        moments = {name: stored_tensor(name, expert.moments[name], copy=False) for name in sorted(expert.moments)}
         files[MOMENTS] = pack(moments, MOMENTS)
     metadata = {
         "format": FORMAT,

@@ -10,19 +10,19 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from policysmith.skills.runs.processing import RESULT, Outcome
 from policysmith.skills.runs.training_run import CONFIG, REMAP, TrainingRun
 from policysmith.store.codec import parsed
-from policysmith.store.files import json_bytes, sync_directory, write_synced
+from policysmith.store.files import json_bytes, remove_left, sync_directory, write_synced
 
 __all__ = ["archive_run", "archived_outcomes", "put_away"]
 
 OUTCOMES, TRASH = "outcomes.json", ".trash"
-KEPT = (REMAP, CONFIG, RESULT, "worker.log", "progress.jsonl")
+KEPT = (REMAP, CONFIG, RESULT, "worker.log", "progress.jsonl", "metrics.jsonl")
 
 
 def archive_run(root: Path, run: TrainingRun, outcomes: Iterable[Outcome]) -> Path:
@@ -34,15 +34,15 @@ def archive_run(root: Path, run: TrainingRun, outcomes: Iterable[Outcome]) -> Pa
     fresh = Path(tempfile.mkdtemp(prefix=".", dir=place.parent))
     try:
         for name in (run.module_path.name, *KEPT):
-            if (run.run_folder / name).is_file():
+            with suppress(FileNotFoundError):
                 write_synced(fresh / name, (run.run_folder / name).read_bytes())
-        said = [{**asdict(outcome), "folder": os.path.relpath(outcome.folder, root)} for outcome in outcomes]
+        said = [{**vars(outcome), "folder": os.path.relpath(outcome.folder, root)} for outcome in outcomes]
         write_synced(fresh / OUTCOMES, json_bytes({"format": 1, "outcomes": said}))
         fresh.chmod(0o755)
         fresh.rename(place)
         sync_directory(place.parent)
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_left(fresh)
     return place
 
 

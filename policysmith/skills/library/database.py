@@ -36,6 +36,7 @@ class Database:
 
     def __init__(self, file: Path, lock: Lock, schema: str, version: int) -> None:
         self.file, self._lock, self._schema, self._version = file, lock, schema, version
+        self._address = f"{file.absolute().as_uri()}?mode=rw"
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -65,11 +66,10 @@ class Database:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        address = f"{self.file.absolute().as_uri()}?mode=rw"
         with (
             self._lock.shared(),
             _translated(self.file),
-            closing(sqlite3.connect(address, timeout=BUSY_SECONDS, isolation_level=None, uri=True)) as connection,
+            closing(sqlite3.connect(self._address, timeout=BUSY_SECONDS, isolation_level=None, uri=True)) as connection,
         ):
             if connection.execute("PRAGMA user_version").fetchone() != (self._version,):
                 raise DatabaseDamaged

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from policysmith.errors import SkillError
-from policysmith.skills.experts.store import METADATA, VERSIONS, read_metadata, version_folder
+from policysmith.skills.experts.store import METADATA, read_metadata, version_folder, versions_of
 from policysmith.skills.library import index
 from policysmith.skills.library.heads import read_heads
 from policysmith.skills.runs.names import expert_folder, skill_folder
@@ -27,7 +27,7 @@ NAMES = "names"
 
 def expert_home(root: Path, expert: int, skill: str) -> Path:
     """Where a skill's expert lies."""
-    return root / "skills" / skill_folder(expert, skill) / expert_folder(expert)
+    return Path(root, "skills", skill_folder(expert, skill), expert_folder(expert))
 
 
 def claim(root: Path, expert: int, skill: str) -> str:
@@ -63,7 +63,7 @@ def registered(root: Path) -> dict[int, str]:
 def follow(connection: sqlite3.Connection, root: Path, expert: int, skill: str) -> None:
     """Let the index say of one expert what its files say. A version never changes: only new ones are read."""
     folder = expert_home(root, expert, skill)
-    there = {path.name for path in (folder / VERSIONS).glob("[0-9a-f]*") if (path / METADATA).is_file()}
+    there = set(versions_of(folder))
     known = index.known_versions(connection, expert)
     found = [(version, read_metadata(version_folder(folder, version))) for version in there - known]
     for version, said in sorted(found, key=lambda pair: pair[1].get("about", {}).get("created", "")):
@@ -80,8 +80,8 @@ def follow(connection: sqlite3.Connection, root: Path, expert: int, skill: str) 
 def _trained(root: Path) -> Iterator[tuple[int, str]]:
     """Number and skill of every expert that has a head or a version."""
     for folder in sorted((root / "skills").glob("*/expert_*_policy")):
-        heads = [folder, *sorted((folder / VERSIONS).glob("[0-9a-f]*"))]
-        place = next((place for place in heads if (place / METADATA).is_file()), None)
+        places = [folder, *(version_folder(folder, version) for version in versions_of(folder))]
+        place = next((place for place in places if (place / METADATA).is_file()), None)
         if place is not None:
             said = read_metadata(place)
             yield said["global_expert_idx"], said["skill_name"]

@@ -10,6 +10,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from policysmith.errors import CheckpointError, SkillError, did_you_mean
@@ -24,7 +25,7 @@ from policysmith.skills.library.index import SkillRecord, VersionRecord
 from policysmith.skills.library.merging import average_of
 from policysmith.skills.library.pruning import prunable, remove_versions
 from policysmith.skills.library.selection import pick
-from policysmith.skills.runs.processing import Outcome, bring_home, library_lock, read_finished_run
+from policysmith.skills.runs.processing import Outcome, bring_home, finished_run, library_lock
 from policysmith.skills.runs.remap import expert_index
 from policysmith.skills.runs.training_run import TrainingRun, load_training_run, prepare_training_run
 from policysmith.store.locks import Lock
@@ -54,8 +55,7 @@ class SkillLibrary:
 
     def expert_of(self, name: str) -> int:
         """The number of a skill's expert, for good; a new name gets the next one."""
-        if not isinstance(name, str) or not name.strip():
-            raise SkillError(f"a skill needs a name, found {name!r}")
+        _check_name(name)
         found = self._read(lambda connection: index.expert_of(connection, name))
         return self._write(lambda connection: self._register(connection, name)) if found is None else found
 
@@ -65,8 +65,7 @@ class SkillLibrary:
 
     def completed(self, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """`{name: {expert_idx, path}}` of skills that have a head; of these names alone, if given, at their cost."""
-        rows = self._read(lambda connection: list(index.trained_skills(connection, names)))
-        return {name: {"expert_idx": expert, "path": expert_home(self.root, expert, name)} for name, expert in rows}
+        return self._homes(self._read(lambda connection: list(index.trained_skills(connection, names))))
 
     def prepare(
         self,
@@ -79,9 +78,11 @@ class SkillLibrary:
     ) -> TrainingRun:
         """`prepare_training_run` for a skill of this library; nothing of other skills is looked at."""
         dependencies = list(dict.fromkeys(dependencies))
-        expert, completed = self.expert_of(skill_name), self.completed([*dependencies, skill_name])
+        _check_name(skill_name)
+        names = [*dependencies, skill_name]
+        expert, rows = self._write(lambda c: (self._register(c, skill_name), list(index.trained_skills(c, names))))
         return prepare_training_run(
-            skill_name, skill_data, dependencies, expert, completed, root=self.root, train=train, **options
+            skill_name, skill_data, dependencies, expert, self._homes(rows), root=self.root, train=train, **options
         )
 
     def process(
@@ -103,9 +104,10 @@ class SkillLibrary:
         run = load_training_run(folder)
         outcomes = archived_outcomes(self.root, folder.name, run.name)
         if outcomes is None:
-            finished = read_finished_run(folder, checkpoint, scores)
-            places = self._places(run)
-            with self._changing(places):
+            finished = finished_run(run, checkpoint, scores)
+            skills = _skills(run)
+            places = {expert: (skill, expert_home(self.root, expert, skill)) for expert, skill in skills.items()}
+            with self._changing(skills):
                 outcomes = bring_home(finished, places, policy)
             archive_run(self.root, run, outcomes)
         put_away(self.root, folder)
@@ -117,9 +119,8 @@ class SkillLibrary:
         Raises `SkillError` where the name has another number here, or the number another name.
         """
         name, number = expert.skill_name, expert_index(expert.index, "the expert's index")
-        self._write(lambda connection: self._register(connection, name, number))
         folder = expert_home(self.root, number, name)
-        with self._changing([number]):
+        with self._changing({number: name}):
             version = save_version(folder, expert)
             if head_version(folder) != version:
                 move_head(folder, version, reason)
@@ -154,7 +155,7 @@ class SkillLibrary:
         if one.expert != two.expert:
             raise SkillError(f"{first} and {second} are different experts, {one.expert} and {two.expert}")
         folder = expert_home(self.root, one.expert, one.skill)
-        with self._changing([one.expert]):
+        with self._changing({one.expert: one.skill}):
             version = save_version(folder, average_of(folder, one.version, two.version))
             move_head(folder, version, "merge")
         return version
@@ -167,7 +168,7 @@ class SkillLibrary:
         if to is None and before is None:
             raise SkillError(f"{name!r} has had no other head: give a version")
         found = pick(self.versions(name), name, to or str(before))
-        with self._changing([skill.expert]):
+        with self._changing({skill.expert: name}):
             if not found.is_head:
                 move_head(expert_home(self.root, skill.expert, name), found.version, "rollback")
         return found
@@ -177,7 +178,7 @@ class SkillLibrary:
         expert = self._expert(name)
         if dry_run:
             return prunable(self.versions(name), older_than)
-        with self._changing([expert]):
+        with self._changing({expert: name}):
             there = self._read(lambda connection: index.versions(connection, expert), locked=True)
             found = prunable(there, older_than)
             remove_versions(self.root, expert_home(self.root, expert, name), [record.version for record in found])
@@ -187,6 +188,9 @@ class SkillLibrary:
         """Make the index again from the files."""
         with self._lock.alone():
             self._rebuild()
+
+    def _homes(self, rows: Iterable[tuple[str, int]]) -> dict[str, dict[str, Any]]:
+        return {name: {"expert_idx": expert, "path": expert_home(self.root, expert, name)} for name, expert in rows}
 
     def _register(self, connection: sqlite3.Connection, name: str, wanted: int | None = None) -> int:
         found = index.expert_of(connection, name)
@@ -204,17 +208,6 @@ class SkillLibrary:
             raise SkillError(f"{self.root}: {name!r} is expert {found}, and can't be expert {wanted}")
         return found
 
-    def _places(self, run: TrainingRun) -> dict[int, tuple[str, Path]]:
-        """Skill and folder of each of a run's experts: those of this library, under these numbers."""
-        known = {int(expert): said["skill"] for expert, said in run.about["experts"].items()}
-        known[run.about["global_expert_idx"]] = run.about["skill_name"]
-        if strangers := sorted(set(run.remap.global_to_local) - set(known)):
-            raise SkillError(f"{run.run_folder}: expert {strangers[0]} belongs to no skill that the run knows")
-        skills = {expert: known[expert] for expert in sorted(run.remap.global_to_local)}
-        if self._read(lambda connection: any(index.name_of(connection, e) != skills[e] for e in skills)):
-            self._write(lambda connection: [self._register(connection, skills[e], e) for e in skills])
-        return {expert: (skill, expert_home(self.root, expert, skill)) for expert, skill in skills.items()}
-
     def _expert(self, name: str) -> int:
         found = self._read(lambda connection: index.expert_of(connection, name))
         return self._unknown(name) if found is None else found
@@ -224,21 +217,22 @@ class SkillLibrary:
         raise SkillError(f"{self.root}: has no skill {name!r}{did_you_mean(name, known)}")
 
     @contextmanager
-    def _changing(self, experts: Iterable[int]) -> Iterator[None]:
-        """While files of these experts change: nobody else changes any, and afterwards the index follows.
+    def _changing(self, skills: Mapping[int, str]) -> Iterator[None]:
+        """While files of these skills' experts change: nobody else changes any, and afterwards the index follows.
 
         That they are changing is written down first, so that after a kill whoever comes next lets the index follow.
+        Skills that are new here are registered. Raises `SkillError`, before anything changes, for one whose number is
+        another's.
         """
-        rows = [(expert,) for expert in set(experts)]
         with self._lock.alone():
-            self._settle(rows)
+            self._settle(skills)
             try:
                 yield
             finally:
                 self._settle()
 
-    def _settle(self, then: Iterable[tuple[int]] = ()) -> None:
-        """Let the index follow the files of every expert that is pending; `then` are. The lock is held."""
+    def _settle(self, then: Mapping[int, str] = MappingProxyType({})) -> None:
+        """Let the index follow the files of every expert that is pending; those of `then` are. The lock is held."""
 
         def settle(connection: sqlite3.Connection) -> None:
             for (expert,) in connection.execute("SELECT expert FROM pending").fetchall():
@@ -246,7 +240,10 @@ class SkillLibrary:
                 if name is not None:
                     follow(connection, self.root, expert, name)
             connection.execute("DELETE FROM pending")
-            connection.executemany("INSERT INTO pending VALUES (?)", then)
+            for expert, name in then.items():
+                if index.name_of(connection, expert) != name:
+                    self._register(connection, name, expert)
+            connection.executemany("INSERT INTO pending VALUES (?)", [(expert,) for expert in then])
 
         self._write(settle, locked=True)
 
@@ -274,3 +271,18 @@ class SkillLibrary:
                 return action(connection)
         except DatabaseDamaged as error:
             raise CheckpointError(f"{self.root / INDEX}: cannot be used: {error.__cause__}") from error
+
+
+def _check_name(name: Any) -> None:
+    """Raise `SkillError` for what can't be the name of a skill."""
+    if not isinstance(name, str) or not name.strip():
+        raise SkillError(f"a skill needs a name, found {name!r}")
+
+
+def _skills(run: TrainingRun) -> dict[int, str]:
+    """The skill of each of a run's experts."""
+    known = {int(expert): said["skill"] for expert, said in run.about["experts"].items()}
+    known[run.about["global_expert_idx"]] = run.about["skill_name"]
+    if strangers := sorted(set(run.remap.global_to_local) - set(known)):
+        raise SkillError(f"{run.run_folder}: expert {strangers[0]} belongs to no skill that the run knows")
+    return {expert: known[expert] for expert in sorted(run.remap.global_to_local)}

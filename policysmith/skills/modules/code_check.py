@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from policysmith.errors import did_you_mean
 from policysmith.skills.modules.vocabulary import BUILTINS, CONSTANTS, FUNCTIONS, METHODS, NAMED_ARGUMENTS
 
-__all__ = ["Names", "Trouble", "check_expression", "check_function"]
+__all__ = ["Names", "Trouble", "check_expression", "check_function", "nodes_below"]
 
 Trouble = tuple[int, str]  # line, what is wrong there
 
@@ -25,8 +25,8 @@ EXPRESSIONS = (
     ast.DictComp, ast.GeneratorExp, ast.Compare, ast.Call, ast.Constant, ast.Attribute, ast.Subscript, ast.Starred,
     ast.Name, ast.List, ast.Tuple, ast.Slice,
 )  # fmt: skip
-PLAIN = (ast.arguments, ast.arg, ast.keyword, ast.comprehension, ast.expr_context, ast.boolop, ast.operator,
-         ast.unaryop, ast.cmpop)  # fmt: skip
+SIGNS = (ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop)  # all allowed, with nothing below them
+PLAIN = (ast.arguments, ast.arg, ast.keyword, ast.comprehension, *SIGNS)
 # Private names, those that lead from a generator to its frame and on, and those that reach memory or files.
 REFUSED_ATTRIBUTE = re.compile(r"_.*|(gi|cr|ag|f|tb|co|func)_.*|format(_map)?|tofile|dumps?|ctypes|data|base")
 ANNOTATIONS = frozenset({"bool", "float", "int", "str", "list", "tuple", "dict"})
@@ -70,14 +70,33 @@ def check_expression(node: ast.expr, names: Names) -> Iterator[Trouble]:
     yield from _check_tree(node, names, set())
 
 
+def nodes_below(node: ast.AST) -> list[ast.AST]:
+    """`ast.iter_child_nodes`, without those that only say which operator it is, or whether a name is read."""
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if isinstance(value, list):
+            found += [item for item in value if isinstance(item, ast.AST) and not isinstance(item, SIGNS)]
+        elif isinstance(value, ast.AST) and not isinstance(value, SIGNS):
+            found.append(value)
+    return found
+
+
 def _check_body(function: ast.FunctionDef, parameters: list[str], names: Names) -> Iterator[Trouble]:
-    stores = [n for n in ast.walk(function) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
+    stores = [n for n in _walk(function) if isinstance(n, ast.Name) and not isinstance(n.ctx, ast.Load)]
     stored = {node.id for node in stores}
     for name, line in [*((name, function.lineno) for name in parameters), *((n.id, n.lineno) for n in stores)]:
         if name in names.fixed:
             yield line, f"{function.name} gives {name!r} another meaning; choose another name"
     for statement in function.body:
         yield from _check_tree(statement, names, {*parameters, *stored})
+
+
+def _walk(node: ast.AST) -> list[ast.AST]:
+    found = [node]
+    for other in found:
+        found += nodes_below(other)
+    return found
 
 
 def _check_tree(root: ast.AST, names: Names, local: set[str]) -> Iterator[Trouble]:
@@ -101,7 +120,7 @@ def _check_tree(root: ast.AST, names: Names, local: set[str]) -> Iterator[Troubl
         elif isinstance(node, ast.Call):
             todo += [(node.func, True), *((child, False) for child in (*node.args, *node.keywords))]
         else:
-            todo += [(child, False) for child in ast.iter_child_nodes(node)]
+            todo += [(child, False) for child in nodes_below(node)]
 
 
 def _problems(node: ast.AST, names: Names, local: set[str], called: bool) -> Iterator[Trouble]:

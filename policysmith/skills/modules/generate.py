@@ -7,15 +7,15 @@ with a task for each step, its network numbers global.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from policysmith.errors import SkillError, did_you_mean
-from policysmith.skills.modules.module_file import parse_skill_module
+from policysmith.skills.modules.module_file import SkillModule, parse_skill_module
 from policysmith.skills.modules.source_text import SourceText
 from policysmith.skills.runs.names import folder_name
 
-__all__ = ["PlanStep", "generate_module"]
+__all__ = ["PlanStep", "generate_module", "generated_module"]
 
 FUNCTIONS = {"task_is_done": "is_done", "task_reward": "reward"}
 COUNT = "n"
@@ -34,6 +34,16 @@ def generate_module(plan: Sequence[PlanStep], codes: Mapping[str, str], experts:
 
     Helpers and constants of different skills may have the same name: they are told apart. Raises `SkillError`.
     """
+    return generated_module(plan, codes, experts).source
+
+
+def generated_module(
+    plan: Sequence[PlanStep],
+    codes: Mapping[str, str],
+    experts: Mapping[str, int],
+    features: Collection[str] | None = None,
+) -> SkillModule:
+    """`generate_module`, checked as `parse_skill_module` does, which knows the environment's `features` or does not."""
     if not plan:
         raise SkillError("the plan has no step: there is nothing to train")
     for step in plan:
@@ -51,8 +61,7 @@ def generate_module(plan: Sequence[PlanStep], codes: Mapping[str, str], experts:
             f"def task_{index}_network_number():\n    return {experts[step.skill]}  # {folder_name(step.skill)}"
         )
     source = "\n\n\n".join(["\n".join(imports)] * bool(imports) + parts) + "\n"
-    parse_skill_module(source, filename=f"module of {plan[-1].skill!r}")
-    return source
+    return parse_skill_module(source, features, f"module of {plan[-1].skill!r}")
 
 
 class _Code:
@@ -90,7 +99,7 @@ class _Code:
 
     def helpers(self) -> list[str]:
         """Constants and helper functions as they go into the module."""
-        text = self._text()
+        text = self._text() if self.own else SourceText("")
         for node in self.own:
             if isinstance(node, ast.FunctionDef) and node.name in self.renamed:
                 text.replace_name(node, self.renamed[node.name])
@@ -135,7 +144,7 @@ class _Code:
 
     def _text(self) -> SourceText:
         text = SourceText(self.source)
-        for node in ast.walk(self.tree):
+        for node in ast.walk(self.tree) if self.renamed else ():
             if isinstance(node, ast.Name) and node.id in self.renamed:
                 text.replace(node, self.renamed[node.id])
         return text

@@ -22,7 +22,7 @@ MAPS = ("GLOBAL_TO_LOCAL", "LOCAL_TO_GLOBAL")
 
 
 def inject_remapping(
-    source: str,
+    source: str | SkillModule,
     global_to_local: Mapping[int, int],
     local_to_global: Mapping[int, int] | None = None,
     *,
@@ -31,28 +31,25 @@ def inject_remapping(
 ) -> str:
     """The module with local network numbers and both maps as constants; comments and all else stay as they are.
 
-    The result is read again, and with `execute` run in a process of its own, under `limits`: it must give what the maps
-    say. Raises `SkillError` for a module that is not in order, is remapped already, or uses an expert that is not in
-    the map.
+    `source` is its text, or the module if it has been parsed. The result is read again, and with `execute` checked
+    again and run in a process of its own, under `limits`: it must give what the maps say. Raises `SkillError` for a
+    module that is not in order, is remapped already, or uses an expert that is not in the map.
     """
     inverse = {local: expert for expert, local in global_to_local.items()}
     check_inverse(global_to_local, inverse if local_to_global is None else local_to_global)
-    module = parse_skill_module(source)
+    module = source if isinstance(source, SkillModule) else parse_skill_module(source)
     _check(module, global_to_local)
-    text, tree = SourceText(source), ast.parse(source)
-    for node in tree.body:
-        match = NAME.fullmatch(node.name) if isinstance(node, ast.FunctionDef) else None
-        if match is not None and match[2] == "network_number":
-            number: Any = node.body[-1].value  # type: ignore[attr-defined]  # it returns a constant: that was checked
-            text.replace(number, str(global_to_local[number.value]))
+    text, tree = SourceText(module.source), ast.parse(module.source)
+    for number in _numbers(tree).values():
+        text.replace(number, str(global_to_local[number.value]))
     maps = f"{MAPS[0]} = {dict(global_to_local)!r}\n{MAPS[1]} = {inverse!r}"
     text.insert_line(_first_line(tree), maps)
     rewritten = text.text()
     wanted = [global_to_local[task.network_number] for task in module.tasks]
-    parsed = parse_skill_module(rewritten, filename=module.filename)
-    _compare(module.filename, [task.network_number for task in parsed.tasks], wanted)
+    expected = [dict(global_to_local), inverse]
+    _read_again(rewritten, module.filename, wanted, expected)
     if execute:
-        _verify(parsed, wanted, [dict(global_to_local), inverse], limits)
+        _verify(parse_skill_module(rewritten, filename=module.filename), wanted, expected, limits)
     return rewritten
 
 
@@ -75,6 +72,24 @@ def _first_line(tree: ast.Module) -> int:
             return line
         line = (node.end_lineno or node.lineno) + 1
     return line
+
+
+def _numbers(tree: ast.Module) -> dict[int, Any]:
+    """By task, the constant that its `network_number` returns; that it does was checked."""
+    named = ((NAME.fullmatch(node.name), node) for node in tree.body if isinstance(node, ast.FunctionDef))
+    found = {int(match[1]): node for match, node in named if match is not None and match[2] == "network_number"}
+    return {task: node.body[-1].value for task, node in sorted(found.items())}  # type: ignore[attr-defined]
+
+
+def _read_again(rewritten: str, filename: str, wanted: list[int], maps: list[dict[int, int]]) -> None:
+    """Compare what the text says now with what was wanted; the rest of it is what it was, and was checked then."""
+    try:
+        tree = ast.parse(rewritten)
+        _compare(filename, [number.value for number in _numbers(tree).values()], wanted)
+        constants = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+        _compare(filename, [ast.literal_eval(constants[name]) for name in MAPS], maps)
+    except (SyntaxError, AttributeError, LookupError, ValueError) as error:
+        raise SkillError(f"{filename}: could not be remapped: {error!r}") from None
 
 
 def _verify(parsed: SkillModule, wanted: list[int], maps: list[dict[int, int]], limits: Limits | None) -> None:

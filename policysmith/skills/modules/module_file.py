@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policysmith.errors import SkillError, did_you_mean
-from policysmith.skills.modules.code_check import Names, Trouble, check_expression, check_function
+from policysmith.skills.modules.code_check import Names, Trouble, check_expression, check_function, nodes_below
 from policysmith.skills.modules.vocabulary import BUILTINS, MODULES
 
 __all__ = ["SkillModule", "SkillTask", "parse_skill_module", "read_skill_module"]
@@ -96,7 +96,7 @@ def _tree(source: str, filename: str) -> ast.Module:
         raise SkillError(f"{filename}: cannot be parsed: {error or type(error).__name__}") from None
     level: list[ast.AST] = [tree]
     for _ in range(DEEPEST):
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
+        level = [child for node in level for child in nodes_below(node)]
         if not level:
             return tree
     line = next((node.lineno for node in level if isinstance(node, ast.expr | ast.stmt)), 1)

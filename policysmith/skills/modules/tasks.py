@@ -98,7 +98,9 @@ def _call(triples: list[dict[str, Callable[..., Any]]], task: int, kind: str, fe
     try:
         return function(**{name: value for name, value in features.items() if name in wanted})
     except Exception as error:
-        raise SkillError(f"task_{task}_{kind} failed: {type(error).__name__}: {error}") from error
+        # Interrupted from outside, it says so itself; a MemoryError says nothing.
+        told = str(error) if isinstance(error, SkillError) else f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise SkillError(f"task_{task}_{kind} failed: {told}") from error
 
 
 @functools.lru_cache(maxsize=4096)

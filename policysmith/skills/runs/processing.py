@@ -15,12 +15,12 @@ from typing import Any, Literal
 from policysmith.errors import SkillError
 from policysmith.skills.experts.checkpoint import MoECheckpoint, load_moe_checkpoint
 from policysmith.skills.experts.store import (
-    VERSIONS,
     Expert,
     head_version,
     read_metadata,
     save_version,
     version_folder,
+    versions_of,
 )
 from policysmith.skills.library.head_policies import Choice, Contender, HeadPolicy, find_head_policy
 from policysmith.skills.library.heads import free_branch, move_head, name_branch, now, read_heads
@@ -29,7 +29,7 @@ from policysmith.skills.runs.training_run import TrainingRun, home_of, load_trai
 from policysmith.store.codec import parsed
 from policysmith.store.locks import Lock
 
-__all__ = ["FinishedRun", "Outcome", "bring_home", "library_lock", "process_completed_training", "read_finished_run"]
+__all__ = ["FinishedRun", "Outcome", "bring_home", "library_lock", "finished_run", "process_completed_training"]
 
 RESULT = "result.json"
 Status = Literal["new", "continued", "averaged", "branch", "frozen", "unchanged"]
@@ -78,8 +78,8 @@ def process_completed_training(
     `head` says which version becomes the head. Doing it again changes nothing. Raises `SkillError`, and then no head
     was moved.
     """
-    finished, policy = read_finished_run(run_folder, checkpoint, scores), find_head_policy(head)
-    run = finished.run
+    policy, run = find_head_policy(head), load_training_run(run_folder)
+    finished = finished_run(run, checkpoint, scores)
     home = Path(root) if root is not None else run.run_folder.resolve().parents[1]
     places = {expert: home_of(run, expert, home) for expert in run.remap.global_to_local}
     with library_lock(home).alone():
@@ -92,11 +92,10 @@ def library_lock(home: Path) -> Lock:
     return Lock(home / "skills" / ".library")
 
 
-def read_finished_run(
-    run_folder: str | Path, checkpoint: str | Path | None = None, scores: Mapping[str, float] | None = None
+def finished_run(
+    run: TrainingRun, checkpoint: str | Path | None = None, scores: Mapping[str, float] | None = None
 ) -> FinishedRun:
     """A run with what it ended with. Raises `SkillError` where it holds other experts than its module."""
-    run = load_training_run(run_folder)
     final = load_moe_checkpoint(checkpoint if checkpoint is not None else _last(run))
     if final.experts != sorted(run.remap.local_to_global):
         held = ", ".join(map(str, final.experts))
@@ -109,7 +108,7 @@ def bring_home(finished: FinishedRun, places: Mapping[int, tuple[str, Path]], po
     kept: list[tuple[Expert, Outcome, bool]] = []
     for expert, (skill, folder) in sorted(places.items()):
         found, head = _expert(finished, expert, skill), head_version(folder)
-        before = {path.name for path in (folder / VERSIONS).glob("[0-9a-f]*")}
+        before = versions_of(folder)
         version = save_version(folder, found, unless=(_began(finished.run, expert), head))
         outcome = Outcome(expert, skill, "unchanged", version, found.frames, folder, head)
         kept.append((found, outcome, version in before))

@@ -24,6 +24,7 @@ __all__ = [
     "Progress",
     "Result",
     "WorkerRecord",
+    "last_sign",
     "last_words",
     "read_progress",
     "read_result",
@@ -105,6 +106,14 @@ def read_result(folder: Path) -> Result | None:
     if not isinstance(said, dict) or said.get("status") not in STATUSES:
         raise SkillError(f"{file}: its status must be one of {', '.join(STATUSES)}, found {said!r:.80}")
     return Result(said["status"], said.get("steps", 0), said.get("seconds", 0.0), said.get("success_rate"))
+
+
+def last_sign(folder: Path) -> float:
+    """When a worker last told how it goes, in seconds since the epoch; 0 if it has not."""
+    try:
+        return (folder / PROGRESS).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def last_words(folder: Path) -> str:

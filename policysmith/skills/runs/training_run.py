@@ -7,7 +7,6 @@ there whole or not at all.
 from __future__ import annotations
 
 import secrets
-import shutil
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,19 +17,20 @@ import yaml
 
 from policysmith.errors import SkillError
 from policysmith.skills.experts.checkpoint import MoECheckpoint, build_moe_checkpoint
-from policysmith.skills.modules.generate import PlanStep, generate_module
+from policysmith.skills.modules.generate import PlanStep, generated_module
 from policysmith.skills.modules.inject import inject_remapping
-from policysmith.skills.modules.module_file import parse_skill_module
+from policysmith.skills.modules.module_file import SkillModule, parse_skill_module
 from policysmith.skills.modules.process import Limits
 from policysmith.skills.modules.tasks import task_to_skill
 from policysmith.skills.runs.names import expert_folder, run_folder, skill_folder
 from policysmith.skills.runs.remap import Remapping, build_remapping, check_inverse, expert_index, remapping_of
 from policysmith.store.codec import parsed
-from policysmith.store.files import json_bytes, write_synced
+from policysmith.store.files import json_bytes, remove_left, write_synced
 
-__all__ = ["TrainingRun", "load_training_run", "prepare_training_run"]
+__all__ = ["TrainingRun", "config_bytes", "load_training_run", "prepare_training_run"]
 
 REMAP, CONFIG = "remap.json", "config.yaml"
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times faster in C
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +88,13 @@ def prepare_training_run(
     allowed = build_remapping(dependencies, global_expert_idx, completed_skills)
     if strangers := [name for name in train if name not in dependencies]:
         raise SkillError(f"{strangers[0]!r} is to be trained, but is no dependency")
-    source = _source(skill_name, skill_data, dependencies, global_expert_idx, completed_skills)
-    used = set(task_to_skill(parse_skill_module(source, features, f"module of {skill_name!r}")))
+    written = _module(skill_name, skill_data, dependencies, global_expert_idx, completed_skills, features)
+    used = set(task_to_skill(written))
     if global_expert_idx not in used:
         raise SkillError(f"the module of {skill_name!r} never uses expert {global_expert_idx}, which it is to train")
     remap = remapping_of([expert for expert in allowed.global_to_local if expert in used])
     # What else the module uses is no dependency: inject_remapping tells of it.
-    module = inject_remapping(source, *remap, limits=limits, execute=execute)
+    module = inject_remapping(written, *remap, limits=limits, execute=execute)
     trained = {global_expert_idx, *(completed_skills[name]["expert_idx"] for name in train)} & set(
         remap.global_to_local
     )
@@ -104,35 +104,49 @@ def prepare_training_run(
     config = {"skill": skill_name, "num_experts": len(remap.global_to_local), **skill_data.get("config", {})}
     folder = Path(root) / "training_runs" / run_folder(global_expert_idx, skill_name)
     _write(folder, global_expert_idx, module, about, config, seed)
-    return load_training_run(folder, seed)
+    return _training_run(folder, about, seed)
 
 
-def load_training_run(folder: str | Path, seed: MoECheckpoint | None = None) -> TrainingRun:
+def load_training_run(folder: str | Path) -> TrainingRun:
     """The run in a folder that `prepare_training_run` made. Raises `SkillError` where there is none."""
     folder = Path(folder)
     file = folder / REMAP
     if not file.is_file():
         raise SkillError(f"{folder}: is no training run: it holds no {REMAP}")
-    about = parsed(file, file.read_bytes())
+    return _training_run(folder, parsed(file, file.read_bytes()))
+
+
+def config_bytes(config: Mapping[str, Any]) -> bytes:
+    """What a run's `config.yaml` holds."""
+    text: str = yaml.dump(dict(config), Dumper=DUMPER, sort_keys=False, allow_unicode=True)
+    return text.encode()
+
+
+def _training_run(folder: Path, about: Mapping[str, Any], seed: MoECheckpoint | None = None) -> TrainingRun:
     maps = ({int(k): v for k, v in about[name].items()} for name in ("global_to_local", "local_to_global"))
     remap = Remapping(*maps)
     check_inverse(*remap)
-    index = expert_index(about["global_expert_idx"], f"{file}: global_expert_idx")
+    index = expert_index(about["global_expert_idx"], f"{folder / REMAP}: global_expert_idx")
     trained = tuple(about["trained"])
     return TrainingRun(folder, folder / f"{index}.py", folder / f"{index}_policies", remap, trained, about, seed)
 
 
-def _source(
-    skill: str, data: Mapping[str, Any], dependencies: list[str], index: int, completed: Mapping[str, Mapping[str, Any]]
-) -> str:
+def _module(
+    skill: str,
+    data: Mapping[str, Any],
+    dependencies: list[str],
+    index: int,
+    completed: Mapping[str, Mapping[str, Any]],
+    features: Collection[str] | None,
+) -> SkillModule:
     """The module with global indices: as it was given, or made from the plan."""
     if ("code" in data) == ("execution_plan" in data):
         raise SkillError(f"skill_data of {skill!r} must have either code or execution_plan, found {sorted(data)}")
     if "code" in data:
-        return str(data["code"])
+        return parse_skill_module(str(data["code"]), features, f"module of {skill!r}")
     plan = [PlanStep(**step) if isinstance(step, Mapping) else step for step in data["execution_plan"]]
     experts = {name: completed[name]["expert_idx"] for name in dependencies} | {skill: index}
-    return generate_module(plan, data.get("codes", {}), experts)
+    return generated_module(plan, data.get("codes", {}), experts, features)
 
 
 def _about(
@@ -173,14 +187,14 @@ def _write(
     try:
         write_synced(fresh / f"{index}.py", module.encode())
         write_synced(fresh / REMAP, json_bytes(about, REMAP))
-        write_synced(fresh / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True).encode())
+        write_synced(fresh / CONFIG, config_bytes(config))
         seed.save(fresh / f"{index}_policies" / "0")
         fresh.chmod(0o755)
         fresh.rename(folder)
     except OSError as error:
         raise SkillError(f"{folder}: cannot be made: {error}") from error
     finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+        remove_left(fresh)
 
 
 def home_of(run: TrainingRun, expert: int, root: Path) -> tuple[str, Path]:

@@ -8,14 +8,18 @@ from typing import Protocol
 
 from policysmith.skills.scheduling.settings import Resources
 
-__all__ = ["SAVED", "Ended", "Job", "Launcher"]
+__all__ = ["HOPELESS", "SAVED", "Ended", "Job", "Launcher"]
 
 SAVED = 75  # a worker's exit status after it was asked to stop and has saved: it may go on later
+HOPELESS = 78  # … where what the file or the code says is wrong: it would fail in the same way again
 
 
 @dataclass(frozen=True)
 class Job:
-    """One attempt to train a skill: a command, the run's folder, and its limits. `seconds` is wall time."""
+    """One attempt to train a skill: a command, the run's folder, and its limits.
+
+    `seconds` is wall time in all, `silence` that between the signs of life in `progress.jsonl`.
+    """
 
     skill: str
     folder: Path
@@ -23,6 +27,7 @@ class Job:
     attempt: int = 1
     seconds: float | None = None
     resources: Resources = field(default_factory=Resources)
+    silence: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,17 @@ from annotated_types import Ge, Gt
 
 from policysmith.errors import SkillError
 from policysmith.registry import register
-from policysmith.skills.runs.run_files import LOG, WorkerRecord
+from policysmith.skills.runs.run_files import LOG, WorkerRecord, last_sign
 from policysmith.skills.scheduling.launcher import Ended, Job
-from policysmith.skills.scheduling.processes import HAVE_PROC, families, is_alive, kill_all, start_of
+from policysmith.skills.scheduling.processes import (
+    HAVE_PROC,
+    families,
+    is_alive,
+    kill_all,
+    machine_memory,
+    resident_of,
+    start_of,
+)
 
 __all__ = ["LocalLauncher"]
 
@@ -48,8 +56,9 @@ class _Worker:
 class LocalLauncher:
     """Workers as processes of this machine, each in a session of its own, with `threads` threads.
 
-    One that holds more resident memory than it may, it and its descendants together, is killed. One that takes longer
-    than it may, or is asked to stop, gets SIGTERM, and SIGKILL if it lives `grace` seconds later.
+    One that holds more resident memory than it may, it and its descendants together, is killed; where no limit is
+    stated, one that by itself holds more than half of the machine's. One that takes longer than it may, tells nothing
+    for too long, or is asked to stop, gets SIGTERM, and SIGKILL if it lives `grace` seconds later.
     """
 
     def __init__(self, threads: Annotated[int, Gt(0)] = 1, grace: Annotated[float, Ge(0)] = 30.0) -> None:
@@ -57,6 +66,7 @@ class LocalLauncher:
             raise SkillError("workers are watched in ways that this system does not have; Linux is needed")
         self.threads, self.grace = threads, grace
         self.ends_with_us = False  # whether workers are killed when this process ends
+        self.most_memory = machine_memory() // 2  # bytes, of a worker without a limit of its own
         self._workers: dict[str, _Worker] = {}
         self._poll = select.poll()
         self._by_handle: dict[int, str] = {}
@@ -139,18 +149,22 @@ class LocalLauncher:
         self._next_look = time.monotonic() + LOOK_EVERY
         limited = {w.record.pid: w for w in self._workers.values() if w.job.resources.memory_bytes is not None}
         for pid, family in families(limited).items() if limited else ():
-            worker, held = limited[pid], sum(process.resident for process in family)
-            limit = worker.job.resources.memory_bytes or 0
-            if held > limit:
-                worker.reason = f"held {held / 1e6:,.0f} MB of memory, allowed are {limit / 1e6:,.0f} MB"
-                kill_all(family)
-        for worker in self._workers.values():
-            limit_s = worker.job.seconds
-            if worker.kill_at is not None:
-                if time.monotonic() >= worker.kill_at:
-                    kill_all(families([worker.record.pid])[worker.record.pid])
-            elif limit_s is not None and time.time() > worker.record.since + limit_s:
-                self._ask(worker, f"took longer than {limit_s:,.0f} s")
+            limit = limited[pid].job.resources.memory_bytes or 0
+            _check_memory(limited[pid], sum(process.resident for process in family), limit)
+        for pid, worker in ((w.record.pid, w) for w in self._workers.values()):
+            if pid not in limited:  # to look at everybody's descendants costs too much where nobody has asked for it
+                _check_memory(worker, resident_of(pid), self.most_memory)
+            if worker.kill_at is None:
+                self._check_clocks(worker)
+            elif time.monotonic() >= worker.kill_at:
+                _kill(worker)
+
+    def _check_clocks(self, worker: _Worker) -> None:
+        job, record, now = worker.job, worker.record, time.time()
+        if job.seconds is not None and now > record.since + job.seconds:
+            self._ask(worker, f"took longer than {job.seconds:,.0f} s")
+        elif job.silence is not None and now > max(record.since, last_sign(job.folder)) + job.silence:
+            self._ask(worker, f"told nothing for {job.silence:,.0f} s: something in it hangs")
 
     def _ended(self, skill: str) -> Ended:
         worker = self._workers.pop(skill)
@@ -172,6 +186,16 @@ class LocalLauncher:
             while not alone.poll(LOOK_EVERY * 1000):
                 self._look()
             self._ended(job.skill)
+
+
+def _check_memory(worker: _Worker, held: int, limit: int) -> None:
+    if held > limit:
+        worker.reason = f"held {held / 1e6:,.0f} MB of memory, allowed are {limit / 1e6:,.0f} MB"
+        _kill(worker)
+
+
+def _kill(worker: _Worker) -> None:
+    kill_all(families([worker.record.pid])[worker.record.pid])
 
 
 def _environment(threads: int) -> dict[str, str]:

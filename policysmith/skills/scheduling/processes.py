@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["HAVE_PROC", "Process", "is_alive", "kill_all", "families", "start_of"]
+__all__ = ["HAVE_PROC", "Process", "families", "is_alive", "kill_all", "machine_memory", "resident_of", "start_of"]
 
 PROC = Path("/proc")
 HAVE_PROC = hasattr(os, "pidfd_open") and (PROC / "self" / "stat").exists()
@@ -40,6 +40,17 @@ def start_of(pid: int) -> int | None:
 def is_alive(pid: int, start: int) -> bool:
     """Whether the very process lives that has this number and started then."""
     return start_of(pid) == start
+
+
+def resident_of(pid: int) -> int:
+    """Resident bytes of one process, without its descendants; 0 if there is none."""
+    found = _read(pid)
+    return 0 if found is None else found.resident
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return PAGE * os.sysconf("SC_PHYS_PAGES")
 
 
 def families(leaders: Iterable[int]) -> dict[int, list[Process]]:

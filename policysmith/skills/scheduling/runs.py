@@ -6,11 +6,9 @@ In: a skills file and a library. Out: jobs for a launcher, and results. The code
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
-
-import yaml
 
 from policysmith.errors import PolicysmithError, SkillError
 from policysmith.skills.runs.run_files import Result, WorkerRecord, read_result
@@ -20,10 +18,12 @@ from policysmith.store.files import replace_file
 
 if TYPE_CHECKING:
     from policysmith.skills.runs.processing import Outcome
+    from policysmith.skills.runs.training_run import TrainingRun
 
 __all__ = ["Library", "Runs", "SkillRuns", "run_data", "worker_command"]
 
 OVERTIME = 300.0  # seconds that a worker has beyond its own limit, to evaluate and save, before it is taken for hung
+SILENCE = 1500.0  # seconds between a worker's signs of life at most; it allows itself 600 for all that it tells of
 
 
 class Library(Protocol):
@@ -37,6 +37,18 @@ class Library(Protocol):
 
     def completed(self) -> Mapping[str, Mapping[str, Any]]:
         """Skills that have a head: `{name: {expert_idx, path}}`."""
+        ...
+
+    def prepare(
+        self,
+        skill_name: str,
+        skill_data: Mapping[str, Any],
+        dependencies: Iterable[str],
+        *,
+        train: Collection[str] = (),
+        execute: bool = True,
+    ) -> TrainingRun:
+        """Make the folder of a run; with `execute=False` nothing of the skill's code is run."""
         ...
 
     def process(self, run_folder: str | Path) -> list[Outcome]:
@@ -93,16 +105,19 @@ class SkillRuns:
         self, file: SkillsFile, library: Library, command: Callable[[Path], tuple[str, ...]] = worker_command
     ) -> None:
         self.file, self.library, self._command = file, library, command
-        self._completed = dict(library.completed())
+        self._done = set(library.completed())
         self._folders: dict[str, Path] = {}
+        self._experts: dict[str, int] = {}
 
     def done(self) -> Collection[str]:
         """Skills that have a head in the library."""
-        return self._completed.keys()
+        return self._done
 
     def expert(self, skill: str) -> int:
-        """The expert that a skill has in the library."""
-        return self.library.expert_of(skill)
+        """The expert that a skill has in the library, for good."""
+        if skill not in self._experts:
+            self._experts[skill] = self.library.expert_of(skill)
+        return self._experts[skill]
 
     def unfinished(self) -> Mapping[str, Job]:
         """Runs of this file's skills that lie in the library's `training_runs/`."""
@@ -133,45 +148,45 @@ class SkillRuns:
 
     def finish(self, job: Job) -> None:
         """Bring the experts of a run home; the next run starts from their heads."""
-        for outcome in self.library.process(job.folder):
-            self._completed[outcome.skill_name] = {"expert_idx": outcome.expert, "path": outcome.folder}
+        self._done.update(outcome.skill_name for outcome in self.library.process(job.folder))
         self._folders.pop(job.skill, None)
 
     def _new(self, skill: str) -> Path:
-        from policysmith.skills.runs.training_run import prepare_training_run
-
-        said = self.file.skills[skill]
+        train = self.file.skills[skill].train
         needed = [name for name in self.file.plans[skill] if name != skill]
-        # Of the completed skills only these: what a run costs does not grow with the library.
-        completed = {name: self._completed[name] for name in (*needed, skill) if name in self._completed}
-        return prepare_training_run(
-            skill,
-            run_data(self.file, skill),
-            needed,
-            self.expert(skill),
-            completed,
-            root=self.library.root,
-            train=said.train,
-        ).run_folder
+        # The worker runs the module and compares what it says with its text; this process runs none of it.
+        run = self.library.prepare(skill, run_data(self.file, skill), needed, train=train, execute=False)
+        self._experts[skill] = run.about["global_expert_idx"]
+        return run.run_folder
 
     def _refresh(self, skill: str) -> None:
-        """Write the file's present settings into a run that goes on; its plan must be the same."""
-        from policysmith.skills.runs.training_run import CONFIG, load_training_run
+        """Write the file's present settings and code into a run that goes on; its experts must be the same."""
+        from policysmith.skills.modules.generate import PlanStep, generate_module
+        from policysmith.skills.modules.inject import inject_remapping
+        from policysmith.skills.runs.training_run import CONFIG, config_bytes, load_training_run
 
         run = load_training_run(self._folders[skill])
-        needed = {name for name in self.file.plans[skill] if name != skill}
-        if needed != set(run.about["dependencies"]):
-            raise SkillError(
-                f"{run.run_folder}: was begun with the dependencies {sorted(run.about['dependencies'])}, and the file "
-                f"has {sorted(needed)} now: put the plan back, or remove the folder to begin anew"
-            )
+        experts = {name: self.expert(name) for name in dict.fromkeys(self.file.plans[skill])}
+        _check_same(run, "dependencies", run.about["dependencies"], [name for name in experts if name != skill])
+        began = [name for name, expert in experts.items() if expert in run.trained and name != skill]
+        _check_same(run, "dependencies that learn", began, self.file.skills[skill].train)
         config = {"skill": skill, "num_experts": run.num_experts, **self.file.worker_config(skill)}
-        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-        file = run.run_folder / CONFIG
-        if not file.is_file() or file.read_text(encoding="utf-8") != text:
-            replace_file(file, text.encode())
+        plan = [PlanStep(**step) for step in self.file.steps(skill)]
+        module = inject_remapping(generate_module(plan, self.file.codes, experts), *run.remap, execute=False)
+        for file, content in ((run.run_folder / CONFIG, config_bytes(config)), (run.module_path, module.encode())):
+            if not file.is_file() or file.read_bytes() != content:
+                replace_file(file, content)
 
     def _job(self, skill: str, attempt: int) -> Job:
         folder, said = self._folders[skill], self.file.skills[skill]
         limit = None if said.seconds is None else said.seconds + OVERTIME
-        return Job(skill, folder, self._command(folder), attempt, limit, self.file.resources(skill))
+        return Job(skill, folder, self._command(folder), attempt, limit, self.file.resources(skill), SILENCE)
+
+
+def _check_same(run: TrainingRun, what: str, began: Collection[str], now: Collection[str]) -> None:
+    """Raise for a run that was begun otherwise than the file says now: it holds other experts."""
+    if set(began) != set(now):
+        raise SkillError(
+            f"{run.run_folder}: was begun with the {what} {sorted(began)}, and the file has {sorted(now)} now: put "
+            "the plan back, or remove the folder to begin anew"
+        )

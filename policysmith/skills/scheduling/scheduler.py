@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from policysmith.errors import PolicysmithError
 from policysmith.skills.runs.run_files import last_words
 from policysmith.skills.scheduling.dag import SkillOrder, needed
-from policysmith.skills.scheduling.launcher import SAVED, Ended, Job, Launcher
+from policysmith.skills.scheduling.launcher import HOPELESS, SAVED, Ended, Job, Launcher
 from policysmith.skills.scheduling.runs import Runs
 from policysmith.skills.scheduling.status import Phase, Report, SkillStatus
 
@@ -150,8 +150,8 @@ class Scheduler:
 
     def _start(self, status: SkillStatus) -> None:
         try:
-            status.expert = self._runs.expert(status.name)
             job = self._runs.prepare(status.name, status.attempt + 1)
+            status.expert = self._runs.expert(status.name)
         except PolicysmithError as error:  # it would fail in the same way again
             self._fail(status, str(error))
             return
@@ -186,6 +186,8 @@ class Scheduler:
                 self._admit()
         elif status.phase is Phase.STOPPING:
             self._queue(status)
+        elif ended.status == HOPELESS and not ended.reason:
+            self._fail(status, _reason(ended, job))
         elif ended.status == SAVED and not ended.reason:  # somebody else has asked it to stop
             self._pause(status, "was asked to stop from outside", 1)
         else:
@@ -254,13 +256,15 @@ class Scheduler:
 
 def _reason(ended: Ended, job: Job) -> str:
     """Why a worker ended, and the last that it said."""
+    said = last_words(job.folder)
     if ended.reason:
         return ended.reason
+    if ended.status == HOPELESS and said:
+        return said
     if ended.status is None:
         how = "its worker is gone"
     elif ended.status < 0:
         how = f"its worker was ended by signal {-ended.status}"
     else:
         how = f"its worker ended with status {ended.status}" + (" and left no result" if ended.status == 0 else "")
-    said = last_words(job.folder)
     return f"{how}: {said}" if said else how

@@ -28,6 +28,7 @@ __all__ = ["SkillsFile", "read_skills_file"]
 
 FORMAT = 1
 MODEL, TRAINING = "moe", "skill_ppo"  # the types where none is named
+FOLLOWING = ("num_tasks", "experts")  # options of the model that a file does not state
 Name = Annotated[str, MinLen(1)]
 
 
@@ -144,14 +145,18 @@ def _defaults(registry: Registry) -> dict[str, Any]:
 def _decoded(document: Document, registry: Registry, problems: list[Problem]) -> dict[str, Any] | None:
     """The sections by their schema, None if one is wrong; and what is laid over defaults: model and trainings."""
     data, values = document.data, None
+    if type(written := data.get("format")) is int and written > FORMAT:
+        message = f"format {written} is newer than this policysmith understands ({FORMAT}); update it"
+        problems.append(document.problem(("format",), message))
     try:
         values = SCHEMA.decode(data, {"registry": registry})
-        if values["format"] > FORMAT:
-            message = f"format {values['format']} is newer than this policysmith understands ({FORMAT}); update it"
-            problems.append(document.problem(("format",), message))
     except ValidationError as error:
         problems += [_problem(document, *failure) for failure in failures(error)]
     model, shared = data.get("model") or {}, data.get("training") or {}
+    for name in FOLLOWING if isinstance(model, dict) else ():
+        if name in model:
+            message = "which experts there are follows from each skill's plan; leave it out"
+            problems.append(document.problem(("model", name), message, at_key=True))
     if isinstance(model, dict) and model.get("type", MODEL) == MODEL:
         problems += _wrong(document, registry, "model", {**model, "type": MODEL}, ("model",))
     else:
@@ -170,14 +175,14 @@ def _wrong(
     document: Document, registry: Registry, slot: str, value: Mapping[str, Any], place: tuple[str | int, ...]
 ) -> list[Problem]:
     """What is wrong with a part that is written at a place."""
+    kind, known = value["type"], registry.names(slot)
+    if slot == "algorithm" and kind in known and not registry.entry(slot, kind).traits.get("skills"):
+        fitting = [name for name in known if registry.entry(slot, name).traits.get("skills")]
+        return [document.problem((*place, "type"), f"{kind!r} trains no skills; types that do: {', '.join(fitting)}")]
     try:
-        found = registry.decode(slot, value)
+        registry.decode(slot, value)
     except ValidationError as error:
         return [_problem(document, (*place, *path), text) for path, text in failures(error)]
-    if slot == "algorithm" and not found.entry.traits.get("skills"):
-        fitting = [name for name in registry.names(slot) if registry.entry(slot, name).traits.get("skills")]
-        message = f"{found.type!r} trains no skills; types that do: {', '.join(fitting)}"
-        return [document.problem((*place, "type"), message)]
     return []
 
 

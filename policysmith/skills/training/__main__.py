@@ -6,9 +6,9 @@ With `--evaluate <episodes>` it is judged instead: whole plans are played, and h
 import json
 import sys
 
-from policysmith.errors import PolicysmithError
+from policysmith.errors import CheckpointError, PolicysmithError
 from policysmith.skills.training.setting import Setting
-from policysmith.skills.training.worker import train_skill
+from policysmith.skills.training.worker import HOPELESS, train_skill
 
 
 def main(arguments: list[str]) -> int:
@@ -29,4 +29,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
     except PolicysmithError as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        sys.exit(1 if isinstance(error, CheckpointError) else HOPELESS)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import resource
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,15 +46,21 @@ def executed(module: SkillModule, seconds: float = 60.0) -> TaskFunctions:
 
 @contextmanager
 def within(seconds: float, doing: str) -> Iterator[None]:
-    """Interrupt what is done in this context after so many seconds; in the main thread only."""
+    """Interrupt what is done in this context after so many seconds; in the main thread only.
+
+    Contexts may lie in one another. A single call that computes for hours in C is not interrupted: whoever has started
+    this process sees that it tells nothing.
+    """
 
     def ring(number: int, frame: Any) -> None:
         raise SkillError(f"{doing} took longer than {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before, began = signal.signal(signal.SIGALRM, ring), time.monotonic()
+    left = signal.setitimer(signal.ITIMER_REAL, seconds)[0]  # of the context around this one
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - began), 1e-3))

@@ -15,8 +15,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from policysmith.skills.environments.base import World
+from policysmith.skills.training.guard import within
 
 __all__ = ["Attempts", "TaskProgression"]
+
+STEP_SECONDS = 120.0  # of all copies: the first step may compile the world
 
 
 class Attempts:
@@ -81,7 +84,8 @@ class TaskProgression(VectorEnv):
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One step of every copy; what has ended starts anew at once, and `final_obs` holds where it had come to."""
         began = self.tasks
-        step = self.world.step(np.asarray(actions), began)
+        with within(STEP_SECONDS, "a step of the environments"):
+            step = self.world.step(np.asarray(actions), began)
         self.tasks = began + step.task_done
         over = step.terminated | step.truncated | (self.tasks == len(self.experts))
         self._note(began, step.task_done, over)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Annotated, Any, TypeVar
 
 import torch
@@ -28,12 +28,18 @@ SMALLEST = 32  # rows: of fewer, no minibatch is made and no advantage normalise
 FARTHEST = 5.0  # normalised advantages
 
 
-def _with_options_of(base: Callable[..., Any], **defaults: Any) -> Callable[[F], F]:
+# Of PPO's options those that a run of its own obeys, and a skill's worker does not: it has `success` in place of
+# `solved_at`, saves by the clock, and is one process whose policy has no memory.
+NOT_OURS = ("solved_at", "checkpoint_every", "callbacks", "ema", "sequence_length", "burn_in", "strategy",
+            "sync_batch_norm")  # fmt: skip
+
+
+def _with_options_of(base: Callable[..., Any], without: Collection[str], **defaults: Any) -> Callable[[F], F]:
     """Give a function that passes `**options` on the options of `base`, so that they have a schema and a default."""
 
     def extend(function: F) -> F:
         own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        names = {parameter.name for parameter in own}
+        names = {parameter.name for parameter in own} | set(without)
         theirs = [
             parameter.replace(default=defaults.get(name, parameter.default))
             for name, parameter in inspect.signature(base).parameters.items()
@@ -53,12 +59,12 @@ def _with_options_of(base: Callable[..., Any], **defaults: Any) -> Callable[[F],
 class SkillPPO(PPO):
     """PPO over the tasks of a skill: every task has its own horizon, and only experts that are trained learn.
 
-    Options are those of `ppo`, and: `advantage_per_skill` normalises advantages among the rows of one expert, where
-    there are 32 or more, and cuts them at ±5; `window` is how many plans the success rate is of, and
-    `evaluation_episodes` how many are played to be sure of it.
+    Options are those of `ppo` that have a meaning here, and: `advantage_per_skill` normalises advantages among the
+    rows of one expert, where there are 32 or more, and cuts them at ±5; `window` is how many plans the success rate is
+    of, and `evaluation_episodes` how many are played to be sure of it.
     """
 
-    @_with_options_of(PPO.__init__, total_steps=1_000_000, loggers=["json_lines"], entropy_coef=0.01)
+    @_with_options_of(PPO.__init__, NOT_OURS, total_steps=1_000_000, loggers=["json_lines"], entropy_coef=0.01)
     def __init__(
         self,
         advantage_per_skill: bool = False,

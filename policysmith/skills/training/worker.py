@@ -24,8 +24,9 @@ from policysmith.training.online import Report
 from policysmith.training.stopping import graceful_stop
 from policysmith.training.threads import few_threads
 
-__all__ = ["PREEMPTED", "train_skill"]
+__all__ = ["HOPELESS", "PREEMPTED", "train_skill"]
 
+HOPELESS = 78  # exit status: what the file or the code says is wrong, another attempt would fail alike (EX_CONFIG)
 PREEMPTED = 75  # exit status: stopped by a signal, may go on (sysexits.h: EX_TEMPFAIL)
 CHECKPOINT_SECONDS = 20.0  # what a kill may cost
 ITERATION_SECONDS = 600.0  # of one rollout and its update: longer means that something hangs
@@ -75,7 +76,8 @@ class _Training:
                 logger.close()
             self.save()
             if not stop.is_set():
-                self._finish()
+                with within(ITERATION_SECONDS, f"{self.setting.run.module_path}: the evaluation"):
+                    self._finish()
         return PREEMPTED if stop.is_set() else 0
 
     @property
