@@ -27,7 +27,7 @@ from policysmith.training.curve import plot_losses
 from policysmith.training.datasets import Episodes
 from policysmith.training.distribution import World, joined
 from policysmith.training.distribution.batch_norms import average_statistics
-from policysmith.training.distribution.checkpoint import Stored, newest, remove_shards, write_shards
+from policysmith.training.distribution.checkpoint import Stored, below, newest, remove_shards, write_shards
 from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.evaluation import EvaluationResult
 from policysmith.training.logging import Logger, Progress
@@ -251,10 +251,10 @@ class _Run:
                 f"found {self.episodes.fingerprint}); train anew, or give the data it began with"
             )
         torch.set_rng_state(tensors.pop("rng/torch"))
-        self.optimizer.load_state(_below("adam/", tensors))
-        self.learner.extra.load_state_dict(_below("objective/", tensors))
+        self.optimizer.load_state(below("adam/", tensors))
+        self.learner.extra.load_state_dict(below("objective/", tensors))
         if self.average is not None:
-            learning, weights = _below("learning/", tensors), dict(self.policy.named_parameters())
+            learning, weights = below("learning/", tensors), dict(self.policy.named_parameters())
             known = {name: laid_out_as(weights[name], tensor) for name, tensor in learning.items()}
             self.average.resume(known or self.average.learning())
         self.update_count = data["step"]
@@ -308,7 +308,3 @@ def _stored(directory: Path) -> Stored:
 def _store(policy: ActorCritic, output: Path, training: TrainingState) -> None:
     save(policy, output, training=training)
     remove_shards(output)
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

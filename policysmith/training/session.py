@@ -26,7 +26,7 @@ from policysmith.store import TrainingState, save
 from policysmith.training.averaging import WeightAverage
 from policysmith.training.curve import plot_learning_curve
 from policysmith.training.distribution import Strategy, joined
-from policysmith.training.distribution.checkpoint import Stored, newest, remove_shards, write_shards
+from policysmith.training.distribution.checkpoint import Stored, below, newest, remove_shards, write_shards
 from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.distribution.gatherer import SharedGatherer, environment_seed
 from policysmith.training.environments import make_vector
@@ -280,13 +280,13 @@ class _Run:
         """Go on where another run, of however many processes, stood."""
         tensors = dict(state.tensors)
         torch.set_rng_state(tensors.pop("rng/torch"))
-        self.optimizer.load_state(_below("adam/", tensors))
+        self.optimizer.load_state(below("adam/", tensors))
         if self.average is not None:
-            learning, weights = _below("learning/", tensors), dict(self.policy.named_parameters())
+            learning, weights = below("learning/", tensors), dict(self.policy.named_parameters())
             known = {name: laid_out_as(weights[name], tensor) for name, tensor in learning.items()}
             self.average.resume(known or self.average.learning())
         if self.pool is not None:
-            self.pool.load_state(_below("pool/", tensors))
+            self.pool.load_state(below("pool/", tensors))
         data = state.data
         self.step, self.iteration, self.saved_at = data["step"], data["iteration"], data["step"]
         self.returns = [(int(s), float(r)) for s, r in data["returns"]]
@@ -354,7 +354,3 @@ def _stored(directory: Path) -> Stored:
 def _store(policy: ActorCritic, output: Path, training: TrainingState) -> None:
     save(policy, output, training=training)
     remove_shards(output)
-
-
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -25,6 +25,7 @@ from .policies import MODELS
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     **{("dataset", name): {"path": "data"} for name in ("arrays", "memmap", "parquet")},
     ("dataset", "minari"): {"id": "a/b-v0"},
+    ("skill_environment", "minigrid"): {"id": "MiniGrid-Empty-5x5-v0"},
     ("schedule", "constant"): {"value": 0.1},
     ("schedule", "linear"): {"start": 0.1},
     ("space", "box"): {"shape": [3]},

@@ -18,17 +18,23 @@ from policysmith.errors import SkillError
 from policysmith.store.files import replace_file
 
 __all__ = [
+    "HOPELESS",
     "LOG",
     "PROGRESS",
     "RESULT",
     "Progress",
     "Result",
+    "SAVED",
     "WorkerRecord",
     "last_sign",
     "last_words",
     "read_progress",
     "read_result",
 ]
+
+# Exit statuses of a worker, as sysexits.h has them; 0 when `result.json` is written, anything else is a failure.
+SAVED = 75  # EX_TEMPFAIL: it was asked to stop and has saved, so it may go on later
+HOPELESS = 78  # EX_CONFIG: what the file or the code says is wrong, and another attempt would fail alike
 
 WORKER, PROGRESS, RESULT, LOG = "worker.json", "progress.jsonl", "result.json", "worker.log"
 STATUSES = ("solved", "budget")

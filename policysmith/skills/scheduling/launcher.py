@@ -8,10 +8,7 @@ from typing import Protocol
 
 from policysmith.skills.scheduling.settings import Resources
 
-__all__ = ["HOPELESS", "SAVED", "Ended", "Job", "Launcher"]
-
-SAVED = 75  # a worker's exit status after it was asked to stop and has saved: it may go on later
-HOPELESS = 78  # … where what the file or the code says is wrong: it would fail in the same way again
+__all__ = ["Ended", "Job", "Launcher"]
 
 
 @dataclass(frozen=True)

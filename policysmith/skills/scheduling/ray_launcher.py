@@ -13,8 +13,8 @@ from annotated_types import Ge, Gt
 
 from policysmith.errors import missing_extra
 from policysmith.registry import register
-from policysmith.skills.runs.run_files import WorkerRecord
-from policysmith.skills.scheduling.launcher import SAVED, Ended, Job
+from policysmith.skills.runs.run_files import SAVED, WorkerRecord
+from policysmith.skills.scheduling.launcher import Ended, Job
 from policysmith.skills.scheduling.local import LocalLauncher
 
 __all__ = ["RayLauncher"]

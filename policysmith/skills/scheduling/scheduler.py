@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from policysmith.errors import PolicysmithError
-from policysmith.skills.runs.run_files import last_words
+from policysmith.skills.runs.run_files import HOPELESS, SAVED, last_words
 from policysmith.skills.scheduling.dag import SkillOrder, needed
-from policysmith.skills.scheduling.launcher import HOPELESS, SAVED, Ended, Job, Launcher
+from policysmith.skills.scheduling.launcher import Ended, Job, Launcher
 from policysmith.skills.scheduling.runs import Runs
 from policysmith.skills.scheduling.status import Phase, Report, SkillStatus
 

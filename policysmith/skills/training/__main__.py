@@ -7,8 +7,9 @@ import json
 import sys
 
 from policysmith.errors import CheckpointError, PolicysmithError
+from policysmith.skills.runs.run_files import HOPELESS
 from policysmith.skills.training.setting import Setting
-from policysmith.skills.training.worker import HOPELESS, train_skill
+from policysmith.skills.training.worker import train_skill
 
 
 def main(arguments: list[str]) -> int:

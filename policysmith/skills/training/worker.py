@@ -14,7 +14,7 @@ from pathlib import Path
 from policysmith.skills.experts.checkpoint import MoECheckpoint
 from policysmith.skills.experts.names import expert_name
 from policysmith.skills.experts.partial_load import moments_of, restore_moments
-from policysmith.skills.runs.run_files import PROGRESS, RESULT
+from policysmith.skills.runs.run_files import PROGRESS, RESULT, SAVED
 from policysmith.skills.training.guard import within
 from policysmith.skills.training.progression import Attempts
 from policysmith.skills.training.setting import Setting
@@ -24,10 +24,8 @@ from policysmith.training.online import Report
 from policysmith.training.stopping import graceful_stop
 from policysmith.training.threads import few_threads
 
-__all__ = ["HOPELESS", "PREEMPTED", "train_skill"]
+__all__ = ["train_skill"]
 
-HOPELESS = 78  # exit status: what the file or the code says is wrong, another attempt would fail alike (EX_CONFIG)
-PREEMPTED = 75  # exit status: stopped by a signal, may go on (sysexits.h: EX_TEMPFAIL)
 CHECKPOINT_SECONDS = 20.0  # what a kill may cost
 ITERATION_SECONDS = 600.0  # of one rollout and its update: longer means that something hangs
 AGAIN = 5  # iterations between two evaluations that ask whether the goal is reached
@@ -78,7 +76,7 @@ class _Training:
             if not stop.is_set():
                 with within(ITERATION_SECONDS, f"{self.setting.run.module_path}: the evaluation"):
                     self._finish()
-        return PREEMPTED if stop.is_set() else 0
+        return SAVED if stop.is_set() else 0
 
     @property
     def seconds(self) -> float:

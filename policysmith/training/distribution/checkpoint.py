@@ -26,7 +26,7 @@ from policysmith.store import TrainingState, load_training
 from policysmith.store.files import json_bytes, write_synced
 from policysmith.training.distribution.world import World
 
-__all__ = ["Stored", "newest", "remove_shards", "write_shards"]
+__all__ = ["Stored", "below", "newest", "remove_shards", "write_shards"]
 
 FOLDER, DATA = "shards", "training_state.json"
 MODEL, TRAINING = "model/", "training/"
@@ -91,8 +91,9 @@ def _read(place: Path) -> Stored:
     except (OSError, ValueError, KeyError, CheckpointException) as error:
         text = f"{place}: is damaged: {error}; remove it to go on from the artifact beside it"
         raise CheckpointError(text) from error
-    return Stored(TrainingState(_below(TRAINING, tensors), data), _below(MODEL, tensors))
+    return Stored(TrainingState(below(TRAINING, tensors), data), below(MODEL, tensors))
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
