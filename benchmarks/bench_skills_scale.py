@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import resource
 import shutil
 import statistics
 import time
@@ -51,7 +50,7 @@ def skills_scale() -> list[Row]:
         assert report.succeeded and len(library.completed()) == COUNT
         expert = (library.folder_of("Skill 0") / "model.safetensors").stat().st_size
         floor = _floor(Path(folder))
-    return [*_times(workers, whole, floor), *_sizes(library.read, expert, workers.peaks)]
+    return [*_times(workers, whole, floor), *_sizes(library.read, expert, workers.held)]
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Workers:
 
     overhead: list[float] = field(default_factory=list)  # between the end of one training and the start of the next
     training: list[float] = field(default_factory=list)
-    peaks: list[float] = field(default_factory=list)  # MiB
+    held: list[float] = field(default_factory=list)  # MiB, resident
     _jobs: list[Job] = field(default_factory=list)
     _since: float = 0.0
 
@@ -82,7 +81,7 @@ class Workers:
         self._since = time.process_time()
         self.training.append(self._since - start)
         if len(self.training) in (COUNT // PART, COUNT):
-            self.peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            self.held.append(_resident())
         return [Ended(job.skill, 0)]
 
     def close(self) -> None: ...
@@ -165,14 +164,20 @@ def _times(workers: Workers, whole: float, floor: float) -> list[Row]:
     ]  # fmt: skip
 
 
-def _sizes(read: Sequence[int], expert: int, peaks: Sequence[float]) -> list[Row]:
+def _resident() -> float:
+    """MiB that this process holds now: its peak may be an earlier benchmark's."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _sizes(read: Sequence[int], expert: int, held: Sequence[float]) -> list[Row]:
     """A run reads its dependencies' bytes, and the process does not grow."""
-    most, wanted, growth = max(read), NEEDED * expert, peaks[1] / peaks[0]
+    most, wanted, growth = max(read), NEEDED * expert, held[1] / held[0]
     ratio = most / wanted
     exact, near = (ratio, ratio, ratio, 1.0), (growth, growth, growth, 1.2)
     return [
         Row(f"bytes of experts read by a run with {NEEDED} dependencies", f"{most:,}", f"{wanted:,}", *exact),
-        Row("memory at the end beside a tenth of the way", *(f"{peak:,.0f} MiB" for peak in reversed(peaks)), *near),
+        Row("memory at the end beside a tenth of the way", *(f"{size:,.0f} MiB" for size in reversed(held)), *near),
     ]
 
 
