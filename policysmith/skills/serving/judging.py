@@ -42,7 +42,8 @@ def evaluate_skill(
     completed, needed = trained_plan(file, skill)
     with tempfile.TemporaryDirectory(prefix="policysmith-") as folder:
         expert = completed[skill]["expert_idx"]
-        run = prepare_training_run(skill, run_data(file, skill), needed, expert, completed, root=folder)
+        data = run_data(file, skill)  # the worker executes the module, and compares
+        run = prepare_training_run(skill, data, needed, expert, completed, root=folder, execute=False)
         words = [*command(run.run_folder), "--evaluate", str(episodes)]
         environment = {"OMP_NUM_THREADS": "1", **os.environ}
         ended = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
