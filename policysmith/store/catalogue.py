@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from policysmith.errors import CheckpointError
-from policysmith.store.index import Index, IndexDamaged, Overview
+from policysmith.store.database import DatabaseDamaged
+from policysmith.store.index import Index, Overview
 from policysmith.store.layout import RECORDS, TAGS, id_of, record_name, tag_name, tag_of
 from policysmith.store.locks import Lock
 from policysmith.store.places import Place
@@ -106,15 +107,15 @@ class IndexedCatalogue:
         return self._asked(self.index.overview)
 
     def add(self, record: PolicyRecord) -> None:
-        """A record that will be there; raises `IndexDamaged`."""
+        """A record that will be there; raises `DatabaseDamaged`."""
         self.index.add([record])
 
     def add_tags(self, pairs: Pairs) -> None:
-        """Tags that will be there; raises `IndexDamaged`."""
+        """Tags that will be there; raises `DatabaseDamaged`."""
         self.index.add_tags(pairs)
 
     def remove(self, ids: Sequence[str], pairs: Pairs) -> None:
-        """What is gone; raises `IndexDamaged`."""
+        """What is gone; raises `DatabaseDamaged`."""
         self.index.remove(ids)
         self.index.remove_tags(pairs)
 
@@ -135,7 +136,7 @@ class IndexedCatalogue:
         try:
             with self._lock.shared():
                 return act()
-        except IndexDamaged:
+        except DatabaseDamaged:
             return self._mended(act)
 
     def prune_alone(self) -> None:
@@ -145,7 +146,7 @@ class IndexedCatalogue:
         try:
             known, known_tags = self.index.known()
             self.remove(sorted(known - ids), sorted(known_tags - tags))
-        except IndexDamaged:
+        except DatabaseDamaged:
             self.rebuild_alone()
 
     def _decoded(self, id: str, body: bytes, tags: Iterable[str]) -> PolicyRecord:
@@ -153,7 +154,7 @@ class IndexedCatalogue:
         try:
             return decode_record(id, body, str(self.index.file), tuple(there))
         except CheckpointError:
-            raise IndexDamaged from None
+            raise DatabaseDamaged from None
 
     def _asked(self, ask: Callable[[], T]) -> T:
         """The answer of an index that knows every record."""
@@ -164,19 +165,19 @@ class IndexedCatalogue:
 
         try:
             return synced()
-        except IndexDamaged:
+        except DatabaseDamaged:
             return self._mended(synced)
 
     def _mended(self, act: Callable[[], T]) -> T:
         """What `act` gives with the store alone and an index that is whole; `act` must not take the store's lock."""
         with self._lock.alone():
             self._synced = False
-            with suppress(IndexDamaged):
+            with suppress(DatabaseDamaged):
                 return act()  # another process has mended it meanwhile
             self.rebuild_alone()
             try:
                 return act()
-            except IndexDamaged as error:
+            except DatabaseDamaged as error:
                 raise CheckpointError(f"{self.index.file}: is damaged again after it was rebuilt") from error
 
     def _sync(self) -> None:

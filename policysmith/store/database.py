@@ -1,4 +1,4 @@
-"""The file that a library's index is kept in: SQLite with a write-ahead log, opened anew for every use.
+"""The file that an index is kept in: SQLite with a write-ahead log, opened anew for every use.
 
 In: where it lies, and a lock. Out: transactions that wait for each other, in any number of threads and processes.
 """
@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Literal
 
 from policysmith.errors import CheckpointError
 from policysmith.store.locks import Lock
@@ -22,6 +23,7 @@ BROKEN = {
     sqlite3.SQLITE_NOTADB,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_ERROR,
+    sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_SCHEMA,
     sqlite3.SQLITE_MISMATCH,
 }
@@ -32,10 +34,16 @@ class DatabaseDamaged(Exception):
 
 
 class Database:
-    """A database of one schema. Threads and forked processes may share the object: it holds no connection."""
+    """A database of one schema. Threads and forked processes may share the object: it holds no connection.
 
-    def __init__(self, file: Path, lock: Lock, schema: str, version: int) -> None:
+    `synchronous` is SQLite's: with `NORMAL` the latest changes may be lost with the machine's power, never the whole.
+    """
+
+    def __init__(
+        self, file: Path, lock: Lock, schema: str, version: int, synchronous: Literal["FULL", "NORMAL"] = "FULL"
+    ) -> None:
         self.file, self._lock, self._schema, self._version = file, lock, schema, version
+        self._synchronous = synchronous
         self._address = f"{file.absolute().as_uri()}?mode=rw"
 
     @contextmanager
@@ -73,6 +81,8 @@ class Database:
         ):
             if connection.execute("PRAGMA user_version").fetchone() != (self._version,):
                 raise DatabaseDamaged
+            if self._synchronous != "FULL":  # SQLite's own default
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
             yield connection
 
 

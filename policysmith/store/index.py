@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import math
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from policysmith.errors import CheckpointError
+from policysmith.store.database import Database, DatabaseDamaged
 from policysmith.store.locks import Lock
 from policysmith.store.record import PolicyRecord
 from policysmith.store.selectors import PREFIX, Query
 
-__all__ = ["Index", "IndexDamaged", "Overview", "rows_of"]
+__all__ = ["Index", "Overview", "rows_of"]
 
 VERSION = 1
 TABLES = ("records", "bodies", "metrics", "tags")  # bodies apart: rows that are only looked at stay small
-BUSY_SECONDS = 60.0
-SCHEMA = f"""
+SCHEMA = """
 CREATE TABLE records (id TEXT PRIMARY KEY, name TEXT NOT NULL, created TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE bodies (id TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE INDEX by_time ON records (created, id);
@@ -32,34 +30,19 @@ CREATE TABLE metrics (metric TEXT, value REAL, created TEXT, id TEXT, PRIMARY KE
 CREATE INDEX metrics_of ON metrics (id);
 CREATE TABLE tags (tag TEXT, id TEXT, PRIMARY KEY (tag, id)) WITHOUT ROWID;
 CREATE INDEX tags_of ON tags (id);
-PRAGMA user_version = {VERSION};
 """
-# What says that the file is not ours any more; other errors (busy, full, read-only) are the machine's.
-BROKEN = {
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_NOTADB,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_ERROR,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_SCHEMA,
-    sqlite3.SQLITE_MISMATCH,
-}
-
 Alive = Callable[[str], bool]
 Choose = Callable[[list[str]], list[str]]
 Row = tuple[str, bytes, list[str]]
 Overview = dict[str, list[str]]
 
 
-class IndexDamaged(Exception):
-    """The index is missing, damaged or of another version: build it again."""
-
-
 class Index:
     """The index in `file`. Every call opens it anew, so it may be used from any thread and after a fork."""
 
     def __init__(self, file: Path, lock: Lock) -> None:
-        self.file, self._lock = file, lock
+        self.file = file
+        self._database = Database(file, lock, SCHEMA, VERSION, synchronous="NORMAL")
 
     def find(self, query: Query, alive: Alive, choose: Choose) -> list[Row]:
         """Id, record as it was written, and tags it may have, of records that are alive and that `choose` takes.
@@ -67,7 +50,7 @@ class Index:
         It is given ids in the query's order, no more than the query wants, or all of them where it wants random ones.
         """
         ids: list[str] = []
-        with self._open() as connection:
+        with self._database.reading() as connection:
             for (id,) in connection.execute(*_sql(query)):
                 if alive(id):
                     ids.append(id)
@@ -77,13 +60,13 @@ class Index:
 
     def known(self) -> tuple[set[str], set[tuple[str, str]]]:
         """All ids, and all pairs of tag and id."""
-        with self._open() as connection:
+        with self._database.reading() as connection:
             ids = {id for (id,) in connection.execute("SELECT id FROM records")}
             return ids, set(connection.execute("SELECT tag, id FROM tags"))
 
     def overview(self) -> Overview:
         """Names, tags and metrics."""
-        with self._open() as connection:
+        with self._database.reading() as connection:
             return {
                 kind: [text for (text,) in connection.execute(f"SELECT DISTINCT {column} FROM {table} ORDER BY 1")]
                 for kind, column, table in (
@@ -95,55 +78,37 @@ class Index:
 
     def add(self, records: Iterable[PolicyRecord]) -> None:
         """Know of records and their tags, all of them or none."""
-        with self._open() as connection, _transaction(connection):
+        with self._database.writing() as connection:
             _insert(connection, records)
 
     def add_tags(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Know of pairs of tag and id."""
-        with self._open() as connection, _transaction(connection):
+        with self._database.writing() as connection:
             connection.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", pairs)
 
     def remove_tags(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Forget them."""
-        with self._open() as connection, _transaction(connection):
+        with self._database.writing() as connection:
             connection.executemany("DELETE FROM tags WHERE tag = ? AND id = ?", pairs)
 
     def remove(self, ids: Iterable[str]) -> None:
         """Forget records, with their tags."""
         rows = [(id,) for id in ids]
-        with self._open() as connection, _transaction(connection):
+        with self._database.writing() as connection:
             for table in TABLES:
                 connection.executemany(f"DELETE FROM {table} WHERE id = ?", rows)
 
     def rebuild(self, records: Iterable[PolicyRecord]) -> None:
         """Hold these and nothing else. Nobody may write meanwhile; readers wait."""
-        fresh = self.file.with_name(f"{self.file.name}.new")
-        with self._lock.alone(), _translated(self.file):
-            _unlink(fresh)
-            with closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.executescript(SCHEMA)
-                with _transaction(connection):
-                    _insert(connection, records)
-            _unlink(self.file)
-            fresh.replace(self.file)
+        with self._database.replaced() as connection:
+            _insert(connection, records)
 
     def dump(self) -> dict[str, list[tuple[object, ...]]]:
         """Every row of every table, after SQLite's own check; for `verify`."""
-        with self._open() as connection:
+        with self._database.reading() as connection:
             if connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
-                raise IndexDamaged
+                raise DatabaseDamaged
             return {table: sorted(connection.execute(f"SELECT * FROM {table}")) for table in TABLES}
-
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        with self._lock.shared(), _translated(self.file):
-            address = f"{self.file.absolute().as_uri()}?mode=rw"
-            with closing(sqlite3.connect(address, timeout=BUSY_SECONDS, isolation_level=None, uri=True)) as connection:
-                if connection.execute("PRAGMA user_version").fetchone() != (VERSION,):
-                    raise IndexDamaged
-                connection.execute("PRAGMA synchronous = NORMAL")
-                yield connection
 
 
 def rows_of(records: Iterable[PolicyRecord]) -> dict[str, list[tuple[object, ...]]]:
@@ -162,7 +127,7 @@ def rows_of(records: Iterable[PolicyRecord]) -> dict[str, list[tuple[object, ...
 def _row(connection: sqlite3.Connection, id: str) -> tuple[bytes, list[str]]:
     row = connection.execute("SELECT body FROM bodies WHERE id = ?", (id,)).fetchone()
     if row is None or not isinstance(row[0], bytes):
-        raise IndexDamaged
+        raise DatabaseDamaged
     return row[0], [tag for (tag,) in connection.execute("SELECT tag FROM tags WHERE id = ?", (id,))]
 
 
@@ -205,32 +170,3 @@ def _conditions(query: Query) -> tuple[list[str], list[object]]:
         where.append("(r.name = ? OR (r.id >= ? AND r.id < ?))" if hexadecimal else "r.name = ?")
         values += [query.word, query.word, f"{query.word}g"] if hexadecimal else [query.word]
     return where, values
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-@contextmanager
-def _translated(file: Path) -> Iterator[None]:
-    """SQLite's errors as ours: one that a rebuild helps, or one that names the file."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        if code is None or code & 0xFF in BROKEN:
-            raise IndexDamaged from error
-        raise CheckpointError(f"{file}: {error}; check that it can be written and that the disk has room") from error
-
-
-def _unlink(file: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        file.with_name(file.name + suffix).unlink(missing_ok=True)

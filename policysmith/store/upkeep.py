@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from policysmith.errors import CheckpointError
 from policysmith.store.catalogue import IndexedCatalogue, read_record, readable_records, tags_on_disk
-from policysmith.store.index import IndexDamaged, rows_of
+from policysmith.store.database import DatabaseDamaged
+from policysmith.store.index import rows_of
 from policysmith.store.layout import (
     MARK,
     MARK_CONTENT,
@@ -72,7 +73,7 @@ def index_problems(place: Place, catalogue: IndexedCatalogue) -> list[StoreProbl
     file, remedy = str(catalogue.index.file), "build it again: PolicyStore(…).reindex()"
     try:
         found = catalogue.index.dump()
-    except IndexDamaged:
+    except DatabaseDamaged:
         return [StoreProblem(file, f"is missing or damaged; {remedy}")]
     tags = tags_on_disk(place)
     records = list(readable_records(place, filter(None, map(id_of, place.names(RECORDS)))))
