@@ -80,7 +80,7 @@ def read_yaml(text: str, place_at: Callable[[int, int], Place], findings: Findin
         path: where the document stands in the whole.
     """
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        root = _composed(text)
     except yaml.MarkedYAMLError as error:
         findings.add(place_at(*_position(error, text)), path, _parse_message(error, text))
         return None
@@ -94,6 +94,18 @@ def read_yaml(text: str, place_at: Callable[[int, int], Place], findings: Findin
         findings.add(place_at(1, 1), path, "is empty; a mapping is needed")
         return None
     return _Reader(place_at, findings).node(root, path)
+
+
+def _composed(text: str) -> yaml.Node | None:
+    """PyYAML's nodes of the document in `text`; nesting that is too deep is a `_Limit`, whoever noticed it."""
+    try:
+        return yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        # libyaml scans up to 1,024 characters ahead, and newer ones stop by themselves at 1,000 open brackets, before
+        # a hook has counted any. The loader in Python has no limit of its own: it finds the place of level 201.
+        if isinstance(error, _Limit) or "nesting" not in str(error.problem):
+            raise
+        return yaml.compose(text, Loader=_PythonLoader)
 
 
 class _Limit(yaml.MarkedYAMLError):
@@ -127,6 +139,10 @@ class _Hooks(yaml.SafeLoader if TYPE_CHECKING else object):  # type: ignore[misc
 
 
 class _Loader(_Hooks, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # ten times faster in C
+    pass
+
+
+class _PythonLoader(_Hooks, yaml.SafeLoader):
     pass
 
 

@@ -229,10 +229,7 @@ def test_text_that_is_no_yaml_is_one_problem_at_its_place(text, place, reason):
 
 
 def test_without_libyaml_the_same_rules_hold(monkeypatch):
-    class Slow(yaml_text._Hooks, yaml.SafeLoader):
-        pass
-
-    monkeypatch.setattr(yaml_text, "_Loader", Slow)
+    monkeypatch.setattr(yaml_text, "_Loader", yaml_text._PythonLoader)
     assert data("a: [no, 3e-4, '1', !!str 2]\nb: &b {c: 1}\nd: {<<: *b}\n") == {
         "a": ["no", 3e-4, "1", "2"],
         "b": {"c": 1},
@@ -241,6 +238,30 @@ def test_without_libyaml_the_same_rules_hold(monkeypatch):
     assert problems("a: " + "[" * 100_000)[0].endswith("nested deeper than 200 levels")
     assert problems("a: \x07")[0].startswith("policy.yaml:1:4  not valid YAML: ")
     assert problems("a: [")[0].startswith("policy.yaml:1:5  not valid YAML: ")
+
+
+@pytest.mark.parametrize("opening", ["[", "{a: ", "- ", "? "])
+@pytest.mark.parametrize("levels", [201, 1_001])
+def test_nesting_is_too_deep_at_one_place_with_libyaml_and_without(opening, levels, monkeypatch):
+    text = "a:\n " + opening * levels
+    found = problems(text)
+    assert found[0].startswith("policy.yaml:2:") and found[0].endswith("  nested deeper than 200 levels")
+    monkeypatch.setattr(yaml_text, "_Loader", yaml_text._PythonLoader)
+    assert problems(text) == found
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    ["exceeded maximum nesting depth", "Maximum nesting level reached, set with yaml_set_max_nest_level())"],
+)
+def test_a_libyaml_that_limits_nesting_itself_does_not_change_the_sentence(sentence, monkeypatch):
+    class Limited(yaml_text._PythonLoader):
+        def get_single_node(self):
+            raise yaml.scanner.ScannerError("while increasing flow level", self.get_mark(), sentence, self.get_mark())
+
+    monkeypatch.setattr(yaml_text, "_Loader", Limited)
+    assert problems("a: " + "[" * 1_001) == ["policy.yaml:1:202  nested deeper than 200 levels"]
+    assert problems("a: ]" + "[" * 1_001)[0].startswith("policy.yaml:1:4  not valid YAML: ")
 
 
 plain = st.recursive(
