@@ -21,6 +21,7 @@ from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.online import PPO
 from policysmith.training.optimizer import Adam
 from policysmith.training.rollout import Collector, Rollout
+from tests.training import played as glue
 from tests.training.offline_data import BOX, REMEMBERING, config, walk
 
 
@@ -149,6 +150,15 @@ def ppo(rank, place, strategy, accumulate="1"):
     with joined() as world:
         algorithm = PPO(strategy=strategy)
         return ppo_update(policy, rollout, strategy_of(algorithm, world, policy), accumulate=int(accumulate))
+
+
+def drawn(rank, place, strategy, accumulate):
+    """Of 24 and 20 rows, in an order that each rank draws for itself: more minibatches on the first than the other."""
+    policy = glue.built(glue.REGULARIZED)
+    with joined() as world:
+        chosen = strategy_of(PPO(strategy=strategy), world, policy)
+        torch.manual_seed(glue.SEEDS[rank])
+        return ppo_update(policy, glue.of_rank(rank), chosen, **glue.TOGETHER, accumulate=int(accumulate))
 
 
 def expert_steps(policy, tasks_by_step, strategy=ALONE, parts=1):

@@ -4,13 +4,17 @@ import pytest
 import torch
 
 import policysmith
+from tests.reference.networks import slow_trunk, weights_of
+from tests.reference.optimizers import SlowAdam
+from tests.reference.ppo import Share, each_row, looked_at, slow_ppo_update
 from tests.training import distributed_cases as cases
+from tests.training import played as glue
 from tests.training.offline_data import ACTIONS, BOX, REMEMBERING, config
 
 STRATEGIES = ("ddp", "fsdp")
 QUICK = (*(f"{case}:{s}" for case in ("cloning", "averaged", "experts") for s in STRATEGIES),
          "experts:ddp:2", "experts:fsdp:2", "ppo:ddp:1", "ppo:fsdp:2", "batch_norm:true",
-         "uneven:1", "uneven:4", "uneven:2:fsdp:2")  # fmt: skip
+         "drawn:ddp:1", "drawn:fsdp:2", "uneven:1", "uneven:4", "uneven:2:fsdp:2")  # fmt: skip
 SLOW = (*(f"{case}:{s}" for case in ("frozen", "remembering", "online") for s in STRATEGIES),
         "ppo:ddp:2", "ppo:fsdp:1", "batch_norm:true", "batch_norm:false")  # fmt: skip
 
@@ -73,6 +77,19 @@ def test_ranks_count_by_the_rows_they_learn_from(quick):
 def test_ranks_with_different_numbers_of_minibatches_or_parts_neither_wait_forever_nor_drift(quick, case):
     first, second = quick[case]
     assert_alike(first["weights"], second["weights"], 0.0)
+
+
+@pytest.mark.parametrize(("strategy", "accumulate"), [("ddp", 1), ("fsdp", 2)])
+def test_ranks_with_orders_of_their_own_update_as_the_loop_over_all_rows(quick, strategy, accumulate):
+    """Advantages are those of both ranks' minibatch, rows count alike, and what the weights cost counts once."""
+    weights = weights_of(glue.built(glue.REGULARIZED))
+    shares = [Share(glue.of_rank(rank), seed) for rank, seed in enumerate(glue.SEEDS)]
+    options = {("rate" if k == "learning_rate" else k): v for k, v in glue.TOGETHER.items()} | {"penalty": glue.penalty}
+    look = looked_at(slow_trunk)
+    slow_ppo_update(weights, SlowAdam(1e-5), shares, each_row, look, accumulate=accumulate, **options)
+    for rank in quick[f"drawn:{strategy}:{accumulate}"]:
+        assert_alike({n.removeprefix("components."): t for n, t in rank["weights"].items()},
+                     {n: w.detach().float() for n, w in weights.items()}, 2e-5)  # fmt: skip
 
 
 @pytest.mark.slow
