@@ -70,6 +70,13 @@ def played(seed=0, steps=6, width=4, valid=True, memory=False):
     )
 
 
+def compare(policy, weights, atol=2e-5):
+    """Every weight of a policy is that of a mapping without the common prefix."""
+    for name, parameter in policy.named_parameters():
+        expected = weights[name.removeprefix("components.")].detach().float()
+        torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def penalty(weights):
     """What `REGULARIZED` adds to the loss."""
     own = [w for name, w in weights.items() if name.startswith("trunk")]

@@ -19,16 +19,10 @@ from tests.reference.ppo import (
     slow_outcome_loss,
     slow_ppo_update,
 )
-from tests.training.played import OUTCOMES, PLAIN, REGULARIZED, REMEMBERING, built, penalty, played
+from tests.training.played import OUTCOMES, PLAIN, REGULARIZED, REMEMBERING, built, compare, penalty, played
 
 SETTING = {"rate": 0.02, "clip": 0.15, "epochs": 2, "minibatches": 3, "gamma": 0.9, "gae_lambda": 0.8}
 NAMES = {"rate": "learning_rate", "normalize": "normalize_advantage"}
-
-
-def compare(policy, weights, atol=2e-5):
-    for name, parameter in policy.named_parameters():
-        expected = weights[name.removeprefix("components.")].detach().float()
-        torch.testing.assert_close(parameter.detach(), expected, rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def updated(model, rollout, network, optimizer=None, units=each_row, look=None, extra=None, **options):
