@@ -52,7 +52,7 @@ class ComponentContainer(nn.ModuleDict):
         self[name] = module
         try:
             self.validate()
-        except WiringError:
+        except BaseException:  # also what a component's own keys raise
             self[name] = before
             raise
         return before

@@ -8,12 +8,14 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from policysmith.config.options import failures
 from policysmith.errors import WiringError, did_you_mean
@@ -22,6 +24,7 @@ from policysmith.graph.component import Component, read_key, write_key
 from policysmith.graph.plan import NodePlan, Plan, WrapperError, make_plan
 from policysmith.graph.resize import keep_overlap
 from policysmith.graph.spec import ComponentSpec, decode_components
+from policysmith.policy.parameter_exchange import SHARDED, Follower, ParameterExchange, followers_of, hand_over
 from policysmith.registry import PartSpec, Registry, default_registry
 
 __all__ = ["Swap", "Swapping"]
@@ -40,20 +43,9 @@ class Swap:
     after: dict[str, nn.Module]
     plans: tuple[Plan, Plan]
     configs: tuple[dict[str, Any], dict[str, Any]]
-    undo: list[Callable[[], None]] = field(default_factory=list)
+    undo: ExitStack = field(default_factory=ExitStack)
 
-    def parameters(self, components: Mapping[str, nn.Module], others: Mapping[str, nn.Module]) -> list[nn.Parameter]:
-        """Parameters of `components` that `others` do not hold, each once."""
-        kept = {id(p) for module in others.values() for p in module.parameters()}
-        found = {id(p): p for module in components.values() for p in module.parameters() if id(p) not in kept}
-        return list(found.values())
-
-    def hand_over(self, optimizer: Any, order: Sequence[nn.Parameter]) -> None:
-        """Take the parameters that left out of an optimiser and put the new ones in; the others keep their state."""
-        gone, come = self.parameters(self.before, self.after), self.parameters(self.after, self.before)
-        self.undo.append(exchange_parameters(optimizer, gone, [p for p in come if p.requires_grad], order))
-
-    def watch(self, rollback: Callable[[], None]) -> None:
+    def watch(self, rollback: Callable[[], None], undo: ExitStack) -> None:
         """Roll back on the first output that is not finite, and answer that very call by the component before."""
         for name, component in self.after.items():
             given: dict[str, Any] = {}
@@ -68,8 +60,8 @@ class Swap:
                 rollback()
                 return self.before[name](given["mapping"])
 
-            handles = (component.register_forward_pre_hook(keep), component.register_forward_hook(check))
-            self.undo += [handle.remove for handle in handles]
+            undo.callback(component.register_forward_pre_hook(keep).remove)
+            undo.callback(component.register_forward_hook(check).remove)
 
 
 class Swapping:
@@ -88,6 +80,7 @@ class Swapping:
         new: Any,
         *,
         optimizer: Any = None,
+        followers: Sequence[Follower] = (),
         keep_weights: bool = False,
         resize: bool = False,
         guard: bool = False,
@@ -96,11 +89,16 @@ class Swapping:
     ) -> Swap:
         """Put `new` (a type's name, a `{type: …}` mapping, a `PartSpec`, or a module) in a component's place.
 
-        Keys, shapes, dtypes and state are checked against the plan first; `WiringError` lists every problem, and
-        nothing has changed then. Calls under way end with the old component, the next ones run the new. `optimizer`
-        forgets the parameters that leave and takes the new ones, the others keep their moments. `keep_weights` starts
-        the new component from the old one's overlapping weights; `resize` rebuilds, in the same way, what reads an
-        edge that changes its shape. `rollback()` undoes the latest swap; with `guard` the first output that is not
+        Keys, shapes, dtypes and state are checked against the plan first; `WiringError` lists every problem. A swap
+        happens whole or not at all: whatever is raised, policy, optimisers and followers are as they were. Calls under
+        way end with the old component, the next ones run the new.
+
+        `optimizer` (one of torch's or ours, or several) forgets the parameters that leave and takes the new ones, each
+        in the group and under the rule of what it replaces; the others keep their moments, and groups stay as many, so
+        schedulers go on. `followers` hold parameters besides (`WeightAverage`, `Replicated`); those that follow one of
+        our optimisers need not be named. Where several processes train, all swap at the same time. `keep_weights`
+        starts the new component from the old one's overlapping weights; `resize` rebuilds, in the same way, what reads
+        an edge that changes its shape. `rollback()` undoes the latest swap; with `guard` the first output that is not
         finite does so by itself (every output is looked at, so the component is no longer inlined).
         """
         swap = prepare_swap(
@@ -109,11 +107,8 @@ class Swapping:
         if guard and len(swap.names) > 1:
             names = ", ".join(map(repr, swap.names))
             raise WiringError(f"guard watches a single component, and this swap makes {names} anew: roll back by hand")
-        self._put(swap.after, swap.plans[1], swap.configs[1])
-        if optimizer is not None:
-            swap.hand_over(optimizer, [p for p in self.parameters() if p.requires_grad])  # type: ignore[attr-defined]
-        if guard:
-            swap.watch(self.rollback)
+        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer] * (optimizer is not None)
+        self._commit(swap, optimizers, followers_of(optimizers, followers), guard)
         self._swap = swap
         return swap
 
@@ -122,9 +117,21 @@ class Swapping:
         if self._swap is None:
             raise WiringError("there is no swap to roll back")
         swap, self._swap = self._swap, None
-        self._put(swap.before, swap.plans[0], swap.configs[0])
-        for undo in reversed(swap.undo):
-            undo()
+        swap.undo.close()
+
+    def _commit(self, swap: Swap, optimizers: Sequence[Any], followers: Sequence[Follower], guard: bool) -> None:
+        """Exchange everywhere; an exception at any step undoes those before it, the latest first."""
+        with ExitStack() as undo:
+            undo.callback(self._put, swap.before, swap.plans[0], swap.configs[0])
+            self._put(swap.after, swap.plans[1], swap.configs[1])
+            if optimizers or followers:
+                exchange = ParameterExchange(self, swap.before, swap.after, guard)  # type: ignore[arg-type]
+                hand_over(exchange, optimizers, undo)
+                for follower in followers:
+                    follower.exchange_parameters(exchange, undo)
+            if guard:
+                swap.watch(self.rollback, undo)
+            swap.undo = undo.pop_all()
 
     def _put(self, components: Mapping[str, nn.Module], plan: Plan, config: dict[str, Any]) -> None:
         for name, component in components.items():
@@ -142,6 +149,8 @@ def prepare_swap(
 ) -> Swap:
     """Everything that a swap needs, made and checked; the policy is not touched. Raises `WiringError`."""
     plan, components, config = policy.plan, policy.components, policy.config
+    if any(isinstance(p, DTensor) for p in components.parameters()):
+        raise WiringError(SHARDED)
     if name not in components:
         hint = did_you_mean(name, components)
         raise WiringError(f"no component {name!r} to replace{hint}; there are: {', '.join(components)}")
@@ -317,33 +326,3 @@ def _model(config: Mapping[str, Any], specs: Mapping[str, ComponentSpec]) -> dic
     consent = coupled if coupled is not None else config["model"].get("type") in ("resnet", "se_resnet", "dummy")
     components = {name: spec.encode() for name, spec in specs.items()}
     return {"type": "graph", "components": components, **({"batch_coupled": True} if consent else {})}
-
-
-def exchange_parameters(
-    optimizer: Any, gone: Sequence[nn.Parameter], come: Sequence[nn.Parameter], order: Sequence[nn.Parameter]
-) -> Callable[[], None]:
-    """Exchange parameters in an optimiser of torch's, or one that holds it as `torch_optimizer`; returns the undoing.
-
-    A single group of parameters takes the `order` given, which is that of a policy stored and loaded again.
-    """
-    inner = getattr(optimizer, "torch_optimizer", optimizer)
-    leaving = {id(p) for p in gone}
-    groups = inner.param_groups
-    home = next((g for g in groups if any(id(p) in leaving for p in g["params"])), groups[0])
-    before = [list(group["params"]) for group in groups]
-    states = {p: inner.state.pop(p) for p in gone if p in inner.state}
-    for group in groups:
-        group["params"] = [p for p in group["params"] if id(p) not in leaving]
-    home["params"] += list(come)
-    if len(groups) == 1:
-        here = {id(p) for p in home["params"]}
-        home["params"] = [p for p in order if id(p) in here]
-
-    def undo() -> None:
-        for parameter in come:
-            inner.state.pop(parameter, None)
-        for group, parameters in zip(groups, before, strict=True):
-            group["params"] = parameters
-        inner.state.update(states)
-
-    return undo

@@ -6,11 +6,14 @@ In: a policy and its optimiser. Out: averaged weights, put in place for a while 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from policysmith.errors import WiringError
+from policysmith.policy.parameter_exchange import ParameterExchange
 
 __all__ = ["WeightAverage"]
 
@@ -19,13 +22,30 @@ class WeightAverage:
     """w̄ ← decay · w̄ + (1 - decay) · w for every weight that learns, from the weights of now on (arXiv 1806.04498)."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self._learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        self.decay, self._module, self._stands = decay, module, False
+        self._learning = _learning(module)
         self._average = {name: p.detach().clone() for name, p in self._learning.items()}
 
     def follow(self, optimizer: Any) -> None:
-        """Update after every step of an optimiser that has torch's as `torch_optimizer`."""
+        """Update after each step of an optimiser that has torch's as `torch_optimizer`, and go along with its swaps."""
         optimizer.torch_optimizer.register_step_post_hook(lambda *_: self.update())
+        getattr(optimizer, "followers", []).append(self)
+
+    def exchange_parameters(self, exchange: ParameterExchange, undo: ExitStack) -> None:
+        """Average newcomers from their present weights on, and forget what left; `undo` takes what undoes it.
+
+        Raises `WiringError` while the average stands in the weights' place.
+        """
+        if self._stands:
+            raise WiringError("the average stands in the place of the weights that learn: swap before or after that")
+        undo.callback(self._hold, self._learning, self._average)
+        learning = _learning(self._module)
+        known = {id(p): self._average[name] for name, p in self._learning.items()}
+        average = {n: known[id(p)] if id(p) in known else p.detach().clone() for n, p in learning.items()}
+        self._hold(learning, average)
+
+    def _hold(self, learning: dict[str, nn.Parameter], average: dict[str, Tensor]) -> None:
+        self._learning, self._average = learning, average
 
     @torch.no_grad()
     def update(self) -> None:
@@ -38,9 +58,11 @@ class WeightAverage:
         """The average in place of the weights; the weights that learn are put back at the end."""
         kept = self.learning()
         self._put(self._average)
+        self._stands = True
         try:
             yield
         finally:
+            self._stands = False
             self._put(kept)
 
     def settle(self) -> None:
@@ -60,3 +82,8 @@ class WeightAverage:
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
         for name, parameter in self._learning.items():
             parameter.copy_(tensors[name])
+
+
+def _learning(module: nn.Module) -> dict[str, nn.Parameter]:
+    """What learns, by name."""
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}

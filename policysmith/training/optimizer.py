@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from policysmith.policy.parameter_exchange import Follower
+
 __all__ = ["Adam", "backward", "clip_gradients", "laid_out_as"]
 
 
@@ -24,6 +26,7 @@ class Adam:
     def __init__(self, parameters: Sequence[nn.Parameter], learning_rate: float = 1e-3, eps: float = 1e-8) -> None:
         self._adam = torch.optim.Adam(list(parameters), lr=learning_rate, eps=eps, fused=True)
         self._on_gradients: list[Callable[[], None]] = []
+        self.followers: list[Follower] = []  # who goes along when a swap exchanges parameters
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from policysmith.errors import ConfigError, Problem, did_you_mean
 from policysmith.graph.plan import Plan
+from policysmith.policy.parameter_exchange import Follower, Group
 from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.optimizer import Adam, backward, clip_gradients, laid_out_as
 from policysmith.training.schedules import Schedule, schedule
@@ -110,14 +111,14 @@ class Optimizers:
     """
 
     def __init__(self, rules: Mapping[str, tuple[Rule, Sequence[nn.Parameter]]], learning_rate: float = 1e-3) -> None:
-        self._rules = {name: rule for name, (rule, parameters) in rules.items() if parameters}
+        self._rules = {name: rule for name, (rule, _) in rules.items()}
         self._inner = {
             name: rule.make(_groups(parameters, rule.weight_decay, learning_rate))
             for name, (rule, parameters) in rules.items()
-            if parameters
         }
         self.learning_rate = learning_rate
         self._on_gradients: list[Callable[[], None]] = []
+        self.followers: list[Follower] = []  # who goes along when a swap exchanges parameters
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:
@@ -143,8 +144,21 @@ class Optimizers:
                 group["lr"] = learning_rate if own is None else own(progress)
 
     def rates(self) -> dict[str, float]:
-        """The present step size of each rule."""
-        return {name: float(inner.param_groups[0]["lr"]) for name, inner in self._inner.items()}
+        """The present step size of each rule that has parameters."""
+        groups = {name: inner.param_groups for name, inner in self._inner.items()}
+        return {name: float(found[0]["lr"]) for name, found in groups.items() if any(g["params"] for g in found)}
+
+    def group_of_component(self, component: str) -> Group | None:
+        """The group for parameters of a component of which nothing learned before: of its own rule, else the usual."""
+        inner = self._inner.get(rule_name(component), self._inner.get(REST))
+        return None if inner is None else inner.param_groups[0]
+
+    def group_beside(self, group: Group, parameter: nn.Parameter) -> Group:
+        """Of the rule that has this group, the group for such a parameter: with or without decay."""
+        groups = next(
+            inner.param_groups for inner in self._inner.values() if any(g is group for g in inner.param_groups)
+        )
+        return groups[0] if parameter.dim() >= 2 else groups[-1]
 
     def on_gradients(self, look: Callable[[], None]) -> None:
         """Have `look` called in every step, between backward and clipping."""
@@ -220,11 +234,16 @@ def optimize(
     taken: set[int] = set()
     for name, option in optimizers.items():
         own = [p for p in _unique(components[name].parameters()) if id(p) not in taken] if name in components else []
-        rules[f"component/{name}"] = (_rule(option), own)
+        rules[rule_name(name)] = (_rule(option), own)
         taken |= {id(p) for p in own}
     rest = _rule(usual if usual is not None else {"type": "adam", "eps": eps})
     rules[REST] = (rest, [p for p in learning if id(p) not in taken])
     return Optimizers(rules)
+
+
+def rule_name(component: str) -> str:
+    """What the rule of a component of its own is called."""
+    return f"component/{component}"
 
 
 def _rule(option: Any) -> Rule:
@@ -240,13 +259,13 @@ def _rate(learning_rate: Rate) -> Callable[[float], float] | None:
 
 
 def _groups(parameters: Sequence[nn.Parameter], weight_decay: float, learning_rate: float) -> list[dict[str, Any]]:
-    """Weights of two axes or more decay; those of norms, and biases, do not."""
+    """Weights of two axes or more decay; those of norms, and biases, do not. An empty group waits for a swap."""
     if not weight_decay:
         return [{"params": list(parameters), "lr": learning_rate, "weight_decay": 0.0}]
     decaying = [p for p in parameters if p.dim() >= 2]
     others = [p for p in parameters if p.dim() < 2]
     groups = [(decaying, weight_decay), (others, 0.0)]
-    return [{"params": group, "lr": learning_rate, "weight_decay": decay} for group, decay in groups if group]
+    return [{"params": group, "lr": learning_rate, "weight_decay": decay} for group, decay in groups]
 
 
 def _unique(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:

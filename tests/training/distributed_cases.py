@@ -15,7 +15,9 @@ import torch.multiprocessing as processes
 
 import policysmith
 from policysmith import api
+from policysmith.errors import WiringError
 from policysmith.training import offline_session
+from policysmith.training.averaging import WeightAverage
 from policysmith.training.distribution import ALONE, joined
 from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.online import PPO
@@ -274,3 +276,47 @@ def go_on(rank, place, strategy, updates):
         dataset=walk(), resume=f"{place}/run-{strategy}", progress=False,
     )  # fmt: skip
     return {"weights": weights_of(result.policy), "artifact": result.artifact}
+
+
+def swapped_update(policy, rollout, strategy=ALONE):
+    """An update, a swap that rebuilds the heads and a swap that is rolled back, and an update by other components."""
+    algorithm = PPO(epochs=2, minibatches=1, optimizers={"actor": {"type": "sgd", "learning_rate": 0.05}})
+    optimizer = algorithm.optimizer(policy)
+    strategy.follow(optimizer)
+    average = WeightAverage(policy, 0.5)
+    average.follow(optimizer)
+    algorithm.update(policy.train(), optimizer, rollout, strategy=strategy)
+    seed = 5 + strategy.world.rank  # the first rank's weights count
+    policy.replace_component("actor", {"type": "mlp", "hidden": [24]}, resize=True, optimizer=optimizer, seed=seed)
+    algorithm.update(policy, optimizer, rollout, strategy=strategy)
+    policy.replace_component("actor", {"type": "mlp", "hidden": [7, 24]}, optimizer=optimizer, seed=seed)
+    policy.rollback()
+    algorithm.update(policy, optimizer, rollout, strategy=strategy)
+    learning = weights_of(policy)
+    average.settle()
+    return {"weights": learning, "average": weights_of(policy)}
+
+
+def swapped(rank, place, strategy):
+    policy = cart_pole_policy()
+    rollout = half(rollout_of(policy), rank)
+    with joined() as world:
+        chosen = strategy_of(PPO(strategy=strategy), world, policy)
+        if strategy == "ddp":
+            return swapped_update(policy, rollout, chosen) | {"refused": [refusal(policy, chosen, guard=True)]}
+        sharded = refusal(policy, chosen)
+        with chosen.whole():
+            return {"refused": [sharded, refusal(policy, chosen)]}
+
+
+def refusal(policy, strategy, **options):
+    """What a swap says that can't be."""
+    optimizer, before = Adam(list(policy.parameters())), weights_of(policy).keys()
+    strategy.follow(optimizer)
+    width = policy.plan.node("actor").measure.outputs[0].shape[0]
+    try:
+        policy.replace_component("actor", {"type": "mlp", "hidden": [7, width]}, optimizer=optimizer, **options)
+    except WiringError as error:
+        assert weights_of(policy).keys() == before
+        return str(error)
+    return "nothing"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 import policysmith
+from policysmith.errors import WiringError
 from policysmith.training.averaging import WeightAverage
 from policysmith.training.optimizer import Adam
 
@@ -58,3 +60,43 @@ def test_a_resumed_run_goes_on_with_the_weights_that_learn(tmp_path):
     after = load_training(tmp_path / "run").tensors
     learning = [name for name in before if name.startswith("learning/")]
     assert learning and all(torch.equal(before[name], after[name]) for name in learning)
+
+
+def swapping():
+    policy = policysmith.build(CONFIG, seed=0)
+    average, optimizer = WeightAverage(policy, 0.75), Adam(list(policy.parameters()), 0.1)
+    average.follow(optimizer)
+    return policy, average, optimizer
+
+
+def stepped(optimizer, policy):
+    optimizer.step(policy.get_value(torch.ones(2, 4)).sum() + policy(torch.ones(2, 4))[0].square().sum())
+
+
+def test_a_swap_keeps_the_average_of_what_stays_and_starts_that_of_what_comes():
+    policy, average, optimizer = swapping()
+    stepped(optimizer, policy)
+    with average.applied():
+        before = {name: p.detach().clone() for name, p in policy.named_parameters()}
+    policy.replace_component("actor", {"type": "mlp", "hidden": [5, 8]}, optimizer=optimizer)
+    came = {name: p.detach().clone() for name, p in policy.named_parameters() if ".actor." in name}
+    stepped(optimizer, policy)
+    learning = average.learning()
+    assert learning.keys() == dict(policy.named_parameters()).keys()
+    with average.applied():
+        for name, parameter in policy.named_parameters():
+            start = came[name] if name in came else before[name]
+            expected = 0.75 * start + 0.25 * learning[name]
+            torch.testing.assert_close(parameter, expected)
+    policy.rollback()
+    with average.applied():
+        for name, parameter in policy.named_parameters():
+            if ".actor." in name:
+                assert torch.equal(parameter, before[name])
+
+
+def test_no_component_is_swapped_while_the_average_stands_in_the_weights_place():
+    policy, average, optimizer = swapping()
+    with average.applied(), pytest.raises(WiringError, match="the average stands in the place of the weights"):
+        policy.replace_component("actor", {"type": "mlp", "hidden": [5, 8]}, optimizer=optimizer)
+    policy.replace_component("actor", {"type": "mlp", "hidden": [5, 8]}, optimizer=optimizer)

@@ -14,7 +14,8 @@ from tests.training.offline_data import ACTIONS, BOX, REMEMBERING, config
 STRATEGIES = ("ddp", "fsdp")
 QUICK = (*(f"{case}:{s}" for case in ("cloning", "averaged", "experts") for s in STRATEGIES),
          "experts:ddp:2", "experts:fsdp:2", "ppo:ddp:1", "ppo:fsdp:2", "batch_norm:true",
-         "drawn:ddp:1", "drawn:fsdp:2", "uneven:1", "uneven:4", "uneven:2:fsdp:2")  # fmt: skip
+         "drawn:ddp:1", "drawn:fsdp:2", "uneven:1", "uneven:4", "uneven:2:fsdp:2",
+         "swapped:ddp", "swapped:fsdp")  # fmt: skip
 SLOW = (*(f"{case}:{s}" for case in ("frozen", "remembering", "online") for s in STRATEGIES),
         "ppo:ddp:2", "ppo:fsdp:1", "batch_norm:true", "batch_norm:false")  # fmt: skip
 
@@ -90,6 +91,22 @@ def test_ranks_with_orders_of_their_own_update_as_the_loop_over_all_rows(quick, 
     for rank in quick[f"drawn:{strategy}:{accumulate}"]:
         assert_alike({n.removeprefix("components."): t for n, t in rank["weights"].items()},
                      {n: w.detach().float() for n, w in weights.items()}, 2e-5)  # fmt: skip
+
+
+def test_a_swap_on_two_ranks_is_one_of_a_single_process(quick):
+    """The newcomers' gradients are averaged, by the rule of what they replace, and so are those of what stays."""
+    policy = cases.cart_pole_policy()
+    alone = cases.swapped_update(policy, cases.rollout_of(policy))
+    for rank in quick["swapped:ddp"]:
+        assert_alike(rank["weights"], alone["weights"])
+        assert_alike(rank["average"], alone["average"])
+        assert_alike(rank["weights"], quick["swapped:ddp"][0]["weights"], 0.0)
+
+
+def test_a_swap_that_ranks_can_not_make_together_is_refused(quick):
+    for rank in range(2):
+        assert "guard would undo the swap on the one rank" in quick["swapped:ddp"][rank]["refused"][0]
+        assert all("the weights are sharded" in said for said in quick["swapped:fsdp"][rank]["refused"])
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -224,3 +226,72 @@ def test_loggers_and_callbacks_of_ones_own_see_every_iteration_and_may_end_it(tm
     finally:
         del default_registry._entries["logger"]["noting"], default_registry._entries["callback"]["at_once"]
     assert seen == [32, 64, -1] and result.steps == 64
+
+
+def ruled(policy, weight_decay: float = 0.1) -> Optimizers:
+    rules = {
+        "trunk": {"type": "adamw", "weight_decay": weight_decay, "learning_rate": 0.001},
+        "policy": {"type": "sgd", "momentum": 0.9, "learning_rate": {"type": "linear", "start": 0.1}},
+    }
+    return optimize(policy.components, {"type": "adam"}, rules)
+
+
+def stepped(optimizer, policy):
+    log_prob, entropy, value = policy.evaluate_actions(torch.randn(6, 4), torch.zeros(6, dtype=torch.int64))
+    optimizer.step((log_prob + entropy + value).mean())
+
+
+def places(optimizer: Optimizers) -> dict:
+    return {
+        name: [([id(p) for p in group["params"]], group["weight_decay"]) for group in inner.param_groups]
+        for name, inner in optimizer.torch_optimizers.items()
+    }
+
+
+WIDER = {"type": "mlp", "hidden": [16, 12], "norm": "layer"}
+
+
+def test_a_swap_leaves_rules_as_a_policy_made_anew_would_have_them():
+    """Where the old trunk had no biases, the group without decay waits for those of the new one."""
+    plain = config()
+    linear = {"type": "nn.Linear", "in_keys": "observation", "out_features": 8, "bias": False}
+    plain["model"]["components"]["trunk"] = linear
+    policy = policysmith.build(plain, seed=0)
+    optimizer = ruled(policy)
+    stepped(optimizer, policy)
+    kept = optimizer.torch_optimizers["others"].state[next(policy.components["state_value"].parameters())]
+    policy.replace_component("trunk", {"type": "mlp", "hidden": [8], "norm": "layer"}, optimizer=optimizer)
+    assert places(optimizer) == places(ruled(policy))
+    assert optimizer.torch_optimizers["others"].state[next(policy.components["state_value"].parameters())] is kept
+    policy.replace_component("trunk", WIDER, resize=True, optimizer=optimizer)
+    assert places(optimizer) == places(ruled(policy))
+    stepped(optimizer, policy)
+    optimizer.load_state(optimizer.state())
+    ruled(policy).load_state(optimizer.state())
+
+
+def test_after_a_swap_rules_step_as_those_made_anew_do():
+    policy = policysmith.build(config(), seed=0)
+    optimizer = ruled(policy)
+    policy.replace_component("trunk", WIDER, resize=True, optimizer=optimizer)
+    twin = copy.deepcopy(policy)
+    fresh = ruled(twin)
+    for progress in (0.0, 0.5):
+        for chosen, of in ((optimizer, policy), (fresh, twin)):
+            torch.manual_seed(3)
+            chosen.advance(progress, 0.01)
+            stepped(chosen, of)
+    assert optimizer.rates() == fresh.rates()
+    assert weights(policy).keys() == weights(twin).keys()
+    assert all(torch.equal(weights(policy)[name], tensor) for name, tensor in weights(twin).items())
+
+
+def test_what_begins_to_learn_by_a_swap_goes_by_its_rule():
+    policy = policysmith.build(config(trunk={"freeze": True}), seed=0)
+    rules = {"policy": {"type": "sgd"}, "state_value": {"type": "sgd", "learning_rate": 0.5}}
+    optimizer = optimize(policy.components, {"type": "adam"}, rules)
+    assert optimizer.rates().keys() == {"component/policy", "component/state_value"}  # nothing is left for the usual
+    policy.replace_component("trunk", WIDER | {"hidden": [8]}, optimizer=optimizer)
+    assert places(optimizer)["others"][0][0] == [id(p) for p in policy.components["trunk"].parameters()]
+    policy.rollback()
+    assert optimizer.rates().keys() == {"component/policy", "component/state_value"}

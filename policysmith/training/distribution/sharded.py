@@ -6,7 +6,7 @@ In: a policy. Out: the same policy, whose weights are sharded but while a pass r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,8 +15,9 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
-from policysmith.errors import PolicysmithError
+from policysmith.errors import PolicysmithError, WiringError
 from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.parameter_exchange import SHARDED, ParameterExchange
 from policysmith.training.distribution.strategy import P, Strategy
 from policysmith.training.distribution.world import World
 from policysmith.training.optimizer import Adam
@@ -60,6 +61,11 @@ class Sharded(Strategy):
     def follow(self, optimizer: Adam | Optimizers) -> None:
         """What no rank used has a gradient of zeros by now, and an optimiser would move it by its momentum."""
         optimizer.on_gradients(self._drop_unused)
+        optimizer.followers.append(self)
+
+    def exchange_parameters(self, exchange: ParameterExchange, undo: ExitStack) -> None:
+        """Raises `WiringError`: FSDP2 can't take other weights, also while whole ones stand in their place."""
+        raise WiringError(SHARDED)
 
     def _noted(self, value: Tensor) -> Tensor:
         """The loss, after noting which weights it depends on: those whole ones that FSDP2 has put in place."""

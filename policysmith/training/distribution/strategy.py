@@ -5,15 +5,17 @@ In: a policy and the loss of this rank's part of a batch. Out: a loss whose grad
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from policysmith.errors import WiringError
 from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.parameter_exchange import ParameterExchange
 from policysmith.training.distribution.world import World
 from policysmith.training.optimizer import Adam
 from policysmith.training.optimizers import Optimizers
@@ -44,7 +46,7 @@ class Strategy:
         return parts
 
     def follow(self, optimizer: Adam | Optimizers) -> None:
-        """Look after the gradients that an optimiser is about to step by."""
+        """Look after the gradients that an optimiser is about to step by, and after its parameters in a swap."""
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -77,18 +79,44 @@ class Replicated(Strategy):
 
     def __init__(self, world: World, policy: ActorCritic, extra: nn.Module | None = None) -> None:
         super().__init__(world)
-        modules: list[nn.Module] = [policy] if extra is None else [policy, extra]
-        world.share_of_writer([t for module in modules for t in (*module.parameters(), *module.buffers())])
-        learning = {id(p): p for module in modules for p in module.parameters() if p.requires_grad}
-        devices = [world.device] if world.device.type == "cuda" else None
-        through = _Through(list(learning.values())).to(world.device)
-        self._engine = DistributedDataParallel(through, device_ids=devices, find_unused_parameters=True)
+        self._modules: list[nn.Module] = [policy] if extra is None else [policy, extra]
+        world.share_of_writer(_tensors(self._modules))
+        self._engine = self._made()
 
     def loss(self, make: Callable[[], Tensor], weight: float = 1.0, final: bool = True) -> Tensor:
         """DDP looks through the loss's graph for what it uses; without `final` it does nothing."""
         with nullcontext() if final else self._engine.no_sync():
             shared: Tensor = self._engine(super().loss(make, weight))
         return shared
+
+    def follow(self, optimizer: Adam | Optimizers) -> None:
+        """What a swap brings is averaged over ranks as well."""
+        optimizer.followers.append(self)
+
+    def exchange_parameters(self, exchange: ParameterExchange, undo: ExitStack) -> None:
+        """Give newcomers the weights of rank 0, and DDP the parameters of now; `undo` takes what undoes it.
+
+        All ranks swap at the same time. Raises `WiringError` for a guarded swap: one rank would undo it alone.
+        """
+        if exchange.guarded:
+            raise WiringError(
+                f"guard would undo the swap on the one rank that meets a bad number, and {self.world.size} train as "
+                "one: swap without guard"
+            )
+        self.world.share_of_writer(_tensors(exchange.after.values()))
+        undo.callback(setattr, self, "_engine", self._engine)  # its hooks are still on the parameters it had
+        self._engine = self._made()
+
+    def _made(self) -> DistributedDataParallel:
+        """DDP over what learns now. An earlier one is inert outside its own steps, and its end takes its hooks off."""
+        learning = {id(p): p for module in self._modules for p in module.parameters() if p.requires_grad}
+        devices = [self.world.device] if self.world.device.type == "cuda" else None
+        through = _Through(list(learning.values())).to(self.world.device)
+        return DistributedDataParallel(through, device_ids=devices, find_unused_parameters=True)
+
+
+def _tensors(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [t for module in modules for t in (*module.parameters(), *module.buffers())]
 
 
 class _Through(nn.Module):
