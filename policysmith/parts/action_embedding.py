@@ -5,14 +5,11 @@ A actions, N rows of the table, E numbers a vector.
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
 
-from policysmith.parts.mlp import Width
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import EventShape, NonNegativeInt, NumActions, Width
 
 __all__ = ["ActionEmbedding"]
 
@@ -31,11 +28,11 @@ class ActionEmbedding(nn.Module):
 
     def __init__(
         self,
-        event_shape: Annotated[tuple[int, ...], Infer("event_shape")],
+        event_shape: EventShape,
         num_embeddings: Width = 100,
         dim: Width = 16,
-        rows: list[Annotated[int, Ge(0)]] | None = None,
-        num_actions: Annotated[int, Infer("num_actions")] = 0,
+        rows: list[NonNegativeInt] | None = None,
+        num_actions: NumActions = 0,
     ) -> None:
         super().__init__()
         if not num_actions:

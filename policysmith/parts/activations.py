@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Gt
 from torch import Tensor, nn
 
 from policysmith.registry import PartSpec, Slot, register
+from policysmith.types import Positive
 
 __all__ = ["Activation", "ReLU2"]
 
 Activation = Annotated[PartSpec | str, Slot("activation")]
-Positive = Annotated[float, Gt(0)]
 
 _PLAIN: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,

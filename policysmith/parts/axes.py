@@ -5,16 +5,12 @@ Axes count those of one row's event: 0 is the first after the batch, -1 the last
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Count, EventShape, ImageShape, NonNegativeInt
 
 __all__ = ["CentrePixel", "Expand", "Fold", "Slice"]
-
-EventShape = Annotated[tuple[int, ...], Infer("event_shape")]
 
 
 @register("slice")
@@ -24,8 +20,8 @@ class Slice(nn.Module):
     def __init__(
         self,
         event_shape: EventShape,
-        start: Annotated[int, Ge(0)] = 0,
-        stop: Annotated[int, Gt(0)] | None = None,
+        start: NonNegativeInt = 0,
+        stop: Count | None = None,
         axis: int = -1,
     ) -> None:
         super().__init__()
@@ -45,7 +41,7 @@ class Slice(nn.Module):
 class Expand(nn.Module):
     """The same `size` times over, along a new axis put before `axis`: (*, …) → (*, …, size, …)."""
 
-    def __init__(self, event_shape: EventShape, size: Annotated[int, Gt(0)], axis: int = 0) -> None:
+    def __init__(self, event_shape: EventShape, size: Count, axis: int = 0) -> None:
         super().__init__()
         # Against one axis more: -1 is the new last one.
         self.axis = checked_axis(axis, (*event_shape, 1))
@@ -83,7 +79,7 @@ class Fold(nn.Module):
 class CentrePixel(nn.Module):
     """What stands in the middle of a map, where an agent sees itself: (*, C, H, W) → (*, C), H and W odd."""
 
-    def __init__(self, image_shape: Annotated[tuple[int, ...], Infer("image_shape")]) -> None:
+    def __init__(self, image_shape: ImageShape) -> None:
         super().__init__()
         _, *sides = image_shape
         if not all(side % 2 for side in sides):

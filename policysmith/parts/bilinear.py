@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import nn
 
-from policysmith.parts.mlp import Width
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import EventShapes, Width
 
 __all__ = ["Bilinear"]
 
@@ -18,7 +16,7 @@ class Bilinear(nn.Bilinear):
 
     def __init__(
         self,
-        event_shapes: Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")],
+        event_shapes: EventShapes,
         out_features: Width = 64,
         bias: bool = True,
     ) -> None:

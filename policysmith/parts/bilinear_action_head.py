@@ -6,13 +6,12 @@ A actions, H features, E numbers an action vector, K bilinear forms.
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from policysmith.parts.mlp import Width
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import ActionLayout, EventShapes, Width
 
 __all__ = ["BilinearActionHead"]
 
@@ -28,8 +27,8 @@ class BilinearActionHead(nn.Module):
 
     def __init__(
         self,
-        event_shapes: Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")],
-        layout: Annotated[tuple[tuple[int, int], ...], Infer("action_layout")],
+        event_shapes: EventShapes,
+        layout: ActionLayout,
         forms: Width | None = None,
         hidden: Width = 512,
     ) -> None:

@@ -6,20 +6,15 @@ In: (B, C, H, W) float. Out: (B, F), or (B, C', H', W') where `features` is null
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
-from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from policysmith.parts.activations import Activation
-from policysmith.parts.mlp import Width
 from policysmith.parts.norms import Norm
-from policysmith.registry import Infer, PartSpec, part, register
+from policysmith.registry import PartSpec, part, register
+from policysmith.types import Count, ImageShape, NonNegativeInt, Width
 
 __all__ = ["Conv", "Impala", "Nature"]
-
-ImageShape = Annotated[tuple[int, ...], Infer("image_shape")]
-Size = Annotated[int, Gt(0)]
 
 
 def _after(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -42,10 +37,10 @@ class Conv(nn.Sequential):
     def __init__(
         self,
         image_shape: ImageShape,
-        channels: list[Size] = [32, 64, 64],  # noqa: B006 - read only
-        kernel_size: Size | list[Size] = 3,
-        stride: Size | list[Size] = 1,
-        padding: Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]] = 0,
+        channels: list[Count] = [32, 64, 64],  # noqa: B006 - read only
+        kernel_size: Count | list[Count] = 3,
+        stride: Count | list[Count] = 1,
+        padding: NonNegativeInt | list[NonNegativeInt] = 0,
         activation: Activation = "relu",
         norm: Norm | None = None,
         flatten: bool = True,
@@ -117,8 +112,8 @@ class Impala(nn.Sequential):
     def __init__(
         self,
         image_shape: ImageShape,
-        channels: list[Size] = [16, 32, 32],  # noqa: B006 - read only
-        width: Size = 1,
+        channels: list[Count] = [16, 32, 32],  # noqa: B006 - read only
+        width: Count = 1,
         features: Width | None = 256,
     ) -> None:
         layers: list[nn.Module] = []

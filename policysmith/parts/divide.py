@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Gt, MinLen
+from annotated_types import MinLen
 from torch import Tensor, nn
 
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import EventShape, Positive
 
 __all__ = ["Divide"]
 
-Divisors = Annotated[list[Annotated[float, Gt(0)]], MinLen(1)]
+Divisors = Annotated[list[Positive], MinLen(1)]
 
 
 @register("divide")
@@ -24,7 +25,7 @@ class Divide(nn.Module):
 
     by: Tensor
 
-    def __init__(self, event_shape: Annotated[tuple[int, ...], Infer("event_shape")], by: Divisors) -> None:
+    def __init__(self, event_shape: EventShape, by: Divisors) -> None:
         super().__init__()
         if not event_shape or len(by) != event_shape[0]:
             raise ValueError(f"by has {len(by)} entries for an event of shape {event_shape}: one a channel is needed")

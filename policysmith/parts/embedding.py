@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
-from policysmith.parts.mlp import Width
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Categories, EventShape, Width
 
 __all__ = ["Embedding"]
 
@@ -25,8 +24,8 @@ class Embedding(nn.Module):
 
     def __init__(
         self,
-        categories: Annotated[tuple[int, ...], Infer("categories")],
-        event_shape: Annotated[tuple[int, ...], Infer("event_shape")] = (),
+        categories: Categories,
+        event_shape: EventShape = (),
         dim: Width = 64,
     ) -> None:
         super().__init__()

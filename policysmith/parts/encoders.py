@@ -5,13 +5,13 @@ The policy places these between an observation's leaf and whatever reads it; the
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from annotated_types import Gt
 from torch import Tensor, nn
 
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Categories, EventShape, Positive
 
 __all__ = ["ImageEncoder", "OneHot", "ToFloat"]
 
@@ -20,7 +20,7 @@ __all__ = ["ImageEncoder", "OneHot", "ToFloat"]
 class ImageEncoder(nn.Module):
     """Pixels as floats, channels first: (*, H, W, C), (*, C, H, W) or (*, H, W) of any type → (*, C, H, W) / scale."""
 
-    def __init__(self, layout: Literal["hwc", "chw", "hw"] = "hwc", scale: Annotated[float, Gt(0)] = 255.0) -> None:
+    def __init__(self, layout: Literal["hwc", "chw", "hw"] = "hwc", scale: Positive = 255.0) -> None:
         super().__init__()
         self.layout, self.scale = layout, scale
 
@@ -45,8 +45,8 @@ class OneHot(nn.Module):
 
     def __init__(
         self,
-        categories: Annotated[tuple[int, ...], Infer("categories")],
-        event_shape: Annotated[tuple[int, ...], Infer("event_shape")] = (),
+        categories: Categories,
+        event_shape: EventShape = (),
     ) -> None:
         super().__init__()
         self.event_ndim = len(event_shape)
@@ -67,7 +67,7 @@ class OneHot(nn.Module):
 class ToFloat(nn.Module):
     """Numbers of any type as float32, divided by `scale`: (*, *event) → (*, *event)."""
 
-    def __init__(self, scale: Annotated[float, Gt(0)] = 1.0) -> None:
+    def __init__(self, scale: Positive = 1.0) -> None:
         super().__init__()
         self.scale = scale
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from torch import Tensor, nn
 
 from policysmith.ops.features import join_features
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import EventShapes
 
 __all__ = ["Concat", "Difference", "FiLM", "Mean", "Sum"]
-
-Shapes = Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")]
 
 
 @register("concat")
 class Concat(nn.Module):
     """All inputs side by side: events are flattened and joined, (*, *event_i) → (*, Σ features_i)."""
 
-    def __init__(self, event_shapes: Shapes) -> None:
+    def __init__(self, event_shapes: EventShapes) -> None:
         super().__init__()
         self.event_ndims = tuple(len(shape) for shape in event_shapes)
 
@@ -32,7 +29,7 @@ class Concat(nn.Module):
 class Sum(nn.Module):
     """The sum of inputs of one shape."""
 
-    def __init__(self, event_shapes: Shapes) -> None:
+    def __init__(self, event_shapes: EventShapes) -> None:
         super().__init__()
         _check_alike("sum", event_shapes)
 
@@ -48,7 +45,7 @@ class Sum(nn.Module):
 class Difference(nn.Module):
     """The first of two inputs of one shape minus the second."""
 
-    def __init__(self, event_shapes: Shapes) -> None:
+    def __init__(self, event_shapes: EventShapes) -> None:
         super().__init__()
         if len(event_shapes) != 2:
             raise ValueError(f"difference takes two inputs, found {len(event_shapes)}")
@@ -63,7 +60,7 @@ class Difference(nn.Module):
 class Mean(nn.Module):
     """The mean of inputs of one shape."""
 
-    def __init__(self, event_shapes: Shapes) -> None:
+    def __init__(self, event_shapes: EventShapes) -> None:
         super().__init__()
         _check_alike("mean", event_shapes)
 
@@ -88,7 +85,7 @@ class FiLM(nn.Module):
     x (B, F) or (B, C, H, W), condition (B, K); the identity at initialisation is 1 + γ, not γ.
     """
 
-    def __init__(self, event_shapes: Shapes) -> None:
+    def __init__(self, event_shapes: EventShapes) -> None:
         super().__init__()
         if len(event_shapes) != 2 or not event_shapes[0] or len(event_shapes[1]) != 1:
             found = ", ".join(str(shape) for shape in event_shapes)

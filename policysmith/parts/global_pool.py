@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from policysmith.parts.conv import ImageShape
 from policysmith.registry import register
+from policysmith.types import ImageShape
 
 __all__ = ["GlobalPool", "global_pool"]
 

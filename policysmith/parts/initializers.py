@@ -7,36 +7,35 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Ge
 from torch import nn
 
 from policysmith.ops.init import Initializer
 from policysmith.registry import register
+from policysmith.types import NonNegative
 
 __all__ = ["orthogonal"]
 
 SQRT_2 = math.sqrt(2)
-Gain = Annotated[float, Ge(0)]
 Mode = Literal["fan_in", "fan_out"]
 Nonlinearity = Literal["relu", "leaky_relu", "tanh", "linear", "selu"]
 
 
 @register("orthogonal", slot="initializer")
-def orthogonal(gain: Gain = SQRT_2) -> Initializer:
+def orthogonal(gain: NonNegative = SQRT_2) -> Initializer:
     """Orthogonal rows or columns, scaled (arXiv 1312.6120)."""
     return partial(nn.init.orthogonal_, gain=gain)
 
 
 @register("xavier_uniform", slot="initializer")
-def xavier_uniform(gain: Gain = 1.0) -> Initializer:
+def xavier_uniform(gain: NonNegative = 1.0) -> Initializer:
     """Uniform with variance 2 / (fan in + fan out) (Glorot & Bengio 2010)."""
     return partial(nn.init.xavier_uniform_, gain=gain)
 
 
 @register("xavier_normal", slot="initializer")
-def xavier_normal(gain: Gain = 1.0) -> Initializer:
+def xavier_normal(gain: NonNegative = 1.0) -> Initializer:
     """Normal with variance 2 / (fan in + fan out) (Glorot & Bengio 2010)."""
     return partial(nn.init.xavier_normal_, gain=gain)
 
@@ -54,7 +53,7 @@ def kaiming_normal(mode: Mode = "fan_in", nonlinearity: Nonlinearity = "relu") -
 
 
 @register("normal", slot="initializer")
-def normal(std: Gain = 0.02, mean: float = 0.0) -> Initializer:
+def normal(std: NonNegative = 0.02, mean: float = 0.0) -> Initializer:
     """Independent normal entries."""
     return partial(nn.init.normal_, mean=mean, std=std)
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from torch import Tensor, nn
 
 from policysmith.parts.axes import checked_axis
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import EventShapes
 
 __all__ = ["Join"]
-
-Shapes = Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")]
 
 
 @register("join")
 class Join(nn.Module):
     """Inputs side by side along one axis, all others alike: maps join their channels with `axis: 0`."""
 
-    def __init__(self, event_shapes: Shapes, axis: int = -1) -> None:
+    def __init__(self, event_shapes: EventShapes, axis: int = -1) -> None:
         super().__init__()
         self.axis = checked_axis(axis, event_shapes[0])
         rests = {_without(shape, self.axis) for shape in event_shapes}

@@ -5,18 +5,14 @@ In: (*, F). The graph flattens and joins whatever flows in (vectors, images, one
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Ge, Gt, Lt
 from torch import nn
 
 from policysmith.parts.activations import Activation
 from policysmith.parts.norms import Norm
-from policysmith.registry import Infer, part, register
+from policysmith.registry import part, register
+from policysmith.types import Dropout, FlatFeatures, Width
 
-__all__ = ["MLP", "Width"]
-
-Width = Annotated[int, Gt(0)]
+__all__ = ["MLP"]
 
 
 @register("mlp")
@@ -28,11 +24,11 @@ class MLP(nn.Sequential):
 
     def __init__(
         self,
-        in_features: Annotated[int, Infer("flat_features")],
+        in_features: FlatFeatures,
         hidden: list[Width] = [64, 64],  # noqa: B006 - read only
         activation: Activation = "tanh",
         norm: Norm | None = None,
-        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        dropout: Dropout = 0.0,
         out_features: Width | None = None,
     ) -> None:
         layers: list[nn.Module] = []

@@ -5,13 +5,11 @@ The trainer calls `update` between rollouts; a forward only reads, so acting and
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
-from annotated_types import Gt
 from torch import Tensor, nn
 
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import EventShape, Positive
 
 __all__ = ["RunningNormalizer"]
 
@@ -29,9 +27,9 @@ class RunningNormalizer(nn.Module):
 
     def __init__(
         self,
-        event_shape: Annotated[tuple[int, ...], Infer("event_shape")],
-        clip: Annotated[float, Gt(0)] = 10.0,
-        eps: Annotated[float, Gt(0)] = 1e-8,
+        event_shape: EventShape,
+        clip: Positive = 10.0,
+        eps: Positive = 1e-8,
     ) -> None:
         super().__init__()
         self.clip, self.eps, self.event_ndim = clip, eps, len(event_shape)

@@ -10,17 +10,15 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt
 from torch import Tensor, nn
 
 from policysmith.registry import Infer, PartSpec, Slot, part, register
+from policysmith.types import Count, Features, Positive
 
 __all__ = ["Norm", "layer_norm", "sequence_norm"]
 
 Norm = Annotated[PartSpec | str, Slot("norm")]
-Features = Annotated[int, Infer("features")]
 Spatial = Annotated[int, Infer("spatial")]
-Epsilon = Annotated[float, Gt(0)]
 
 # Constructors that people hand over where a norm is asked for → the type that normalises the right axis of (B, T, F).
 TORCH_NORMS: dict[type[nn.Module], str] = {
@@ -86,23 +84,21 @@ class _TimeInstanceNorm(nn.Module):
 
 
 @register("layer", slot="norm")
-def layer_norm(features: Features, spatial: Spatial = 0, eps: Epsilon = 1e-5) -> nn.Module:
+def layer_norm(features: Features, spatial: Spatial = 0, eps: Positive = 1e-5) -> nn.Module:
     """Layer normalisation over the features of one row (arXiv 1607.06450); over the channels of each pixel."""
     norm = nn.LayerNorm(features, eps)
     return _ChannelsLast(norm) if spatial else norm
 
 
 @register("rms", slot="norm")
-def rms_norm(features: Features, spatial: Spatial = 0, eps: Epsilon = 1e-6) -> nn.Module:
+def rms_norm(features: Features, spatial: Spatial = 0, eps: Positive = 1e-6) -> nn.Module:
     """Root-mean-square normalisation (arXiv 1910.07467)."""
     norm = nn.RMSNorm(features, eps)
     return _ChannelsLast(norm) if spatial else norm
 
 
 @register("group", slot="norm")
-def group_norm(
-    features: Features, spatial: Spatial = 0, groups: Annotated[int, Gt(0)] = 1, eps: Epsilon = 1e-5
-) -> nn.Module:
+def group_norm(features: Features, spatial: Spatial = 0, groups: Count = 1, eps: Positive = 1e-5) -> nn.Module:
     """Group normalisation (arXiv 1803.08494) in `groups` groups of channels, of each token alone or over an image."""
     if features % groups:
         raise ValueError(f"features={features} is not a multiple of groups={groups}")
@@ -110,7 +106,7 @@ def group_norm(
 
 
 @register("instance", slot="norm", causal=False)
-def instance_norm(features: Features, spatial: Spatial = 0, eps: Epsilon = 1e-5) -> nn.Module:
+def instance_norm(features: Features, spatial: Spatial = 0, eps: Positive = 1e-5) -> nn.Module:
     """Instance normalisation (arXiv 1607.08022): each feature of each row over its sequence, or over its image.
 
     Every step sees the whole sequence, so a causal or stateful model refuses it.
@@ -122,9 +118,7 @@ def instance_norm(features: Features, spatial: Spatial = 0, eps: Epsilon = 1e-5)
 
 
 @register("batch", slot="norm", batch_coupled=True)
-def batch_norm(
-    features: Features, spatial: Spatial = 0, eps: Epsilon = 1e-5, momentum: Annotated[float, Gt(0)] = 0.1
-) -> nn.Module:
+def batch_norm(features: Features, spatial: Spatial = 0, eps: Positive = 1e-5, momentum: Positive = 0.1) -> nn.Module:
     """Batch normalisation (arXiv 1502.03167): each feature over rows, steps and places.
 
     Rows influence each other in training mode.

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import Tensor, nn
 
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import ActionLayout, EventShape
 
 __all__ = ["PolicyOutput", "ValueOutput"]
-
-EventShape = Annotated[tuple[int, ...], Infer("event_shape")]
 
 
 @register("policy_output", role="policy")
 class PolicyOutput(nn.Module):
     """Distribution parameters (*, P) that another component gives, as the policy; ValueError for another number."""
 
-    def __init__(
-        self, event_shape: EventShape, layout: Annotated[tuple[tuple[int, int], ...], Infer("action_layout")]
-    ) -> None:
+    def __init__(self, event_shape: EventShape, layout: ActionLayout) -> None:
         super().__init__()
         wanted = (sum(size + free for size, free in layout),)
         if event_shape != wanted:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import Tensor, nn
 
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import EventShape
 
 __all__ = ["Flatten"]
 
@@ -15,7 +14,7 @@ __all__ = ["Flatten"]
 class Flatten(nn.Module):
     """Every event as one vector: (*, *event) → (*, Πevent)."""
 
-    def __init__(self, event_shape: Annotated[tuple[int, ...], Infer("event_shape")]) -> None:
+    def __init__(self, event_shape: EventShape) -> None:
         super().__init__()
         self.event_ndim = len(event_shape)
 

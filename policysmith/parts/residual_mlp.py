@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from policysmith.parts.activations import Activation
-from policysmith.parts.mlp import Width
 from policysmith.parts.norms import Norm
-from policysmith.registry import Infer, PartSpec, part, register
+from policysmith.registry import PartSpec, part, register
+from policysmith.types import Count, Dropout, FlatFeatures, Width
 
 __all__ = ["ResidualMLP"]
 
@@ -24,12 +21,12 @@ class ResidualMLP(nn.Module):
 
     def __init__(
         self,
-        in_features: Annotated[int, Infer("flat_features")],
+        in_features: FlatFeatures,
         width: Width = 64,
-        layers: Annotated[int, Gt(0)] = 2,
+        layers: Count = 2,
         activation: Activation = "tanh",
         norm: Norm | None = None,
-        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()
         self.enter = _layer(in_features, width, activation, norm, dropout)

@@ -5,22 +5,14 @@ In: (B, C, H, W), planes of features over any board. Out: (B, W', H, W) with W' 
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch.nn.functional as F
-from annotated_types import Ge, Le, Lt
 from torch import Tensor, nn
 
-from policysmith.parts.conv import ImageShape
-from policysmith.parts.mlp import Width
 from policysmith.parts.squeeze_excitation import SqueezeExcitation
 from policysmith.registry import register
+from policysmith.types import Dropout, ImageShape, NonNegativeInt, Share, Width
 
-__all__ = ["Depth", "Dropout", "Ratio", "ResidualTower"]
-
-Depth = Annotated[int, Ge(0)]
-Ratio = Annotated[float, Ge(0), Le(1)]
-Dropout = Annotated[float, Ge(0), Lt(1)]
+__all__ = ["ResidualTower"]
 
 
 class ResidualBlock(nn.Module):
@@ -50,9 +42,9 @@ class ResidualTower(nn.Module):
     def __init__(
         self,
         image_shape: ImageShape,
-        depth: Depth = 9,
+        depth: NonNegativeInt = 9,
         width: Width = 256,
-        se_ratio: Ratio | None = None,
+        se_ratio: Share | None = None,
         dropout: Dropout = 0.0,
     ) -> None:
         super().__init__()

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policysmith.parts.conv import ImageShape, Size
 from policysmith.parts.global_pool import global_pool
 from policysmith.registry import register
+from policysmith.types import Count, ImageShape
 
 __all__ = ["SEResNetTower"]
 
@@ -55,10 +55,10 @@ class SEResNetTower(nn.Module):
     def __init__(
         self,
         image_shape: ImageShape,
-        num_blocks: Size = 40,
-        channels: Size = 256,
-        se_reduction: Size = 16,
-        global_pool_channels: Size = 128,
+        num_blocks: Count = 40,
+        channels: Count = 256,
+        se_reduction: Count = 16,
+        global_pool_channels: Count = 128,
     ) -> None:
         super().__init__()
         hidden = channels // se_reduction

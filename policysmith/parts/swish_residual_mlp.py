@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from torch import Tensor, nn
 
-from policysmith.parts.mlp import Width
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Features, Width
 
 __all__ = ["Swish", "SwishResidualMLP"]
 
@@ -47,7 +45,7 @@ class SwishResidualMLP(nn.Sequential):
 
     def __init__(
         self,
-        features: Annotated[int, Infer("features")],
+        features: Features,
         blocks: Width = 1,
     ) -> None:
         super().__init__(*(_Block(features) for _ in range(blocks)))

@@ -5,50 +5,48 @@ Sizes that follow from the input are inferred; `device`, `dtype` and `inplace` a
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge, Gt, Le
 from torch import nn
 
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Channels, Count, Features, NonNegativeInt, NumEmbeddings, Share
 
 __all__ = ["TORCH_LAYERS"]
 
-Size = Annotated[int, Gt(0)]
-Sizes = Size | list[Size]
-Paddings = Annotated[int, Ge(0)] | list[Annotated[int, Ge(0)]]
-Rate = Annotated[float, Ge(0), Le(1)]
+Sizes = Count | list[Count]
+Paddings = NonNegativeInt | list[NonNegativeInt]
 
 _COMMON: dict[str, Any] = {
-    "in_features": Annotated[int, Infer("features")],
-    "in_channels": Annotated[int, Infer("channels")],
-    "num_features": Annotated[int, Infer("channels")],
-    "num_channels": Annotated[int, Infer("channels")],
-    "normalized_shape": Annotated[int, Infer("features")],
-    "out_features": Size,
-    "out_channels": Size,
+    "in_features": Features,
+    "in_channels": Channels,
+    "num_features": Channels,
+    "num_channels": Channels,
+    "normalized_shape": Features,
+    "out_features": Count,
+    "out_channels": Count,
     "kernel_size": Sizes,
     "stride": Sizes,
     "padding": Paddings,
     "output_padding": Paddings,
     "dilation": Sizes,
-    "groups": Size,
+    "groups": Count,
     "bias": bool,
-    "num_groups": Size,
-    "num_embeddings": Annotated[int, Infer("num_embeddings")],
-    "embedding_dim": Size,
+    "num_groups": Count,
+    "num_embeddings": NumEmbeddings,
+    "embedding_dim": Count,
     "output_size": Sizes,
     "eps": float,
     "momentum": float | None,
     "affine": bool,
     "elementwise_affine": bool,
-    "p": Rate,
+    "p": Share,
     "dim": int,
     "start_dim": int,
     "end_dim": int,
-    "unflattened_size": list[Size],
+    "unflattened_size": list[Count],
     "negative_slope": float,
-    "num_parameters": Size,
+    "num_parameters": Count,
     "init": float,
     "ceil_mode": bool,
     "count_include_pad": bool,
@@ -116,7 +114,7 @@ _TRAITS: dict[str, dict[str, Any]] = {
 for _name, (_layer, _hidden) in TORCH_LAYERS.items():
     register(
         _name,
-        annotations={**_COMMON, "upscale_factor": Size},
+        annotations={**_COMMON, "upscale_factor": Count},
         exclude=(*_ALWAYS_HIDDEN, *_hidden),
         **_TRAITS.get(_name, {}),
     )(_layer)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from policysmith.registry import Infer, PartSpec, Slot, part, register
+from policysmith.registry import PartSpec, Slot, part, register
+from policysmith.types import EventShape
 
 __all__ = ["WindowMemory"]
 
@@ -23,7 +24,7 @@ class WindowMemory(nn.Module):
 
     def __init__(
         self,
-        event_shape: Annotated[tuple[int, ...], Infer("event_shape")],
+        event_shape: EventShape,
         memory: Annotated[PartSpec | str, Slot("component")] = "lstm",
     ) -> None:
         super().__init__()

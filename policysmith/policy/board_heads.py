@@ -5,13 +5,11 @@ In: (B, C, H, W). Out: action parameters (B, P), or state value (B,).
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import nn
 
-from policysmith.parts.conv import ImageShape
 from policysmith.policy.heads import ActionHead, ValueHead
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import ActionLayout, ImageShape
 
 __all__ = ["BoardPolicyHead", "BoardValueHead"]
 
@@ -34,7 +32,7 @@ class BoardPolicyHead(nn.Sequential):
     def __init__(
         self,
         image_shape: ImageShape,
-        layout: Annotated[tuple[tuple[int, int], ...], Infer("action_layout")],
+        layout: ActionLayout,
     ) -> None:
         super().__init__(*_planes(image_shape), ActionHead(_points(image_shape), layout))
 

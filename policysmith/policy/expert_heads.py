@@ -5,27 +5,24 @@ In: task ids (B,) and features (B, F). Out: action parameters (B, P), or state v
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from annotated_types import Gt
 from torch import Tensor, nn
 
 from policysmith.parts.activations import Activation
-from policysmith.parts.fusion import Shapes
-from policysmith.parts.mlp import Width
 from policysmith.parts.task_experts import ExpertNetwork, run_experts
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import ActionLayout, Count, EventShapes, NumEmbeddings, Positive, Width
 
 __all__ = ["ExpertActionHead", "ExpertValueHead"]
-
-Tasks = Annotated[int, Infer("num_embeddings")]
-Layers = Annotated[int, Gt(0)]
 
 
 class _Networks(nn.Module):
     """One network a task, under the names `<prefix>_<task>`."""
 
-    def __init__(self, prefix: str, event_shapes: Shapes, num_tasks: int, out_features: int, **options: object) -> None:
+    def __init__(
+        self, prefix: str, event_shapes: EventShapes, num_tasks: int, out_features: int, **options: object
+    ) -> None:
         super().__init__()
         if len(event_shapes) != 2 or event_shapes[0] != () or len(event_shapes[1]) != 1:
             found = ", ".join(str(tuple(shape)) for shape in event_shapes)
@@ -47,14 +44,14 @@ class ExpertActionHead(_Networks):
 
     def __init__(
         self,
-        event_shapes: Shapes,
-        num_tasks: Tasks,
-        layout: Annotated[tuple[tuple[int, int], ...], Infer("action_layout")],
+        event_shapes: EventShapes,
+        num_tasks: NumEmbeddings,
+        layout: ActionLayout,
         layer_width: Width = 512,
-        num_layers: Layers = 4,
+        num_layers: Count = 4,
         activation: Activation = "tanh",
         std: Literal["dependent"] = "dependent",
-        initial_std: Annotated[float, Gt(0)] = 1.0,
+        initial_std: Positive = 1.0,
         squash: bool = False,
     ) -> None:
         options = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}
@@ -72,10 +69,10 @@ class ExpertValueHead(_Networks):
 
     def __init__(
         self,
-        event_shapes: Shapes,
-        num_tasks: Tasks,
+        event_shapes: EventShapes,
+        num_tasks: NumEmbeddings,
         layer_width: Width = 512,
-        num_layers: Layers = 4,
+        num_layers: Count = 4,
         activation: Activation = "tanh",
     ) -> None:
         options = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}

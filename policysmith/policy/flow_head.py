@@ -7,16 +7,15 @@ objective `flow_matching`: its likelihoods say nothing of the flow.
 from __future__ import annotations
 
 import math
-from typing import Annotated
 
 import torch
-from annotated_types import Gt
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
 from policysmith.parts.activations import Activation
-from policysmith.parts.mlp import MLP, Width
-from policysmith.registry import Infer, register
+from policysmith.parts.mlp import MLP
+from policysmith.registry import register
+from policysmith.types import ActionLayout, FlatFeatures, Positive, Width
 
 __all__ = ["FlowHead"]
 
@@ -47,13 +46,13 @@ class FlowHead(nn.Module):
 
     def __init__(
         self,
-        in_features: Annotated[int, Infer("flat_features")],
-        layout: Annotated[tuple[tuple[int, int], ...], Infer("action_layout")],
+        in_features: FlatFeatures,
+        layout: ActionLayout,
         hidden: list[Width] = [128, 128],  # noqa: B006 - read only
         activation: Activation = "silu",
         horizon: Width = 1,
         steps: Width = 8,
-        deviation: Annotated[float, Gt(0)] = 0.01,
+        deviation: Positive = 0.01,
         sampled: bool = False,
     ) -> None:
         super().__init__()

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
 from policysmith.parts.activations import Activation
-from policysmith.parts.mlp import MLP, Width
+from policysmith.parts.mlp import MLP
 from policysmith.registry import Infer, register
+from policysmith.types import Width
 
 __all__ = ["ActionHead", "ValueHead"]
 

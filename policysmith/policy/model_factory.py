@@ -14,12 +14,12 @@ from torch import nn
 
 from policysmith.config.options import OptionSchema
 from policysmith.errors import ConfigError, Problem, RegistryError, did_you_mean
-from policysmith.parts.residual_tower import Depth, Ratio
 from policysmith.policy.board import BoardShape, Count, build_on_board, checked
 from policysmith.policy.model_config import ModelConfig, build_from_config
 from policysmith.policy.models.resnet import SMALL, ActorCriticResTower, dummy, resnet
 from policysmith.policy.protocol import ActorCriticProtocol
 from policysmith.registry import Registry, default_registry
+from policysmith.types import NonNegativeInt, Share
 
 __all__ = ["ModelRegistry", "create_model", "model_factory", "model_factory_v2"]
 
@@ -33,9 +33,9 @@ def model_config(
     model_type: str,
     obs_shape: BoardShape,
     num_actions: Count,
-    tower_depth: Depth = 9,
+    tower_depth: NonNegativeInt = 9,
     tower_width: Count = 256,
-    se_ratio: Ratio | None = None,
+    se_ratio: Share | None = None,
     additional_params: Mapping[str, Any] = {},
 ) -> None:
     """What `create_model` takes, as a signature: its schema is derived like any type's."""

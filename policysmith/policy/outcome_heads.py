@@ -6,22 +6,17 @@ In: features, joined by the graph. Out: logits (*, 3), a score (*, 1), and from 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Annotated
 
-from annotated_types import Ge, Le
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
-from policysmith.parts.mlp import Width
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import EventShapes, FlatFeatures, Share, Width
 
-__all__ = ["OUTCOME", "SCORE", "Blend", "OutcomeHead", "OutcomeValue", "ScoreHead"]
+__all__ = ["OUTCOME", "SCORE", "OutcomeHead", "OutcomeValue", "ScoreHead"]
 
 OUTCOME, SCORE = "value_logits", "score_lead"
 """The edges' names by which losses of outcomes and scores find them."""
-
-Blend = Annotated[float, Ge(0), Le(1)]
-Features = Annotated[int, Infer("flat_features")]
 
 
 def _layers(in_features: int, hidden: int, out_features: int) -> OrderedDict[str, nn.Module]:
@@ -33,7 +28,7 @@ def _layers(in_features: int, hidden: int, out_features: int) -> OrderedDict[str
 class OutcomeHead(nn.Sequential):
     """Features (*, F) → logits (*, 3) of win, draw and loss, as the acting player sees them."""
 
-    def __init__(self, in_features: Features, hidden: Width = 256) -> None:
+    def __init__(self, in_features: FlatFeatures, hidden: Width = 256) -> None:
         super().__init__(_layers(in_features, hidden, 3))
 
 
@@ -41,7 +36,7 @@ class OutcomeHead(nn.Sequential):
 class ScoreHead(nn.Sequential):
     """Features (*, F) → score lead (*, 1) of the acting player at the end, in the environment's units."""
 
-    def __init__(self, in_features: Features, hidden: Width = 128) -> None:
+    def __init__(self, in_features: FlatFeatures, hidden: Width = 128) -> None:
         super().__init__(_layers(in_features, hidden, 1))
 
 
@@ -54,8 +49,8 @@ class OutcomeValue(nn.Module):
 
     def __init__(
         self,
-        event_shapes: Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")],
-        score_blend: Blend = 0.0,
+        event_shapes: EventShapes,
+        score_blend: Share = 0.0,
     ) -> None:
         super().__init__()
         if tuple(map(tuple, event_shapes)) != ((3,), (1,)):

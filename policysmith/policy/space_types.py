@@ -8,15 +8,15 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Gt, MinLen
+from annotated_types import MinLen
 from gymnasium import spaces as gym
 
 from policysmith.errors import ConfigError
 from policysmith.registry import PartSpec, Slot, register
+from policysmith.types import Count
 
 __all__ = ["box", "dictionary", "discrete", "multi_binary", "multi_discrete", "tuple_of"]
 
-Count = Annotated[int, Gt(0)]
 Bound = float | list[Any]
 Dtype = Literal["float32", "float64", "uint8", "int8", "int16", "int32", "int64"]
 Space = Annotated[PartSpec | str, Slot("space")]

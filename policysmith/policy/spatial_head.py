@@ -5,14 +5,12 @@ In: (B, C, H, W). Out: logits (B, H·W·M).
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
-from policysmith.parts.conv import ImageShape, Size
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Count, ImageShape, NumActions
 
 __all__ = ["SpatialPolicyHead"]
 
@@ -29,8 +27,8 @@ class SpatialPolicyHead(nn.Module):
     def __init__(
         self,
         image_shape: ImageShape,
-        channels: Size = 32,
-        num_actions: Annotated[int, Infer("num_actions")] = 0,
+        channels: Count = 32,
+        num_actions: NumActions = 0,
     ) -> None:
         super().__init__()
         width, rows, columns = image_shape

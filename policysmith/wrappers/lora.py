@@ -9,15 +9,15 @@ import copy
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt
 from torch import Tensor, nn
 
 from policysmith.graph.view import bare
 from policysmith.registry import register
+from policysmith.types import Count, Positive
 from policysmith.wrappers.base import Inner, Wrapper
 
 __all__ = ["LoRA", "LoRALinear"]
@@ -39,8 +39,8 @@ class LoRA(Wrapper):
     def __init__(
         self,
         module: Inner,
-        rank: Annotated[int, Gt(0)] = 8,
-        alpha: Annotated[float, Gt(0)] | None = None,
+        rank: Count = 8,
+        alpha: Positive | None = None,
         target: list[str] | str = "*",
     ) -> None:
         super().__init__(module)

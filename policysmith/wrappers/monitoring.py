@@ -6,13 +6,13 @@ In: nothing but the weights. Out: warnings in the log, numbers by name; a forwar
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Gt
 from torch import Tensor
 
 from policysmith.registry import register
+from policysmith.types import Count, Positive
 from policysmith.wrappers.base import Attachment, Inner, Wrapper
 from policysmith.wrappers.health import Health, effective_rank, weight_matrices
 
@@ -35,9 +35,9 @@ class WeightMonitoringModule(Wrapper):
     def __init__(
         self,
         module: Inner,
-        clip_value: Annotated[float, Gt(0)] | None = None,
+        clip_value: Positive | None = None,
         monitor_health: bool = True,
-        every: Annotated[int, Gt(0)] = 100,
+        every: Count = 100,
     ) -> None:
         super().__init__(module)
         if clip_value is not None and clip_value <= 0:

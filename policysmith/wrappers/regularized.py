@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge
 from torch import Tensor, nn
 
 from policysmith.ops.balance import add_loss
 from policysmith.registry import register
+from policysmith.types import NonNegative
 from policysmith.wrappers.base import Inner, Wrapper, add_report
 
 __all__ = ["LOSS", "RegularizedModule"]
@@ -39,9 +39,7 @@ class RegularizedModule(Wrapper):
 
     transparent = True
 
-    def __init__(
-        self, module: Inner, l2_scale: Annotated[float, Ge(0)] = 0.01, l1_scale: Annotated[float, Ge(0)] = 0.0
-    ) -> None:
+    def __init__(self, module: Inner, l2_scale: NonNegative = 0.01, l1_scale: NonNegative = 0.0) -> None:
         super().__init__(module)
         if min(l2_scale, l1_scale) < 0:
             raise ValueError(f"l2_scale={l2_scale} and l1_scale={l1_scale} must be ≥ 0")

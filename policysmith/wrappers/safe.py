@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Gt, Len
+from annotated_types import Len
 from torch import Tensor, nn
 
 from policysmith.errors import ShapeError, WiringError, did_you_mean
 from policysmith.graph.component import Key, as_key, read_key, write_key
 from policysmith.graph.measure import TensorSpec
 from policysmith.registry import register
+from policysmith.types import Count, Positive
 from policysmith.wrappers.base import Inner, Wrapper, last_part
 
 __all__ = ["SafeModule"]
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Spec = Sequence[int | None] | TensorSpec
 Specs = Mapping[Any, Spec] | None
-_SPECS = dict[str, Annotated[list[Annotated[int, Gt(0)] | None], Len(1)]] | None
+_SPECS = dict[str, Annotated[list[Count | None], Len(1)]] | None
 _BOUNDS = Annotated[list[float], Len(2)] | None
 
 
@@ -50,7 +51,7 @@ class SafeModule(Wrapper):
         action_bounds: Sequence[Any] | None = None,
         nan_check: bool = True,
         synchronize: bool = False,
-        value_limit: Annotated[float, Gt(0)] | None = 1000.0,
+        value_limit: Positive | None = 1000.0,
     ) -> None:
         super().__init__(module)
         self.input_specs = _specs("input_specs", input_specs, self.in_keys)

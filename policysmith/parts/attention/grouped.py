@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from policysmith.parts.attention.heads import Count, Dim, Probability
+from typing import Any
+
+from policysmith.config.options import options_of
 from policysmith.parts.attention.self_attention import SelfAttention
 from policysmith.registry import register
+from policysmith.types import Dim
 
 __all__ = ["GroupedQueryAttention", "MultiHeadAttention", "MultiQueryAttention"]
 
 
-@register("mha", slot="attention", causal=True)
+@register("mha", slot="attention", causal=True, exclude=("kv_heads", "source_dim"))
 class MultiHeadAttention(SelfAttention):
     """Multi-head attention (arXiv 1706.03762). A cache holds 2·dim numbers a token.
 
     `qk_norm` normalises queries and keys (arXiv 2302.05442, here by RMS with learned scales), `head_dim` frees the
     width of a head from dim / heads.
     """
-
-    def __init__(
-        self,
-        dim: Dim,
-        heads: Count = 8,
-        head_dim: Count | None = None,
-        qk_norm: bool = False,
-        dropout: Probability = 0.0,
-        bias: bool = False,
-    ) -> None:
-        super().__init__(dim, heads, heads, head_dim, qk_norm, dropout, bias)
 
 
 @register("gqa", slot="attention", causal=True)
@@ -36,17 +28,9 @@ class GroupedQueryAttention(SelfAttention):
     A cache holds 2·kv_heads·head_dim numbers a token.
     """
 
-    def __init__(
-        self,
-        dim: Dim,
-        heads: Count = 8,
-        kv_heads: Count = 2,
-        head_dim: Count | None = None,
-        qk_norm: bool = False,
-        dropout: Probability = 0.0,
-        bias: bool = False,
-    ) -> None:
-        super().__init__(dim, heads, kv_heads, head_dim, qk_norm, dropout, bias)
+    @options_of(SelfAttention, ("source_dim",), kv_heads=2)
+    def __init__(self, dim: Dim, **options: Any) -> None:
+        super().__init__(dim, **options)
 
 
 @register("mqa", slot="attention", causal=True)
@@ -56,13 +40,6 @@ class MultiQueryAttention(SelfAttention):
     A cache holds 2·head_dim numbers a token.
     """
 
-    def __init__(
-        self,
-        dim: Dim,
-        heads: Count = 8,
-        head_dim: Count | None = None,
-        qk_norm: bool = False,
-        dropout: Probability = 0.0,
-        bias: bool = False,
-    ) -> None:
-        super().__init__(dim, heads, 1, head_dim, qk_norm, dropout, bias)
+    @options_of(SelfAttention, ("kv_heads", "source_dim"))
+    def __init__(self, dim: Dim, **options: Any) -> None:
+        super().__init__(dim, kv_heads=1, **options)

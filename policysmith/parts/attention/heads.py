@@ -6,20 +6,13 @@ model.
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from policysmith.ops.attend import attend
 from policysmith.ops.init import with_role
-from policysmith.registry import Infer
+from policysmith.types import Count, Dim, Dropout
 
-__all__ = ["Count", "Dim", "HeadProjections", "Probability", "head_width", "projection"]
-
-Dim = Annotated[int, Infer("dim")]
-Count = Annotated[int, Gt(0)]
-Probability = Annotated[float, Ge(0), Lt(1)]
+__all__ = ["HeadProjections", "head_width", "projection"]
 
 
 class HeadProjections(nn.Module):
@@ -31,14 +24,14 @@ class HeadProjections(nn.Module):
 
     def __init__(
         self,
-        dim: int,
-        heads: int,
-        kv_heads: int | None = None,
-        head_dim: int | None = None,
+        dim: Dim,
+        heads: Count = 8,
+        kv_heads: Count | None = None,
+        head_dim: Count | None = None,
         qk_norm: bool = False,
-        dropout: float = 0.0,
+        dropout: Dropout = 0.0,
         bias: bool = False,
-        source_dim: int | None = None,
+        source_dim: Count | None = None,
     ) -> None:
         super().__init__()
         kv_heads, source_dim = kv_heads or heads, source_dim or dim

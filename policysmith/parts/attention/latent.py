@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from policysmith.ops.attend import attend
 from policysmith.ops.timeline import Timeline, over_sequence
-from policysmith.parts.attention.heads import Count, Dim, Probability, head_width, projection
+from policysmith.parts.attention.heads import head_width, projection
 from policysmith.registry import register
+from policysmith.types import Count, Dim, Dropout
 
 __all__ = ["MultiHeadLatentAttention"]
 
@@ -39,7 +40,7 @@ class MultiHeadLatentAttention(nn.Module):
         rope_dim: Count | None = None,
         nope_dim: Count | None = None,
         value_dim: Count | None = None,
-        dropout: Probability = 0.0,
+        dropout: Dropout = 0.0,
         bias: bool = False,
     ) -> None:
         super().__init__()

@@ -5,11 +5,15 @@ B batch, T tokens, N latents, F model width.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
+from policysmith.config.options import options_of
 from policysmith.ops.timeline import Timeline, over_sequence, unpadded
-from policysmith.parts.attention.heads import Count, Dim, HeadProjections, Probability
+from policysmith.parts.attention.heads import HeadProjections
 from policysmith.registry import register
+from policysmith.types import Count, Dim
 
 __all__ = ["LatentQueryAttention"]
 
@@ -23,20 +27,11 @@ class LatentQueryAttention(nn.Module):
     latents at step 0.
     """
 
-    def __init__(
-        self,
-        dim: Dim,
-        heads: Count = 8,
-        n_latents: Count = 16,
-        head_dim: Count | None = None,
-        qk_norm: bool = False,
-        dropout: Probability = 0.0,
-        bias: bool = False,
-    ) -> None:
+    @options_of(HeadProjections, ("kv_heads", "source_dim"))
+    def __init__(self, dim: Dim, *, n_latents: Count = 16, **options: Any) -> None:
         super().__init__()
         self.latents = nn.Embedding(n_latents, dim)
-        self.gather = HeadProjections(dim, heads, heads, head_dim, qk_norm, dropout, bias)
-        self.spread = HeadProjections(dim, heads, heads, head_dim, qk_norm, dropout, bias)
+        self.gather, self.spread = HeadProjections(dim, **options), HeadProjections(dim, **options)
 
     def forward(
         self, x: Tensor, timeline: Timeline | None = None, cache: dict[str, Tensor] | None = None

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from policysmith.ops.timeline import Timeline, both
 from policysmith.ops.whole import whole
-from policysmith.parts.attention.heads import Count, Dim, Probability
 from policysmith.parts.attention.self_attention import SelfAttention
 from policysmith.registry import register
 
@@ -16,24 +15,13 @@ __all__ = ["PyramidAttention"]
 LEVELS = 5  # of the transformer factory that this type stems from, whose weights are to be imported
 
 
-@register("pyramid", slot="attention", causal=True)
+@register("pyramid", slot="attention", causal=True, exclude=("kv_heads", "source_dim"))
 class PyramidAttention(SelfAttention):
     """Multi-head attention in which head h sees keys at distances d ≤ 2^l, or that 2^(l+1) divides.
 
     l = min(h, 4) is its level. The pattern narrows what the timeline shows, so it is causal where that is. Scores are
     computed densely: it shapes what heads learn, not the cost.
     """
-
-    def __init__(
-        self,
-        dim: Dim,
-        heads: Count = 8,
-        head_dim: Count | None = None,
-        qk_norm: bool = False,
-        dropout: Probability = 0.0,
-        bias: bool = False,
-    ) -> None:
-        super().__init__(dim, heads, heads, head_dim, qk_norm, dropout, bias)
 
     def pattern(self, timeline: Timeline) -> tuple[Tensor | None, bool]:
         """What the timeline shows, on each head's scale: (B|1, H, T, S)."""

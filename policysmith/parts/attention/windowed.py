@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
+from policysmith.config.options import options_of
 from policysmith.ops.timeline import Timeline, both
-from policysmith.parts.attention.heads import Count, Dim, Probability
 from policysmith.parts.attention.self_attention import SelfAttention
 from policysmith.registry import register
+from policysmith.types import Count, Dim
 
 __all__ = ["WindowAttention"]
 
@@ -20,17 +23,9 @@ class WindowAttention(SelfAttention):
     window narrows what is seen, not the cost.
     """
 
-    def __init__(
-        self,
-        dim: Dim,
-        heads: Count = 8,
-        size: Count = 32,
-        head_dim: Count | None = None,
-        qk_norm: bool = False,
-        dropout: Probability = 0.0,
-        bias: bool = False,
-    ) -> None:
-        super().__init__(dim, heads, heads, head_dim, qk_norm, dropout, bias)
+    @options_of(SelfAttention, ("kv_heads", "source_dim"))
+    def __init__(self, dim: Dim, *, size: Count = 32, **options: Any) -> None:
+        super().__init__(dim, **options)
         self.size = size
 
     def pattern(self, timeline: Timeline) -> tuple[Tensor | None, bool]:

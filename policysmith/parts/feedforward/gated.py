@@ -8,8 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from policysmith.parts.activations import Activation
-from policysmith.parts.feedforward.two_layers import Dim, Dropout, Hidden, TwoLayers
+from policysmith.parts.feedforward.two_layers import TwoLayers
 from policysmith.registry import part, register
+from policysmith.types import Dim, Dropout, Width
 
 __all__ = ["GatedFeedForward", "gated_width"]
 
@@ -28,7 +29,7 @@ class GatedFeedForward(TwoLayers):
     def __init__(
         self,
         dim: Dim,
-        hidden: Hidden | None = None,
+        hidden: Width | None = None,
         activation: Activation = "silu",
         dropout: Dropout = 0.0,
         bias: bool = False,
@@ -43,18 +44,18 @@ class GatedFeedForward(TwoLayers):
 
 
 @register("swiglu", slot="feedforward", causal=True)
-def swiglu(dim: Dim, hidden: Hidden | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
+def swiglu(dim: Dim, hidden: Width | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
     """Feedforward gated by SiLU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
     return GatedFeedForward(dim, hidden, "silu", dropout, bias)
 
 
 @register("geglu", slot="feedforward", causal=True)
-def geglu(dim: Dim, hidden: Hidden | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
+def geglu(dim: Dim, hidden: Width | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
     """Feedforward gated by GELU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
     return GatedFeedForward(dim, hidden, "gelu", dropout, bias)
 
 
 @register("reglu", slot="feedforward", causal=True)
-def reglu(dim: Dim, hidden: Hidden | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
+def reglu(dim: Dim, hidden: Width | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
     """Feedforward gated by ReLU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
     return GatedFeedForward(dim, hidden, "relu", dropout, bias)

@@ -9,21 +9,19 @@ import copy
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt
 from torch import Tensor, nn
 
 from policysmith.ops.balance import add_loss, add_statistics, balance_loss, expert_load, z_loss
 from policysmith.ops.route import Implementation, Routing, mix, probabilities
 from policysmith.parts.feedforward.experts import ExpertList, FrozenExperts
 from policysmith.parts.feedforward.soft_router import SoftRouter
-from policysmith.parts.feedforward.two_layers import Dim, FeedForwardPart
+from policysmith.parts.feedforward.two_layers import FeedForwardPart
 from policysmith.registry import PartSpec, Slot, part, register
+from policysmith.types import Count, Dim, NonNegative, NonNegativeInt
 
 __all__ = ["MixtureOfExperts", "Router", "update_biases"]
 
 Router = Annotated[PartSpec | str, Slot("router")]
-Count = Annotated[int, Gt(0)]
-Coefficient = Annotated[float, Ge(0)]
 
 
 @register("moe", slot="feedforward", causal=True)
@@ -48,10 +46,10 @@ class MixtureOfExperts(nn.Module):
         top_k: Count | None = None,
         expert: FeedForwardPart = "mlp",
         router: Router = "topk",
-        shared_experts: Annotated[int, Ge(0)] = 0,
+        shared_experts: NonNegativeInt = 0,
         implementation: Implementation = "auto",
-        balance_coef: Coefficient | None = None,
-        z_coef: Coefficient | None = None,
+        balance_coef: NonNegative | None = None,
+        z_coef: NonNegative | None = None,
     ) -> None:
         super().__init__()
         if experts < 1:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from policysmith.parts.activations import Activation
-from policysmith.parts.feedforward.two_layers import Dim, Dropout, Hidden, TwoLayers
+from policysmith.parts.feedforward.two_layers import TwoLayers
 from policysmith.registry import part, register
+from policysmith.types import Dim, Dropout, Width
 
 __all__ = ["FeedForward"]
 
@@ -21,7 +22,7 @@ class FeedForward(TwoLayers):
     def __init__(
         self,
         dim: Dim,
-        hidden: Hidden | None = None,
+        hidden: Width | None = None,
         activation: Activation = "gelu",
         dropout: Dropout = 0.0,
         bias: bool = True,

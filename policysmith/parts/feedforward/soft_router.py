@@ -6,16 +6,14 @@ B samples, T tokens, D features, S slots (of all experts together).
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
 from policysmith.parts.feedforward.topk_router import linear_in_full_precision
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Count, Dim, NumExperts
 
 __all__ = ["SoftRouter"]
 
@@ -29,9 +27,9 @@ class SoftRouter(nn.Module):
 
     def __init__(
         self,
-        dim: Annotated[int, Infer("dim")],
-        experts: Annotated[int, Infer("experts")],
-        slots: Annotated[int, Gt(0)] = 1,
+        dim: Dim,
+        experts: NumExperts,
+        slots: Count = 1,
     ) -> None:
         super().__init__()
         self.slots = slots

@@ -8,15 +8,16 @@ from __future__ import annotations
 from typing import Annotated
 
 import torch
-from annotated_types import Ge, MinLen
+from annotated_types import MinLen
 from torch import Tensor, nn
 
 from policysmith.ops.route import Routing, check_ids
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import NonNegativeInt, NumExperts
 
 __all__ = ["TaskRouter"]
 
-TaskExperts = Annotated[list[Annotated[int, Ge(0)]], MinLen(1)]
+TaskExperts = Annotated[list[NonNegativeInt], MinLen(1)]
 
 
 @register("task", slot="router", causal=True, scored=False)
@@ -30,7 +31,7 @@ class TaskRouter(nn.Module):
 
     def __init__(
         self,
-        experts: Annotated[int, Infer("experts")],
+        experts: NumExperts,
         assignment: Annotated[list[TaskExperts], MinLen(1)] | None = None,
     ) -> None:
         super().__init__()

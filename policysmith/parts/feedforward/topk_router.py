@@ -9,12 +9,12 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
 from policysmith.ops.route import Routing, Score, top_k_gates
 from policysmith.registry import Infer, register
+from policysmith.types import Dim, Dropout, NonNegative, NumExperts
 
 __all__ = ["TopKRouter", "linear_in_full_precision"]
 
@@ -35,13 +35,13 @@ class TopKRouter(nn.Module):
 
     def __init__(
         self,
-        dim: Annotated[int, Infer("dim")],
-        experts: Annotated[int, Infer("experts")],
+        dim: Dim,
+        experts: NumExperts,
         top_k: Annotated[int, Infer("top_k")],
         score: Score = "softmax",
         normalize: bool | None = None,
-        jitter: Annotated[float, Ge(0), Lt(1)] = 0.0,
-        bias_speed: Annotated[float, Ge(0)] = 0.0,
+        jitter: Dropout = 0.0,
+        bias_speed: NonNegative = 0.0,
     ) -> None:
         super().__init__()
         self.top_k, self.score, self.jitter, self.bias_speed = top_k, score, jitter, bias_speed

@@ -7,18 +7,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
-from policysmith.registry import Infer, PartSpec, Slot
+from policysmith.registry import PartSpec, Slot
 
-__all__ = ["Dim", "Dropout", "FeedForwardPart", "Hidden", "TwoLayers"]
+__all__ = ["FeedForwardPart", "TwoLayers"]
 
 FeedForwardPart = Annotated[PartSpec | str, Slot("feedforward")]
-Dim = Annotated[int, Infer("dim")]
-Hidden = Annotated[int, Gt(0)]
-Dropout = Annotated[float, Ge(0), Lt(1)]
 
 
 class TwoLayers(nn.Module):

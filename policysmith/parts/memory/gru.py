@@ -9,8 +9,7 @@ from torch import Tensor
 from policysmith.ops.gru import gru_cell, gru_sequence
 from policysmith.ops.resets import Resets, runs_eagerly
 from policysmith.parts.memory.sequences import by_kernel, step_by_step, worth_splitting
-from policysmith.parts.memory.stacked import Dropout, Features, LayerStates, StackedMemory, Weights
-from policysmith.parts.mlp import Width
+from policysmith.parts.memory.stacked import LayerStates, StackedMemory, Weights
 from policysmith.registry import register
 
 __all__ = ["GRU"]
@@ -28,18 +27,6 @@ class GRU(StackedMemory):
 
     state_names = ("h",)
     weight_names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-
-    def __init__(
-        self,
-        in_features: Features,
-        hidden_size: Width = 128,
-        num_layers: Width = 1,
-        dropout: Dropout = 0.0,
-        bias: bool = True,
-        forget_bias: float = 0.0,
-        learned_initial_state: bool = False,
-    ) -> None:
-        super().__init__(in_features, hidden_size, num_layers, dropout, bias, forget_bias, learned_initial_state)
 
     def _shapes(self, width: int) -> tuple[tuple[int, ...], ...]:
         gates = 3 * self.hidden_size

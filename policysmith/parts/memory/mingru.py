@@ -8,8 +8,7 @@ from torch import Tensor
 
 from policysmith.ops.resets import Resets
 from policysmith.ops.scan import linear_scan
-from policysmith.parts.memory.stacked import Dropout, Features, LayerStates, StackedMemory, Weights
-from policysmith.parts.mlp import Width
+from policysmith.parts.memory.stacked import LayerStates, StackedMemory, Weights
 from policysmith.registry import register
 
 __all__ = ["MinGRU"]
@@ -26,18 +25,6 @@ class MinGRU(StackedMemory):
 
     state_names = ("h",)
     weight_names = ("weight", "bias")  # rows: z, then v
-
-    def __init__(
-        self,
-        in_features: Features,
-        hidden_size: Width = 128,
-        num_layers: Width = 1,
-        dropout: Dropout = 0.0,
-        bias: bool = True,
-        forget_bias: float = 0.0,
-        learned_initial_state: bool = False,
-    ) -> None:
-        super().__init__(in_features, hidden_size, num_layers, dropout, bias, forget_bias, learned_initial_state)
 
     def _shapes(self, width: int) -> tuple[tuple[int, ...], ...]:
         return (2 * self.hidden_size, width), (2 * self.hidden_size,)

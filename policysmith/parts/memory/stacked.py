@@ -9,21 +9,18 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Lt
 from torch import Tensor, nn
 
 from policysmith.ops.resets import Resets
 from policysmith.ops.state import State, reset_state
-from policysmith.registry import Infer
+from policysmith.types import Count, Dropout, FlatFeatures, Width
 
-__all__ = ["Dropout", "Features", "LayerStates", "StackedMemory", "Weights"]
+__all__ = ["LayerStates", "StackedMemory", "Weights"]
 
-Features = Annotated[int, Infer("flat_features")]
-Dropout = Annotated[float, Ge(0), Lt(1)]
 LayerStates = tuple[Tensor, ...]
 Weights = tuple[Any, ...]  # tensors, and None for a bias that is not there
 
@@ -37,13 +34,13 @@ class StackedMemory(nn.Module, ABC):
 
     def __init__(
         self,
-        in_features: int,
-        hidden_size: int,
-        num_layers: int,
-        dropout: float,
-        bias: bool,
-        forget_bias: float,
-        learned_initial_state: bool,
+        in_features: FlatFeatures,
+        hidden_size: Width = 128,
+        num_layers: Count = 1,
+        dropout: Dropout = 0.0,
+        bias: bool = True,
+        forget_bias: float = 0.0,
+        learned_initial_state: bool = False,
     ) -> None:
         super().__init__()
         if dropout and num_layers == 1:

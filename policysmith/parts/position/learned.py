@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
-from policysmith.parts.mlp import Width
 from policysmith.parts.position.base import Position
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Dim, Width
 
 __all__ = ["LearnedPosition"]
 
@@ -22,7 +20,7 @@ class LearnedPosition(Position):
     share the last vector.
     """
 
-    def __init__(self, dim: Annotated[int, Infer("dim")], length: Width = 256) -> None:
+    def __init__(self, dim: Dim, length: Width = 256) -> None:
         super().__init__()
         self.length: int = length
         self.table = with_role(nn.Embedding(length, dim), "position")

@@ -9,7 +9,8 @@ from annotated_types import Gt
 from torch import Tensor
 
 from policysmith.parts.position.base import Position
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Dim
 
 __all__ = ["SinusoidalPosition"]
 
@@ -18,7 +19,7 @@ __all__ = ["SinusoidalPosition"]
 class SinusoidalPosition(Position):
     """Sines and cosines of the step at rates base^(-2i/D), interleaved (arXiv 1706.03762, section 3.5)."""
 
-    def __init__(self, dim: Annotated[int, Infer("dim")], base: Annotated[float, Gt(1)] = 10_000.0) -> None:
+    def __init__(self, dim: Dim, base: Annotated[float, Gt(1)] = 10_000.0) -> None:
         super().__init__()
         if dim % 2:
             raise ValueError(f"dim={dim} is odd: sinusoidal positions are pairs of sine and cosine")

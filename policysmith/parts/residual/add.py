@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from policysmith.parts.residual.slot import Dim, Scale
 from policysmith.registry import register
+from policysmith.types import Dim, Positive
 
 __all__ = ["Add", "Gated"]
 
@@ -15,7 +15,7 @@ __all__ = ["Add", "Gated"]
 class Add(nn.Module):
     """x + scale · y (arXiv 1512.03385)."""
 
-    def __init__(self, dim: Dim, scale: Scale = 1.0) -> None:
+    def __init__(self, dim: Dim, scale: Positive = 1.0) -> None:
         super().__init__()
         self.scale = scale
 
@@ -28,7 +28,7 @@ class Add(nn.Module):
 class Gated(nn.Module):
     """x + gate · scale · y with one learned gate for the whole branch, 1 at first."""
 
-    def __init__(self, dim: Dim, scale: Scale = 1.0) -> None:
+    def __init__(self, dim: Dim, scale: Positive = 1.0) -> None:
         super().__init__()
         self.scale = scale
         self.gate = nn.Parameter(torch.ones(1))

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
 from policysmith.parts.activations import Activation
-from policysmith.parts.residual.slot import Dim
 from policysmith.registry import part, register
+from policysmith.types import Dim
 
 __all__ = ["GRUGate"]
 

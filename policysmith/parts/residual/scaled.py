@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from policysmith.parts.residual.slot import Dim, Scale
 from policysmith.registry import register
+from policysmith.types import Dim, Positive
 
 __all__ = ["LayerScale", "ReZero"]
 
@@ -18,7 +18,7 @@ class LayerScale(nn.Module):
     `initial` is the paper's 0.1, for up to 18 blocks; it has 1e-5 up to 24 and 1e-6 beyond.
     """
 
-    def __init__(self, dim: Dim, initial: Scale = 0.1) -> None:
+    def __init__(self, dim: Dim, initial: Positive = 0.1) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.full((dim,), initial))
 

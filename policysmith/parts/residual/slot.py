@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Gt
+from policysmith.registry import PartSpec, Slot
 
-from policysmith.registry import Infer, PartSpec, Slot
-
-__all__ = ["Dim", "Residual", "Scale"]
+__all__ = ["Residual"]
 
 Residual = Annotated[PartSpec | str, Slot("residual")]
-Dim = Annotated[int, Infer("dim")]
-Scale = Annotated[float, Gt(0)]

@@ -6,12 +6,24 @@ In: a stream (B, T, D) and the timeline that says what may be seen. Out: the nex
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from torch import Tensor, nn
 
+from policysmith.config.options import options_of
 from policysmith.ops.timeline import Timeline
 from policysmith.parts.transformer.branch import Branch
-from policysmith.parts.transformer.slots import PartLike, Placement, build_part, spec_of
+from policysmith.parts.transformer.slots import (
+    Attention,
+    Feedforward,
+    Norm,
+    PartLike,
+    Placement,
+    Residual,
+    build_part,
+    spec_of,
+)  # fmt: skip
+from policysmith.types import Dropout, Width
 
 __all__ = ["DecoderBlock", "EncoderBlock"]
 
@@ -29,13 +41,13 @@ class EncoderBlock(nn.Module):
 
     def __init__(
         self,
-        dim: int,
-        attention: PartLike = "mha",
-        feedforward: PartLike = "mlp",
-        norm: PartLike = "layer",
-        residual: PartLike = "add",
+        dim: Width,
+        attention: Attention = "mha",
+        feedforward: Feedforward = "mlp",
+        norm: Norm = "layer",
+        residual: Residual = "add",
         placement: Placement = "pre",
-        dropout: float = 0.0,
+        dropout: Dropout = 0.0,
         final_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -65,26 +77,16 @@ class DecoderBlock(nn.Module):
     Slots and options as in `EncoderBlock`; `cross` is by default cross-attention with the heads of `attention`.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        attention: PartLike = "mha",
-        feedforward: PartLike = "mlp",
-        norm: PartLike = "layer",
-        residual: PartLike = "add",
-        placement: Placement = "pre",
-        dropout: float = 0.0,
-        final_norm: bool = False,
-        cross: PartLike | None = None,
-    ) -> None:
+    @options_of(EncoderBlock)
+    def __init__(self, dim: Width, *, cross: Attention | None = None, **options: Any) -> None:
         super().__init__()
-        around = (dim, norm, residual, placement, dropout)
+        attention, feedforward, final_norm = (options.pop(n) for n in ("attention", "feedforward", "final_norm"))
         cross = _cross_like(attention) if cross is None else cross
-        self.attention, self.attention_branch = _attention(attention, dim), Branch(*around)
-        self.cross, self.cross_branch = _attention(cross, dim, source=True), Branch(*around)
-        self.feedforward, self.feedforward_branch = build_part("feedforward", feedforward, dim), Branch(*around)
+        self.attention, self.attention_branch = _attention(attention, dim), Branch(dim, **options)
+        self.cross, self.cross_branch = _attention(cross, dim, source=True), Branch(dim, **options)
+        self.feedforward, self.feedforward_branch = build_part("feedforward", feedforward, dim), Branch(dim, **options)
         self.reports = _takes_aux(self.feedforward)
-        self.final_norm = build_part("norm", norm, dim) if final_norm else nn.Identity()
+        self.final_norm = build_part("norm", options["norm"], dim) if final_norm else nn.Identity()
 
     def forward(
         self,

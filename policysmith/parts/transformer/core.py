@@ -6,16 +6,19 @@ step, target token or learned query. B batch, S source tokens, T tokens of the d
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from policysmith.config.options import options_of
 from policysmith.ops.init import with_role
 from policysmith.ops.timeline import Timeline, over_sequence, unpadded
+from policysmith.parts.transformer.blocks import EncoderBlock
 from policysmith.parts.transformer.causality import refuse_mixing
 from policysmith.parts.transformer.recipe import BlockRecipe
-from policysmith.parts.transformer.slots import PartLike, Placement, build_part
+from policysmith.parts.transformer.slots import Position, build_part
+from policysmith.types import Count, Width
 
 __all__ = ["Architecture", "DecoderInput", "DynamicTransformerCore"]
 
@@ -35,30 +38,27 @@ class DynamicTransformerCore(nn.Module):
     one. Raises ValueError for options that the architecture does not have and for parts that a causal one can't have.
     """
 
+    @options_of(EncoderBlock)
     def __init__(
         self,
-        dim: int,
+        dim: Width,
         architecture: Architecture = "decoder_only",
-        layers: int = 2,
-        decoder_layers: int | None = None,
-        attention: PartLike = "mha",
-        feedforward: PartLike = "mlp",
-        norm: PartLike = "layer",
-        position: PartLike = "rope",
-        residual: PartLike = "add",
-        placement: Placement = "pre",
-        dropout: float = 0.0,
+        layers: Count = 2,
+        decoder_layers: Count | None = None,
+        *,
+        position: Position = "rope",
         causal: bool | None = None,
         final_norm: bool = True,
         block_norm: bool = False,
         decoder_input: DecoderInput | None = None,
-        queries: int | None = None,
+        queries: Count | None = None,
+        **options: Any,
     ) -> None:
         super().__init__()
         _check_decoder_options(architecture, decoder_layers, decoder_input, queries)
         self.decoder_input = (decoder_input or "queries") if architecture == "encoder_decoder" else None
         self.causal = _is_causal(architecture, causal, self.decoder_input)
-        recipe = BlockRecipe(dim, attention, feedforward, norm, residual, placement, dropout, block_norm)
+        recipe = BlockRecipe(dim, options, block_norm)
         if self.causal:
             refuse_mixing(recipe.slots, "which a causal transformer forbids")
         self.encoder_position = build_part("position", position, dim)

@@ -5,23 +5,22 @@ In: (B, T, F). Out: (B, T, dim), every step with features of its neighbours, or 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policysmith.config.options import options_of
 from policysmith.parts.activations import Activation
-from policysmith.parts.mlp import Width
 from policysmith.parts.norms import Norm, sequence_norm
 from policysmith.parts.transformer.causality import refuse_mixing
-from policysmith.parts.transformer.slots import Count, Dropout
 from policysmith.registry import Infer, PartSpec, Slot, part, register
+from policysmith.types import Count, Dropout, EventShape, Features, Width
 
 __all__ = ["BasicExtractor", "Extractor", "InceptionExtractor", "ResnetExtractor", "sequence_extractor"]
 
 Extractor = Annotated[PartSpec | str, Slot("encoder")]
-Features = Annotated[int, Infer("features")]
 Causal = Annotated[bool, Infer("causal")]
 
 
@@ -68,28 +67,13 @@ class BasicExtractor(nn.Sequential):
         super().__init__(*modules)
 
 
-@register("resnet", slot="encoder")
-class ResnetExtractor(nn.Module):
-    """`layers` residual blocks of two convolutions each, of `hidden` features, between two linear maps."""
+class _BlockExtractor(nn.Module):
+    """Blocks of `hidden` features between two linear maps: what `resnet` and `inception` share."""
 
-    def __init__(
-        self,
-        features: Features,
-        causal: Causal = False,
-        dim: Width | None = None,
-        hidden: Width = 128,
-        layers: Count = 2,
-        kernel: Count = 3,
-        activation: Activation = "gelu",
-        norm: Norm = "layer",
-        dropout: Dropout = 0.0,
-    ) -> None:
+    def __init__(self, features: int, dim: int | None, hidden: int, activation: PartSpec | str) -> None:
         super().__init__()
-        _check_norm(norm, causal)
         self.enter, self.activation = nn.Linear(features, hidden), part("activation", activation).build()
-        self.blocks = nn.ModuleList(
-            _ResidualConv(hidden, kernel, causal, activation, norm, dropout) for _ in range(layers)
-        )
+        self.blocks = nn.ModuleList()
         self.leave = nn.Linear(hidden, dim or hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -100,15 +84,27 @@ class ResnetExtractor(nn.Module):
         return self.leave(x)
 
 
+@register("resnet", slot="encoder")
+class ResnetExtractor(_BlockExtractor):
+    """`layers` residual blocks of two convolutions each, of `hidden` features, between two linear maps."""
+
+    @options_of(BasicExtractor)
+    def __init__(self, features: Features, causal: Causal = False, **options: Any) -> None:
+        dim, layers = options.pop("dim"), options.pop("layers")
+        _check_norm(options["norm"], causal)
+        super().__init__(features, dim, options["hidden"], options["activation"])
+        self.blocks.extend(_ResidualConv(causal=causal, **options) for _ in range(layers))
+
+
 class _ResidualConv(nn.Module):
     """act(x + norm(conv(dropout(act(norm(conv(x))))))): the basic block of arXiv 1512.03385, over time."""
 
     def __init__(
-        self, width: int, kernel: int, causal: bool, activation: PartSpec | str, norm: PartSpec | str, dropout: float
+        self, hidden: int, kernel: int, causal: bool, activation: PartSpec | str, norm: PartSpec | str, dropout: float
     ) -> None:
         super().__init__()
-        self.conv1, self.norm1 = TimeConv(width, width, kernel, causal), sequence_norm(norm, width)
-        self.conv2, self.norm2 = TimeConv(width, width, kernel, causal), sequence_norm(norm, width)
+        self.conv1, self.norm1 = TimeConv(hidden, hidden, kernel, causal), sequence_norm(norm, hidden)
+        self.conv2, self.norm2 = TimeConv(hidden, hidden, kernel, causal), sequence_norm(norm, hidden)
         self.activation = part("activation", activation).build()
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
@@ -119,52 +115,35 @@ class _ResidualConv(nn.Module):
 
 
 @register("inception", slot="encoder")
-class InceptionExtractor(nn.Module):
+class InceptionExtractor(_BlockExtractor):
     """`layers` stages of parallel convolutions over 1, 3 and 5 steps, `hidden` features in all, between linear maps.
 
     The idea is that of arXiv 1409.4842.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        causal: Causal = False,
-        dim: Width | None = None,
-        hidden: Width = 128,
-        layers: Count = 2,
-        activation: Activation = "gelu",
-        norm: Norm = "layer",
-        dropout: Dropout = 0.0,
-    ) -> None:
-        super().__init__()
-        _check_norm(norm, causal)
+    @options_of(BasicExtractor, ("kernel",))
+    def __init__(self, features: Features, causal: Causal = False, **options: Any) -> None:
+        dim, layers, hidden = options.pop("dim"), options.pop("layers"), options["hidden"]
+        _check_norm(options["norm"], causal)
         if hidden < len(_KERNELS):
             raise ValueError(f"hidden={hidden} is too small for {len(_KERNELS)} parallel convolutions")
-        self.enter, self.activation = nn.Linear(features, hidden), part("activation", activation).build()
-        self.blocks = nn.ModuleList(_Inception(hidden, causal, activation, norm, dropout) for _ in range(layers))
-        self.leave = nn.Linear(hidden, dim or hidden)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, T, F) → (B, T, dim)."""
-        x = self.activation(self.enter(x))
-        for block in self.blocks:
-            x = block(x)
-        return self.leave(x)
+        super().__init__(features, dim, hidden, options["activation"])
+        self.blocks.extend(_Inception(causal=causal, **options) for _ in range(layers))
 
 
 class _Inception(nn.Module):
     """Convolutions of several lengths side by side, each with its activation and norm; the first takes what is over."""
 
     def __init__(
-        self, width: int, causal: bool, activation: PartSpec | str, norm: PartSpec | str, dropout: float
+        self, hidden: int, causal: bool, activation: PartSpec | str, norm: PartSpec | str, dropout: float
     ) -> None:
         super().__init__()
-        share = width // len(_KERNELS)
-        widths = [width - share * (len(_KERNELS) - 1), *(share for _ in _KERNELS[1:])]
+        share = hidden // len(_KERNELS)
+        widths = [hidden - share * (len(_KERNELS) - 1), *(share for _ in _KERNELS[1:])]
         self.convs = nn.ModuleList(
-            TimeConv(width, out, kernel, causal) for out, kernel in zip(widths, _KERNELS, strict=True)
+            TimeConv(hidden, out, kernel, causal) for out, kernel in zip(widths, _KERNELS, strict=True)
         )
-        self.activation, self.norm = part("activation", activation).build(), sequence_norm(norm, width)
+        self.activation, self.norm = part("activation", activation).build(), sequence_norm(norm, hidden)
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,9 +156,7 @@ _KERNELS = (1, 3, 5)
 
 
 @register("sequence_extractor")
-def sequence_extractor(
-    event_shape: Annotated[tuple[int, ...], Infer("event_shape")], extractor: Extractor = "basic", causal: bool = False
-) -> nn.Module:
+def sequence_extractor(event_shape: EventShape, extractor: Extractor = "basic", causal: bool = False) -> nn.Module:
     """Convolutional features of a window: (T, F) → (T, dim); `causal` lets no step see a later one."""
     if len(event_shape) != 2:
         raise ValueError(f"a window (T, features) is expected, found {tuple(event_shape)}")

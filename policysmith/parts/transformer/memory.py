@@ -5,33 +5,23 @@ In: (B, F) and a state, or (B, T, F), a state and the steps that begin an episod
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from policysmith.config.options import options_of
 from policysmith.ops.state import State, reset_state
 from policysmith.ops.timeline import Timeline, over_memory
-from policysmith.parts.mlp import Width
-from policysmith.parts.norms import Norm
-from policysmith.parts.residual import Residual
+from policysmith.parts.transformer.blocks import EncoderBlock
 from policysmith.parts.transformer.causality import refuse_mixing
 from policysmith.parts.transformer.recipe import BlockRecipe
-from policysmith.parts.transformer.slots import (
-    Attention,
-    Count,
-    Dropout,
-    Feedforward,
-    Placement,
-    Position,
-    build_part,
-    projection,
-)
-from policysmith.registry import Infer, part, register
+from policysmith.parts.transformer.slots import Position, build_part, projection
+from policysmith.registry import part, register
+from policysmith.types import Count, FlatFeatures, Width
 
 __all__ = ["TransformerMemory", "gtrxl"]
 
-Features = Annotated[int, Infer("flat_features")]
 Aux = dict[str, Tensor] | None
 STEP = "position"
 
@@ -45,25 +35,22 @@ class TransformerMemory(nn.Module):
     ValueError for parts whose steps see later ones, which are not there yet.
     """
 
+    @options_of(EncoderBlock)
     def __init__(
         self,
-        in_features: Features,
+        in_features: FlatFeatures,
         dim: Width | None = None,
         layers: Count = 2,
         context: Count = 64,
-        attention: Attention = "mha",
-        feedforward: Feedforward = "mlp",
-        norm: Norm = "layer",
+        *,
         position: Position = "rope",
-        residual: Residual = "add",
-        placement: Placement = "pre",
-        dropout: Dropout = 0.0,
         final_norm: bool = True,
         block_norm: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__()
         dim = dim or in_features
-        recipe = BlockRecipe(dim, attention, feedforward, norm, residual, placement, dropout, block_norm)
+        recipe = BlockRecipe(dim, options, block_norm)
         refuse_mixing(recipe.slots, "and the later steps of an episode are not there yet when it acts")
         self.context = context
         self.project = projection(in_features, dim)
@@ -108,28 +95,15 @@ class TransformerMemory(nn.Module):
 
 
 @register("gtrxl", stateful=True, causal=True)
-def gtrxl(
-    in_features: Features,
-    dim: Width | None = None,
-    layers: Count = 2,
-    context: Count = 64,
-    attention: Attention = "mha",
-    feedforward: Feedforward = "mlp",
-    norm: Norm = "layer",
-    position: Position = "rope",
-    bias: float = 2.0,
-    dropout: Dropout = 0.0,
-    final_norm: bool = True,
-) -> TransformerMemory:
+@options_of(TransformerMemory, ("residual", "placement", "block_norm"))
+def gtrxl(in_features: FlatFeatures, *, bias: float = 2.0, **options: Any) -> TransformerMemory:
     """Gated Transformer-XL (arXiv 1910.06764): a transformer memory with pre-norm and GRU gates for residuals.
 
     `bias` starts the gates near the identity. Positions are by default rotary, where the paper has Transformer-XL's
     relative ones, and gradients pass into the cached steps of a chunk.
     """
     residual = part("residual", {"type": "gtrxl", "bias": bias})
-    return TransformerMemory(
-        in_features, dim, layers, context, attention, feedforward, norm, position, residual, "pre", dropout, final_norm
-    )
+    return TransformerMemory(in_features, residual=residual, placement="pre", **options)
 
 
 def _prefix(index: int) -> str:

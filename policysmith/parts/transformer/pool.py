@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
-from policysmith.parts.transformer.slots import Count
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Count, EventShapes
 
 __all__ = ["Pooling", "SequencePool"]
 
@@ -26,7 +26,7 @@ class SequencePool(nn.Module):
 
     def __init__(
         self,
-        event_shapes: Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")],
+        event_shapes: EventShapes,
         kind: Pooling = "last",
         heads: Count | None = None,
     ) -> None:

@@ -9,7 +9,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Lt
 from torch import nn
 
 from policysmith.ops.init import with_role
@@ -17,18 +16,18 @@ from policysmith.parts.norms import sequence_norm
 from policysmith.registry import PartSpec, Slot, default_registry, part
 
 __all__ = [
-    "Attention", "Count", "Dropout", "Feedforward", "PartLike", "Placement", "Position", "build_part",
-    "projection", "spec_of",
+    "Attention", "Feedforward", "Norm", "PartLike", "Placement", "Position", "Residual", "build_part", "projection",
+    "spec_of",
 ]  # fmt: skip
 
-Attention = Annotated[PartSpec | str, Slot("attention")]
-Feedforward = Annotated[PartSpec | str, Slot("feedforward")]
-Position = Annotated[PartSpec | str, Slot("position")]
-Placement = Literal["pre", "post", "sandwich"]
-Count = Annotated[int, Gt(0)]
-Dropout = Annotated[float, Ge(0), Lt(1)]
-
 PartLike = str | Mapping[str, Any] | PartSpec | type[nn.Module]
+
+Attention = Annotated[PartLike, Slot("attention")]
+Feedforward = Annotated[PartLike, Slot("feedforward")]
+Norm = Annotated[PartLike, Slot("norm")]
+Position = Annotated[PartLike, Slot("position")]
+Residual = Annotated[PartLike, Slot("residual")]
+Placement = Literal["pre", "post", "sandwich"]
 
 
 def spec_of(slot: str, value: PartLike) -> PartSpec | None:

@@ -5,20 +5,17 @@ In: (B, T, F), and where asked for a target (B, T', F') and padding (B, T). Out:
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Any
 
 from torch import Tensor, nn
 
-from policysmith.parts.mlp import Width
-from policysmith.parts.norms import Norm
-from policysmith.parts.residual import Residual
-from policysmith.parts.transformer.core import Architecture, DecoderInput, DynamicTransformerCore
-from policysmith.parts.transformer.slots import Attention, Count, Dropout, Feedforward, Placement, Position, projection
-from policysmith.registry import Infer, register
+from policysmith.config.options import options_of
+from policysmith.parts.transformer.core import DynamicTransformerCore
+from policysmith.parts.transformer.slots import projection
+from policysmith.registry import register
+from policysmith.types import EventShapes, Width
 
 __all__ = ["TransformerStack"]
-
-Shapes = Annotated[tuple[tuple[int, ...], ...], Infer("event_shapes")]
 
 
 @register("transformer_stack")
@@ -29,28 +26,10 @@ class TransformerStack(nn.Module):
     with one number a step, named `padding` by a mapping of `in_keys`, is not 0 where the window holds no token.
     """
 
-    def __init__(
-        self,
-        event_shapes: Shapes,
-        dim: Width | None = None,
-        layers: Count = 2,
-        decoder_layers: Count | None = None,
-        architecture: Architecture = "decoder_only",
-        attention: Attention = "mha",
-        feedforward: Feedforward = "mlp",
-        norm: Norm = "layer",
-        position: Position = "rope",
-        residual: Residual = "add",
-        placement: Placement = "pre",
-        dropout: Dropout = 0.0,
-        causal: bool | None = None,
-        final_norm: bool = True,
-        block_norm: bool = False,
-        decoder_input: DecoderInput | None = None,
-        queries: Count | None = None,
-    ) -> None:
+    @options_of(DynamicTransformerCore)
+    def __init__(self, event_shapes: EventShapes, dim: Width | None = None, **options: Any) -> None:
         super().__init__()
-        (features, *others), wants_target = _widths(event_shapes), decoder_input == "target"
+        (features, *others), wants_target = _widths(event_shapes), options["decoder_input"] == "target"
         if len(others) != wants_target:
             raise ValueError(
                 f"{1 + len(others)} sequences among the inputs, where {1 + wants_target} are expected: a target "
@@ -58,10 +37,7 @@ class TransformerStack(nn.Module):
             )
         dim = dim or features
         self.project, self.project_target = projection(features, dim), projection((others or [dim])[0], dim)
-        self.core = DynamicTransformerCore(
-            dim, architecture, layers, decoder_layers, attention, feedforward, norm, position, residual, placement,
-            dropout, causal, final_norm, block_norm, decoder_input, queries,
-        )  # fmt: skip
+        self.core = DynamicTransformerCore(dim, **options)
 
     def forward(
         self,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
-from policysmith.parts.mlp import Width
 from policysmith.parts.position import Position
-from policysmith.registry import Infer, register
+from policysmith.registry import register
+from policysmith.types import Dim, Width
 
 __all__ = ["TimeEmbedding"]
 
@@ -23,7 +21,7 @@ class TimeEmbedding(Position):
     memory of an episode the steps from `length` on share one code.
     """
 
-    def __init__(self, dim: Annotated[int, Infer("dim")], length: Width = 256) -> None:
+    def __init__(self, dim: Dim, length: Width = 256) -> None:
         super().__init__()
         self.length: int = length
         self.table = with_role(nn.Embedding(length, dim), "position")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
-
-from annotated_types import Ge, Gt, Lt
+from typing import Any, Literal
 
 from policysmith.parts.activations import Activation
-from policysmith.parts.mlp import Width
 from policysmith.parts.norms import Norm
 from policysmith.registry import register
+from policysmith.types import Dropout, Positive, Width
 
 __all__ = ["mlp"]
 
@@ -19,10 +17,10 @@ def mlp(
     hidden: list[Width] = [64, 64],  # noqa: B006 - read only
     activation: Activation = "tanh",
     norm: Norm | None = None,
-    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+    dropout: Dropout = 0.0,
     shared: bool = False,
     std: Literal["independent", "dependent"] = "independent",
-    initial_std: Annotated[float, Gt(0)] = 1.0,
+    initial_std: Positive = 1.0,
     squash: bool = False,
 ) -> dict[str, Any]:
     """Dense actor and critic over any observation space; separate trunks unless `shared`."""

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import MinLen
 
 from policysmith.errors import ConfigError, Problem
 from policysmith.parts.activations import Activation
-from policysmith.parts.mlp import Width
-from policysmith.policy.expert_heads import Layers
 from policysmith.registry import register
+from policysmith.types import Count, NonNegativeInt, Positive, Width
 
 __all__ = ["moe"]
 
@@ -21,11 +20,11 @@ __all__ = ["moe"]
 @register("moe", slot="model", tasks=True)
 def moe(
     layer_width: Width = 512,
-    num_layers: Layers = 4,
+    num_layers: Count = 4,
     activation: Activation = "tanh",
-    num_tasks: Annotated[int, Gt(0)] | None = None,
-    experts: Annotated[list[Annotated[int, Ge(0)]], MinLen(1)] | None = None,
-    initial_std: Annotated[float, Gt(0)] = 1.0,
+    num_tasks: Count | None = None,
+    experts: Annotated[list[NonNegativeInt], MinLen(1)] | None = None,
+    initial_std: Positive = 1.0,
     squash: bool = False,
 ) -> dict[str, Any]:
     """Experts over a Dict observation: `task`, a Discrete, says which of them acts on what `observation` holds.

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from policysmith.parts.mlp import Width
-from policysmith.parts.residual_tower import Depth, Dropout, Ratio
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.board import build_on_board
 from policysmith.registry import default_registry, register
+from policysmith.types import Dropout, NonNegativeInt, Share, Width
 
 __all__ = ["SMALL", "ActorCriticResTower", "dummy", "resnet"]
 
@@ -20,9 +19,9 @@ SMALL: dict[str, Any] = {"tower_depth": 1, "tower_width": 16, "se_ratio": None, 
 
 @register("resnet", slot="model", batch_coupled=True, board=True)
 def resnet(
-    tower_depth: Depth = 9,
+    tower_depth: NonNegativeInt = 9,
     tower_width: Width = 256,
-    se_ratio: Ratio | None = None,
+    se_ratio: Share | None = None,
     dropout_rate: Dropout = 0.0,
 ) -> dict[str, Any]:
     """Residual tower over planes (C, H, W), with heads that read the whole board."""
@@ -35,9 +34,9 @@ def resnet(
 
 
 def dummy(
-    tower_depth: Depth = 1,
+    tower_depth: NonNegativeInt = 1,
     tower_width: Width = 16,
-    se_ratio: Ratio | None = None,
+    se_ratio: Share | None = None,
     dropout_rate: Dropout = 0.0,
 ) -> dict[str, Any]:
     """The smallest tower, for tests: one block of 16 channels. It takes a tower's options and ignores them."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from policysmith.config.options import error_at, located
-from policysmith.parts.conv import Size
-from policysmith.policy.outcome_heads import OUTCOME, SCORE, Blend
+from policysmith.policy.outcome_heads import OUTCOME, SCORE
 from policysmith.registry import register
+from policysmith.types import Count, Share
 
 __all__ = ["se_resnet"]
 
 
 @register("se_resnet", slot="model", batch_coupled=True, board=True, spatial_actions=True)
 def se_resnet(
-    num_blocks: Size = 40,
-    channels: Size = 256,
-    se_reduction: Size = 16,
-    global_pool_channels: Size = 128,
-    policy_channels: Size = 32,
-    value_fc_size: Size = 256,
-    score_fc_size: Size = 128,
-    score_blend: Blend = 0.0,
+    num_blocks: Count = 40,
+    channels: Count = 256,
+    se_reduction: Count = 16,
+    global_pool_channels: Count = 128,
+    policy_channels: Count = 32,
+    value_fc_size: Count = 256,
+    score_fc_size: Count = 128,
+    score_blend: Share = 0.0,
 ) -> dict[str, Any]:
     """Residual tower with global pooling over planes (C, H, W); per-point moves, win/draw/loss logits and a score.
 

@@ -4,50 +4,34 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Gt
-
-from policysmith.config.options import error_at, located
-from policysmith.parts.mlp import Width
-from policysmith.parts.norms import Norm
-from policysmith.parts.residual import Residual
-from policysmith.parts.transformer.core import Architecture, DecoderInput
+from policysmith.config.options import error_at, located, options_of
+from policysmith.parts.transformer.core import DynamicTransformerCore
 from policysmith.parts.transformer.extractors import Extractor
 from policysmith.parts.transformer.pool import Pooling
-from policysmith.parts.transformer.slots import Attention, Count, Dropout, Feedforward, Placement, Position
 from policysmith.registry import PartSpec, Slot, register
+from policysmith.types import Count, Positive, Width
 
 __all__ = ["transformer"]
 
+WINDOW_ONLY = ("architecture", "decoder_layers", "causal", "decoder_input", "queries")
 HeadTrunk = Annotated[PartSpec | str, Slot("component")]
 
 
 @register("transformer", slot="model", window=True)
+@options_of(DynamicTransformerCore)
 def transformer(
     dim: Width = 128,
-    layers: Count = 2,
-    decoder_layers: Count | None = None,
-    architecture: Architecture = "decoder_only",
+    *,
     context: Count | None = None,
-    attention: Attention = "mha",
-    feedforward: Feedforward = "mlp",
-    norm: Norm = "layer",
-    position: Position = "rope",
-    residual: Residual = "add",
-    placement: Placement = "pre",
-    dropout: Dropout = 0.0,
-    causal: bool | None = None,
-    final_norm: bool = True,
-    block_norm: bool = False,
-    decoder_input: DecoderInput | None = None,
-    queries: Count | None = None,
     extractor: Extractor | None = None,
     pooling: Pooling | None = None,
     head: HeadTrunk | None = None,
     std: Literal["independent", "dependent"] = "independent",
-    initial_std: Annotated[float, Gt(0)] = 1.0,
+    initial_std: Positive = 1.0,
     squash: bool = False,
-    temperature: Annotated[float, Gt(0)] = 1.0,
+    temperature: Positive = 1.0,
     batch_coupled: bool = False,
+    **options: Any,
 ) -> dict[str, Any]:
     """Transformer actor-critic over a window (T, F), or with `context` over an episode of single observations.
 
@@ -56,17 +40,13 @@ def transformer(
     is a component before the action head, and another before the value head: `{type: mlp, hidden: [64]}`.
     `batch_coupled: true` consents to batch normalisation.
     """
-    blocks: dict[str, Any] = {
-        "dim": dim, "layers": layers, "attention": attention, "feedforward": feedforward, "norm": norm,
-        "position": position, "residual": residual, "placement": placement, "dropout": dropout,
-        "final_norm": final_norm, "block_norm": block_norm,
-    }  # fmt: skip
-    windows = {"decoder_layers": decoder_layers, "causal": causal, "decoder_input": decoder_input, "queries": queries}
     if context is None:
-        trunk = _window({**blocks, **windows, "architecture": architecture}, extractor, pooling)
+        trunk = _window({"dim": dim, **options}, extractor, pooling)
     else:
-        _check_memory(architecture, {**windows, "extractor": extractor, "pooling": pooling})
-        trunk = {"memory": {"type": "transformer_memory", "in_keys": "observation", "context": context, **blocks}}
+        windows = {name: options.pop(name) for name in WINDOW_ONLY}
+        _check_memory({**windows, "extractor": extractor, "pooling": pooling})
+        memory = {"type": "transformer_memory", "in_keys": "observation", "context": context, "dim": dim, **options}
+        trunk = {"memory": memory}
     action = {"std": std, "initial_std": initial_std, "squash": squash, "temperature": temperature}
     return {**trunk, **_heads(list(trunk)[-1], head, action)}
 
@@ -104,11 +84,10 @@ def _window(stack: dict[str, Any], extractor: Any, pooling: Pooling | None) -> d
     return trunk
 
 
-def _check_memory(architecture: Architecture, windows: dict[str, Any]) -> None:
+def _check_memory(windows: dict[str, Any]) -> None:
     """Nothing that only a whole window can have is stated; every such option is a problem at its place."""
-    stated = {name: value for name, value in windows.items() if value is not None and (name, value) != ("causal", True)}
-    if architecture != "decoder_only":
-        stated["architecture"] = architecture
+    allowed = {("causal", True), ("architecture", "decoder_only")}
+    stated = {name: value for name, value in windows.items() if value is not None and (name, value) not in allowed}
     if stated:
         reason = "needs a whole window, and with context the steps come one by one: remove it, or context"
         raise located("transformer", [error_at((name,), reason, value) for name, value in stated.items()])

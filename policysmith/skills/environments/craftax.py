@@ -9,17 +9,17 @@ from __future__ import annotations
 import functools
 import importlib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch.utils.dlpack
-from annotated_types import Gt
 from gymnasium import spaces
 
 from policysmith.errors import SkillError, missing_extra
 from policysmith.registry import register
 from policysmith.skills.environments.base import WorldStep
 from policysmith.skills.modules.tasks import TaskFunctions
+from policysmith.types import Count
 
 __all__ = ["CraftaxClassic"]
 
@@ -50,8 +50,8 @@ class CraftaxClassic:
 
     def __init__(
         self,
-        num_envs: Annotated[int, Gt(0)] = 64,
-        max_steps: Annotated[int, Gt(0)] = 10_000,
+        num_envs: Count = 64,
+        max_steps: Count = 10_000,
         cache: str | None = CACHE,
     ) -> None:
         self.num_envs, self.max_steps, self.cache = num_envs, max_steps, cache

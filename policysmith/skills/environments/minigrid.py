@@ -8,17 +8,17 @@ from __future__ import annotations
 import importlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Any
 
 import gymnasium
 import numpy as np
-from annotated_types import Gt
 from gymnasium import spaces
 
 from policysmith.errors import ConfigError, Problem, missing_extra
 from policysmith.registry import register
 from policysmith.skills.environments.base import Copies
 from policysmith.skills.modules.tasks import TaskFunctions
+from policysmith.types import Count
 
 __all__ = ["MiniGrid"]
 
@@ -45,9 +45,7 @@ class MiniGrid:
         "closest_blocks", "closest_blocks_prev",
     })  # fmt: skip
 
-    def __init__(
-        self, id: str, num_envs: Annotated[int, Gt(0)] = 16, max_steps: Annotated[int, Gt(0)] | None = None
-    ) -> None:
+    def __init__(self, id: str, num_envs: Count = 16, max_steps: Count | None = None) -> None:
         if not id.startswith(("MiniGrid-", "BabyAI-")):
             raise ValueError(f"{id!r} is no environment of MiniGrid: names begin with MiniGrid- or BabyAI-")
         self.id, self.num_envs, self.max_steps = id, num_envs, max_steps

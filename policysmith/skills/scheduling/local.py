@@ -13,9 +13,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated
-
-from annotated_types import Ge, Gt
 
 from policysmith.errors import SkillError
 from policysmith.registry import register
@@ -30,6 +27,7 @@ from policysmith.skills.scheduling.processes import (
     resident_of,
     start_of,
 )
+from policysmith.types import Count, NonNegative
 
 __all__ = ["LocalLauncher"]
 
@@ -61,7 +59,7 @@ class LocalLauncher:
     for too long, or is asked to stop, gets SIGTERM, and SIGKILL if it lives `grace` seconds later.
     """
 
-    def __init__(self, threads: Annotated[int, Gt(0)] = 1, grace: Annotated[float, Ge(0)] = 30.0) -> None:
+    def __init__(self, threads: Count = 1, grace: NonNegative = 30.0) -> None:
         if not HAVE_PROC:
             raise SkillError("workers are watched in ways that this system does not have; Linux is needed")
         self.threads, self.grace = threads, grace

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Annotated, Any
-
-from annotated_types import Ge, Gt
+from typing import Any
 
 from policysmith.errors import missing_extra
 from policysmith.registry import register
 from policysmith.skills.runs.run_files import SAVED, WorkerRecord
 from policysmith.skills.scheduling.launcher import Ended, Job
 from policysmith.skills.scheduling.local import LocalLauncher
+from policysmith.types import Count, NonNegative
 
 __all__ = ["RayLauncher"]
 
@@ -35,8 +34,8 @@ class RayLauncher:
     def __init__(
         self,
         address: str | None = None,
-        threads: Annotated[int, Gt(0)] = 1,
-        grace: Annotated[float, Ge(0)] = 30.0,
+        threads: Count = 1,
+        grace: NonNegative = 30.0,
         options: dict[str, Any] | None = None,
     ) -> None:
         try:

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Gt, Le, MinLen
 from pydantic import PlainValidator, ValidationError
 
 from policysmith.config.options import Section, Slot, error_at, located
 from policysmith.registry import PartSpec
 from policysmith.skills.scheduling.sizes import memory_bytes
+from policysmith.types import Count, Name, NonNegative, NonNegativeInt, Positive
 
 __all__ = ["Resources", "SchedulerSettings", "SkillSettings"]
-
-Name = Annotated[str, MinLen(1)]
 
 
 def _size(value: Any) -> Any:
@@ -46,16 +45,14 @@ def _wrong(value: Any, message: str, *place: str) -> ValidationError:
 
 Size = Annotated[Any, PlainValidator(_size)]
 Step = Annotated[Any, PlainValidator(_step)]
-Steps = Annotated[int, Gt(0)]
-Seconds = Annotated[float, Gt(0)]
 
 
 @dataclass(frozen=True)
 class Resources:
     """What one worker may use; `memory` is resident, a number of bytes or a text such as `4GB`."""
 
-    cpus: Annotated[float, Gt(0)] = 1.0
-    gpus: Annotated[float, Ge(0)] = 0.0
+    cpus: Positive = 1.0
+    gpus: NonNegative = 0.0
     memory: Size = None
 
     @property
@@ -78,8 +75,8 @@ class SkillSettings:
     train: list[Name] = field(default_factory=list)
     after: list[Name] = field(default_factory=list)
     success: Annotated[float, Gt(0), Le(1)] | None = None
-    steps: Steps | None = None
-    seconds: Seconds | None = None
+    steps: Count | None = None
+    seconds: Positive | None = None
     priority: int = 0
     training: dict[str, Any] = field(default_factory=dict)
     resources: Annotated[Resources, Section(Resources, "resources")] | None = None
@@ -93,8 +90,8 @@ class SchedulerSettings:
     many, and so on. `memory` is each worker's limit where its skill states none.
     """
 
-    parallel: Annotated[int, Gt(0)] = 1
-    retries: Annotated[int, Ge(0)] = 2
-    backoff: Annotated[float, Ge(0)] = 1.0
+    parallel: Count = 1
+    retries: NonNegativeInt = 2
+    backoff: NonNegative = 1.0
     launcher: Annotated[PartSpec | str, Slot("launcher")] = "local"
     memory: Size = None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from annotated_types import Ge, MinLen
+from annotated_types import MinLen
 from pydantic import ValidationError
 
 from policysmith.config.experiment import in_text_order
@@ -23,13 +23,13 @@ from policysmith.registry import PartSpec, Registry, default_registry
 from policysmith.skills.scheduling.code_files import check_code
 from policysmith.skills.scheduling.references import plan_names, reference_problems
 from policysmith.skills.scheduling.settings import Resources, SchedulerSettings, SkillSettings
+from policysmith.types import Count, Name, NonNegativeInt
 
 __all__ = ["SkillsFile", "read_skills_file"]
 
 FORMAT = 1
 MODEL, TRAINING = "moe", "skill_ppo"  # the types where none is named
 FOLLOWING = ("num_tasks", "experts")  # options of the model that a file does not state
-Name = Annotated[str, MinLen(1)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,8 @@ class SkillsFile:
 def _sections(
     environment: Annotated[Any, Slot("skill_environment")],
     skills: Annotated[dict[Name, Annotated[Any, Section(SkillSettings, "skill")]], MinLen(1)],
-    format: Annotated[int, Ge(1)] = FORMAT,
-    seed: Annotated[int, Ge(0)] = 0,
+    format: Count = FORMAT,
+    seed: NonNegativeInt = 0,
     library: Name = "library",
     model: Any = None,
     training: Any = None,

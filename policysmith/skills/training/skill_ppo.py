@@ -5,16 +5,15 @@ In: a policy of experts, some of them frozen, and a task progression. Out: as PP
 
 from __future__ import annotations
 
-import inspect
-import typing
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from typing import Annotated, Any, TypeVar
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from policysmith.config.options import options_of
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import register
 from policysmith.training.batches import Columns, Extra, Minibatch, RowBatches
@@ -23,7 +22,6 @@ from policysmith.training.rollout import Collector, Rollout, _Record
 
 __all__ = ["SkillCollector", "SkillPPO"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 SMALLEST = 32  # rows: of fewer, no minibatch is made and no advantage normalised by itself
 FARTHEST = 5.0  # normalised advantages
 
@@ -32,27 +30,6 @@ FARTHEST = 5.0  # normalised advantages
 # `solved_at`, saves by the clock, and is one process whose policy has no memory.
 NOT_OURS = ("solved_at", "checkpoint_every", "callbacks", "ema", "sequence_length", "burn_in", "strategy",
             "sync_batch_norm")  # fmt: skip
-
-
-def _with_options_of(base: Callable[..., Any], without: Collection[str], **defaults: Any) -> Callable[[F], F]:
-    """Give a function that passes `**options` on the options of `base`, so that they have a schema and a default."""
-
-    def extend(function: F) -> F:
-        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        names = {parameter.name for parameter in own} | set(without)
-        theirs = [
-            parameter.replace(default=defaults.get(name, parameter.default))
-            for name, parameter in inspect.signature(base).parameters.items()
-            if name not in names
-        ]
-        function.__signature__ = inspect.Signature([own[0], *theirs, *own[1:]])  # type: ignore[attr-defined]
-        function.__annotations__ = {
-            **typing.get_type_hints(base, include_extras=True),
-            **typing.get_type_hints(function, include_extras=True),
-        }
-        return function
-
-    return extend
 
 
 @register("skill_ppo", slot="algorithm", skills=True)
@@ -64,9 +41,10 @@ class SkillPPO(PPO):
     of, and `evaluation_episodes` how many are played to be sure of it.
     """
 
-    @_with_options_of(PPO.__init__, NOT_OURS, total_steps=1_000_000, loggers=["json_lines"], entropy_coef=0.01)
+    @options_of(PPO, NOT_OURS, total_steps=1_000_000, loggers=["json_lines"], entropy_coef=0.01)
     def __init__(
         self,
+        *,
         advantage_per_skill: bool = False,
         window: Annotated[int, Gt(0)] = 100,
         evaluation_episodes: Annotated[int, Ge(1)] = 100,
