@@ -37,8 +37,12 @@ def test_every_parameter_gets_a_finite_gradient(case_id):
     loss = sum((o * torch.randn(o.shape)).sum() for o in outputs)
     if loss.requires_grad:
         loss.backward()
-    without = {n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
-    assert without == set(WITHOUT.get(case_id, ()))
+    learned = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
+    sizes = {n: 0.0 if grad is None else float(grad.abs().max()) for n, grad in learned.items()}
+    expected = set(WITHOUT.get(case_id, ()))
+    assert {n for n, size in sizes.items() if size == 0} <= expected
+    # Of a softmax over one key some processors leave a rounding error of 1e-7 where others give 0.
+    assert all(sizes[n] <= 1e-6 * max(sizes.values()) for n in expected)
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
 
 
