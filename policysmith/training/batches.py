@@ -1,6 +1,7 @@
 """A rollout as training data: rows where the policy is memoryless, sequences where it remembers.
 
-T steps, N environments, S sequences of L steps, R rows. In: a rollout and its columns. Out: random minibatches.
+T steps, N environments, S sequences of L steps, R rows.
+In: a rollout and its columns. Out: random minibatches, each in parts.
 """
 
 from __future__ import annotations
@@ -61,19 +62,21 @@ class RowBatches:
         self.reports = policy.reports
         self._evaluate = policy.evaluating(len(rollout.masks), return_aux=self.reports, extra=extra.edges)
 
-    def minibatches(self, count: int) -> Iterator[Minibatch]:
-        """About equal parts: rows are shuffled once an epoch, then sliced."""
+    def minibatches(self, count: int, parts: int = 1) -> Iterator[list[Minibatch]]:
+        """About equal minibatches, each cut into at most `parts`: rows are shuffled once an epoch, then sliced."""
         rows = len(self.columns.log_prob)
-        size = -(-rows // count)
         order = torch.randperm(rows, device=self.columns.log_prob.device)
         leaves = [leaf.index_select(0, order) for leaf in self.leaves]
         columns = torch.stack(self.columns).index_select(1, order)
         targets = [target.index_select(0, order) for target in self.targets]
-        for start in range(0, rows, size):
-            end = min(start + size, rows)
+
+        def taken(start: int, end: int) -> Minibatch:
             part = [leaf[start:end] for leaf in leaves]
             told = [target[start:end] for target in targets]
-            yield Minibatch(partial(self._run, part), Columns(*columns[:, start:end].unbind(0)), told)
+            return Minibatch(partial(self._run, part), Columns(*columns[:, start:end].unbind(0)), told)
+
+        for start, end in _slices(0, rows, count):
+            yield [taken(*piece) for piece in _slices(start, end, parts)]
 
     def _run(self, leaves: list[Tensor]) -> Evaluation:
         results = self._evaluate(*leaves)
@@ -115,18 +118,20 @@ class SequenceBatches:
             self._before = [_before(leaf, length, burn_in) for leaf in rollout.observations]
             self._first_before = _before(rollout.first, length, burn_in)
 
-    def minibatches(self, count: int) -> Iterator[Minibatch]:
-        """About equal parts: sequences are shuffled once an epoch, then sliced."""
-        sequences = len(self.first)
-        size = -(-sequences // count)
-        for chosen in torch.randperm(sequences, device=self.first.device).split(size):
-            valid = None if self.valid is None else self.valid[chosen]
-            flat = [
-                column[chosen].flatten() if valid is None else column[chosen][valid]
-                for column in (*self.columns, *self.targets)
-            ]
-            told = flat[len(self.columns) :]
-            yield Minibatch(partial(self._run, chosen, valid), Columns(*flat[: len(self.columns)]), told)
+    def minibatches(self, count: int, parts: int = 1) -> Iterator[list[Minibatch]]:
+        """About equal minibatches, each cut into at most `parts`: sequences are shuffled once an epoch, then sliced."""
+        order = torch.randperm(len(self.first), device=self.first.device)
+        for start, end in _slices(0, len(order), count):
+            yield [self._taken(order[slice(*piece)]) for piece in _slices(start, end, parts)]
+
+    def _taken(self, chosen: Tensor) -> Minibatch:
+        valid = None if self.valid is None else self.valid[chosen]
+        flat = [
+            column[chosen].flatten() if valid is None else column[chosen][valid]
+            for column in (*self.columns, *self.targets)
+        ]
+        told = flat[len(self.columns) :]
+        return Minibatch(partial(self._run, chosen, valid), Columns(*flat[: len(self.columns)]), told)
 
     def _run(self, chosen: Tensor, valid: Tensor | None) -> Evaluation:
         aux: dict[str, Tensor] = {}
@@ -159,6 +164,12 @@ class SequenceBatches:
 def keep_times(steps: int, length: int, burn_in: int = 0) -> list[int]:
     """The steps of a rollout whose state is needed: where each sequence, or its burn-in, begins."""
     return [max(0, start - burn_in) for start in range(0, steps, length)]
+
+
+def _slices(start: int, end: int, count: int) -> list[tuple[int, int]]:
+    """At most `count` about equal pieces of a range."""
+    size = -(-(end - start) // count)
+    return [(at, min(at + size, end)) for at in range(start, end, size)]
 
 
 def _cut(tensor: Tensor, length: int) -> Tensor:

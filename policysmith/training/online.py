@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
-from itertools import islice
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -210,7 +209,7 @@ class PPO:
         epochs, seen = 0, deque[_Seen](maxlen=1)
         for _ in range(self.epochs):
             epochs += 1
-            groups = list(_grouped(batches.minibatches(self.minibatches * self.accumulate), self.accumulate))
+            groups = list(batches.minibatches(self.minibatches, self.accumulate))
             for group in agreed(groups, self.minibatches, strategy.world):
                 optimizer.step(self._losses(group, clip, entropy_coef, seen, strategy), self.max_grad_norm)
             part, terms, log_prob, aux, edges = seen[-1]
@@ -281,12 +280,6 @@ class PPO:
     def rows(self, policy: ActorCritic, rollout: Rollout, columns: Columns, extra: Extra) -> RowBatches:
         """Transitions one by one, of a policy without memory."""
         return RowBatches(policy, rollout, columns, extra)
-
-
-def _grouped(parts: Iterator[Minibatch], size: int) -> Iterator[list[Minibatch]]:
-    """Parts in groups of `size`, the last one perhaps smaller."""
-    while group := list(islice(parts, size)):
-        yield group
 
 
 def _check_sequences(rollout_steps: int, length: int, burn_in: int) -> None:

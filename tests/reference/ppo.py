@@ -46,11 +46,13 @@ class Row(NamedTuple):
 
 def slow_ppo_update(weights, optimizer, shares, units_of, look, *, rate, clip, epochs, minibatches, gamma, gae_lambda,
                     accumulate=1, entropy_coef=0.0, value_coef=0.5, value_clip=None, max_grad_norm=None, normalize=True,
-                    target_kl=None, penalty=None, average=None, outcomes=None):  # fmt: skip
+                    target_kl=None, penalty=None, average=None, outcomes=None, smallest=1,
+                    reshape=lambda rows: rows):  # fmt: skip
     """All epochs. `units_of(rollout)` → places to be shuffled; `look(weights, rollout, unit)` → {place: what the
-    network says there}. Returns the epochs run and the terms of the last part looked at.
+    network says there}; `reshape` may change the rows, of which no part has less
+    than `smallest`. Returns the epochs run and the terms of the last part looked at.
     """
-    rows = [slow_rows(share.rollout, gamma, gae_lambda) for share in shares]
+    rows = [reshape(slow_rows(share.rollout, gamma, gae_lambda)) for share in shares]
     run = 0
     draws = [s.seed if isinstance(s.seed, torch.Generator) else torch.Generator().manual_seed(s.seed) for s in shares]
     for _ in range(epochs):
@@ -59,9 +61,8 @@ def slow_ppo_update(weights, optimizer, shares, units_of, look, *, rate, clip, e
         for share, draw in zip(shares, draws, strict=True):
             units = units_of(share.rollout)
             order = [units[i] for i in torch.randperm(len(units), generator=draw).tolist()]
-            size = math.ceil(len(units) / (minibatches * accumulate))
-            parts = [order[i : i + size] for i in range(0, len(order), size)]
-            cuts.append([parts[i : i + accumulate] for i in range(0, len(parts), accumulate)])
+            count = min(minibatches, max(1, len(units) // smallest))
+            cuts.append([sliced(batch, accumulate) for batch in sliced(order, count)])
         for k in range(minibatches):
             found = []  # (share, part, row, what the network says)
             for s, groups in enumerate(cuts):
@@ -96,6 +97,12 @@ def slow_ppo_update(weights, optimizer, shares, units_of, look, *, rate, clip, e
     clipped = sum(abs(math.exp(log) - 1) > clip for log in logs) / len(logs)
     return {"charts/epochs": run, "losses/approx_kl": kl, "losses/policy_loss": policy, "losses/value_loss": value,
             "losses/entropy": entropy, "losses/clipfrac": clipped}  # fmt: skip
+
+
+def sliced(units, count):
+    """At most `count` pieces of the same size, but for the last."""
+    size = math.ceil(len(units) / count)
+    return [units[i : i + size] for i in range(0, len(units), size)]
 
 
 def slow_rows(rollout, gamma, gae_lambda):

@@ -2,15 +2,23 @@
 
 import inspect
 
+import gymnasium as gym
 import pytest
 import torch
 
+import policysmith
 from policysmith.policy.factory import build_policy
 from policysmith.registry import default_registry, part
 from policysmith.skills.experts.names import expert_name
 from policysmith.skills.training.progression import TaskProgression
 from policysmith.skills.training.skill_ppo import NOT_OURS, SkillCollector, SkillPPO, normalized_by_skill
 from policysmith.training.online import PPO
+from tests.reference.networks import chosen, slow_actor_critic
+from tests.reference.networks import weights_of as slow_weights
+from tests.reference.optimizers import SlowAdam
+from tests.reference.ppo import Share, each_row, slow_ppo_update, slow_rows
+from tests.reference.skill_ppo import slow_by_skill, slow_figures
+from tests.training.played import BOX, CHOICES, PLAIN, compare, played
 
 from .test_progression import Counting
 
@@ -104,3 +112,55 @@ def test_its_options_are_those_of_ppo_that_it_obeys_and_three_more():
     with pytest.raises(Exception, match=r"unknown option.*did you mean 'rollout_steps'"):
         part("algorithm", {"type": "skill_ppo", "rollout_step": 3})
     assert part("algorithm", "skill_ppo").encode()["loggers"] == [{"type": "json_lines"}]
+
+
+TASKS = 4
+SEEN = gym.spaces.Dict(observation=BOX, task=gym.spaces.Discrete(TASKS))
+
+
+def of_tasks(rows_by_task, trained):
+    """A rollout with so many rows of each task, mixed; those of trained experts count."""
+    count = sum(rows_by_task)
+    rollout = played(steps=count // 8, width=8, valid=False)
+    mixed = torch.randperm(count, generator=torch.Generator().manual_seed(2))
+    tasks = torch.arange(TASKS).repeat_interleave(torch.tensor(rows_by_task))[mixed].reshape(-1, 8)
+    rollout.observations.append(tasks)
+    rollout.valid = torch.isin(tasks, torch.tensor(trained))
+    return rollout
+
+
+def slow_network(weights, rollout, place):
+    one_hot = torch.nn.functional.one_hot(rollout.observations[1][place], TASKS)
+    return slow_actor_critic(weights, torch.cat([rollout.observations[0][place], one_hot]))
+
+
+@pytest.mark.parametrize("per_skill", [True, False], ids=["by skill", "by minibatch"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_update_is_the_loop_over_the_rows_of_trained_experts(per_skill, accumulate):
+    """Of so few rows that count two minibatches are made, not the four that are asked for, in parts or not."""
+    rollout = (
+        of_tasks((40, 24, 12, 52), trained=[0, 1, 2]) if per_skill else of_tasks((40, 40, 8, 40), trained=[0, 1, 2])
+    )
+    options = {"epochs": 2, "minibatches": 4, "clip": 0.15, "entropy_coef": 0.1, "gamma": 0.9, "gae_lambda": 0.8,
+               "max_grad_norm": 0.5, "accumulate": accumulate}  # fmt: skip
+    policy = policysmith.build({"model": PLAIN}, SEEN, CHOICES, seed=0)
+    weights = slow_weights(policy)
+    algorithm = SkillPPO(advantage_per_skill=per_skill, learning_rate=0.02, **options)
+    torch.manual_seed(5)
+    scalars = algorithm.update(policy, algorithm.optimizer(policy), rollout)
+    reshape = slow_by_skill(rollout.observations[1], rollout.valid) if per_skill else (lambda rows: rows)
+    look = lambda weights, rollout, place: {place: slow_network(weights, rollout, place)}  # noqa: E731
+    slow_ppo_update(weights, SlowAdam(1e-5), [Share(rollout, 5)], each_row, look, rate=0.02, normalize=not per_skill,
+                    smallest=32, reshape=reshape, **options)  # fmt: skip
+    compare(policy, weights)
+    rows = reshape(slow_rows(rollout, 0.9, 0.8))
+    said = {}
+    for place in each_row(rollout):
+        logits, value = slow_network(weights, rollout, place)
+        log_prob, entropy = chosen(logits, rollout.actions[0][place])
+        said[place] = (log_prob.item(), entropy.item(), value.item())
+    for skill in range(3):
+        found = slow_figures(rows, said, lambda place, s=skill: int(rollout.observations[1][place]) == s)
+        for name, value in found.items():
+            assert scalars[f"skills/{skill}/{name}"] == pytest.approx(value, abs=5e-5), name
+    assert "skills/3/rows" not in scalars and scalars["skills/rows"] == int(rollout.valid.sum())

@@ -53,6 +53,7 @@ def updated(model, rollout, network, optimizer=None, units=each_row, look=None, 
         {"value_clip": 0.1, "max_grad_norm": 5.0},
         {"normalize": False, "epochs": 3},
         {"accumulate": 2, "entropy_coef": 0.1, "minibatches": 2, "max_grad_norm": 0.2},
+        {"accumulate": 3, "minibatches": 4},
         {"minibatches": 1, "clip": 0.4},
         {"minibatches": 18, "entropy_coef": 0.1},  # a row each: nothing to normalise by
     ],

@@ -86,9 +86,9 @@ class SkillBatches(RowBatches):
             advantage = normalized_by_skill(self.columns.advantage, self.skills)
             self.columns = self.columns._replace(advantage=advantage)
 
-    def minibatches(self, count: int) -> Iterator[Minibatch]:
-        """About equal parts, fewer than `count` where they would be too small."""
-        return super().minibatches(min(count, max(1, len(self.skills) // SMALLEST)))
+    def minibatches(self, count: int, parts: int = 1) -> Iterator[list[Minibatch]]:
+        """About equal minibatches, fewer than `count` where they would be too small."""
+        return super().minibatches(min(count, max(1, len(self.skills) // SMALLEST)), parts)
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
