@@ -13,6 +13,7 @@ from policysmith.training.games import Games, game_spaces
 from policysmith.training.online import PPO
 from policysmith.training.opponents import PolicyPlayer, Pool, RandomPlayer, by_player
 from policysmith.training.self_play import SelfPlayCollector
+from tests.reference.networks import weights_of
 from tests.reference.self_play import slow_rows
 
 pytest.importorskip("pettingzoo")
@@ -70,26 +71,32 @@ def _owned(collector):
 
 
 def _rows(policy, rollout, gamma, gae_lambda):
-    """Of every row that is learnt from: the board, the move, its advantage and return."""
+    """Of every row that is learnt from: the board, the move, what was legal; log-probability, advantage and return."""
     batches = PPO(gamma=gamma, gae_lambda=gae_lambda).batches(policy, rollout)
-    board, action = batches.leaves[:2]
-    rows = zip(board.tolist(), action.tolist(), batches.columns.advantage, batches.columns.returns, strict=True)
-    return sorted((str(b), a, adv.item(), ret.item()) for b, a, adv, ret in rows)
+    board, action, legal = batches.leaves
+    kept = (batches.columns.log_prob, batches.columns.advantage, batches.columns.returns)
+    rows = zip(board.tolist(), action.tolist(), legal.tolist(), *(column.tolist() for column in kept), strict=True)
+    return sorted((str(row[:3]), *row[3:]) for row in rows)
 
 
 @pytest.mark.parametrize("cut_after", [None, 4])
-@pytest.mark.parametrize("options", [ALONE, AT_RANDOM])
+@pytest.mark.parametrize("options", [ALONE, AT_RANDOM, MIXED], ids=["itself", "random", "past selves too"])
 def test_rows_are_those_of_each_seat_on_its_own(options, cut_after):
-    """Against a twin that follows every seat of every game by itself."""
-    collector = _collector(options, cut_after=cut_after)
-    policy, owned = collector.policy, _owned(collector)
-    rollout = collector.collect(23)
-    values = [policy.get_value(policy.prepare(seen)).tolist() for _, seen, _, _ in collector.environments.notes]
-    expected = slow_rows(collector.environments.notes, owned, values, gamma=0.9, gae_lambda=0.8)
-    rows = _rows(policy, rollout, 0.9, 0.8)
-    expected = sorted((str(b), a, adv, ret) for b, a, adv, ret in expected)
-    assert [row[:2] for row in rows] == [row[:2] for row in expected] and len(rows) > 20
-    np.testing.assert_allclose([r[2:] for r in rows], [r[2:] for r in expected], rtol=0, atol=1e-5)
+    """Against a twin that follows every seat of every game by itself, over two rollouts."""
+    collector = _collector(options, policy=_policy(model={"type": "mlp", "hidden": [5]}), cut_after=cut_after)
+    policy, owned, notes = collector.policy, _owned(collector), collector.environments.notes
+    if options is MIXED:
+        collector.pool.take(1)
+    rollouts = [collector.collect(23) for _ in range(2)]
+    assert collector.step == 2 * 23 * 4
+    weights = weights_of(policy)
+    for index, rollout in enumerate(rollouts):
+        part = slice(23 * index, 23 * (index + 1))
+        expected = slow_rows(notes[part], owned[part], weights, gamma=0.9, gae_lambda=0.8)
+        expected = sorted((str(row[:3]), *row[3:]) for row in expected)
+        rows = _rows(policy, rollout, 0.9, 0.8)
+        assert [row[0] for row in rows] == [row[0] for row in expected] and len(rows) > 10
+        np.testing.assert_allclose([r[1:] for r in rows], [r[1:] for r in expected], rtol=0, atol=1e-5)
 
 
 def test_both_sides_of_a_game_learn_its_result():
