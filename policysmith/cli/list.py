@@ -85,7 +85,7 @@ def _print_types(found: Sequence[TypeInfo]) -> None:
 
 
 def _print_options(found: Sequence[TypeInfo]) -> None:
-    """Types of one name, with all their options: name, values, default."""
+    """Types of one name, with all their options: name, values, default, what it is."""
     from policysmith.config.schema import option_text, plain_text, type_options
     from policysmith.registry import default_registry
 
@@ -95,7 +95,8 @@ def _print_options(found: Sequence[TypeInfo]) -> None:
         print_paragraph(plain_text(info.summary))
         if options:
             typer.echo()
-            print_columns([(name, option_text(schema), _default(schema)) for name, schema in options.items()])
+            rows = [(n, option_text(s), _default(s), s.get("description", "")) for n, s in options.items()]
+            print_columns(rows)
 
 
 def _default(schema: dict[str, Any]) -> str:

@@ -133,6 +133,7 @@ def options_of(base: Callable[..., Any], without: Collection[str] = (), **defaul
             return function(*positional, **arguments)
 
         call.__signature__ = signature  # type: ignore[attr-defined]
+        call.__options_base__ = base  # type: ignore[attr-defined]
         origin = base.__init__ if inspect.isclass(base) else base
         hints = typing.get_type_hints(origin, include_extras=True)
         call.__annotations__ = {

@@ -17,7 +17,15 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from policysmith.config.experiment import EXPERIMENT
 from policysmith.config.options import OptionSchema, Section
 
-__all__ = ["COMPONENT_KEYS", "argument_notes", "experiment_schema", "option_text", "plain_text", "type_options"]
+__all__ = [
+    "COMPONENT_KEYS",
+    "argument_notes",
+    "experiment_schema",
+    "option_notes",
+    "option_text",
+    "plain_text",
+    "type_options",
+]
 
 Schema = dict[str, Any]
 
@@ -141,6 +149,18 @@ def option_text(schema: Mapping[str, Any]) -> str:
     return " ".join([_KINDS.get(kind, kind), " and ".join(bounds)]).strip()
 
 
+def option_notes(target: Callable[..., Any]) -> dict[str, str]:
+    """Option → its line, from the docstring of the type, of its base classes and of what lends it options."""
+    notes: dict[str, str] = {}
+    for source in target.__mro__ if inspect.isclass(target) else (target,):
+        notes = {**argument_notes(inspect.getdoc(source) or ""), **notes}
+        signature = vars(source).get("__init__") if inspect.isclass(source) else source
+        base = getattr(signature, "__options_base__", None)
+        if base is not None:
+            notes = {**option_notes(base), **notes}
+    return notes
+
+
 def argument_notes(doc: str) -> dict[str, str]:
     """What a docstring says of each argument under `Args:`, each as one line."""
     _, _, block = re.sub(r"^(Arguments|Attributes):", "Args:", doc, flags=re.MULTILINE).partition("Args:\n")
@@ -214,7 +234,7 @@ def _type(entry: RegisteredType, extra: Mapping[str, Schema], definitions: Schem
 
 
 def _described_options(entry: RegisteredType, definitions: Schema) -> dict[str, Schema]:
-    return _noted(_options(entry.schema, definitions), argument_notes(inspect.getdoc(entry.target) or ""))
+    return _noted(_options(entry.schema, definitions), option_notes(entry.target))
 
 
 def _slot(slot: str, entries: Mapping[str, RegisteredType]) -> Schema:

@@ -41,6 +41,12 @@ def factory_model(
     """One network that a registered model factory builds from `config`; it keeps the weights it was given there.
 
     Every network of the factory is built, and one kept: networks that share weights are to be one network.
+
+    Args:
+        factory: The registered model factory that makes the network.
+        network: Which of the factory's networks this component is.
+        config: What the factory is given.
+        base_dir: The folder that relative paths in the configuration start from.
     """
     networks = build_networks(factory, config, base_dir)
     if network not in networks:

@@ -67,6 +67,9 @@ def graph_model(config: Annotated[GraphSource, Graph()], inputs: NamedSpecs) -> 
     """A whole graph, in either grammar (see `build_model`), as a component with weights `graph_modules.<name>.…`.
 
     A mapping argument → key in in_keys names the graph's inputs, otherwise they are taken in order; shapes follow.
+
+    Args:
+        config: The graph, written out or the path of its file.
     """
     planning = torch.get_default_device().type == "meta"
     specs = _by_name(config, inputs)

@@ -22,6 +22,11 @@ class ActionEmbedding(nn.Module):
     0 … A - 1), so that a policy moves to another set of actions with the vectors of those it knows. Of its input,
     best the observation as it is, only the number of rows matters. Raises ValueError for a row outside the table,
     and where `rows` are not A.
+
+    Args:
+        num_embeddings: How many rows the table has; no action is numbered beyond it.
+        dim: The width of an action's vector.
+        rows: The row of each action, where they are not numbered from 0.
     """
 
     rows: Tensor

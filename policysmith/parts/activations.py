@@ -32,19 +32,31 @@ for _name, _module in _PLAIN.items():
 
 @register("gelu", slot="activation")
 def gelu(approximate: bool = False) -> nn.Module:
-    """Gaussian error linear unit (arXiv 1606.08415); `approximate` uses the tanh form."""
+    """Gaussian error linear unit (arXiv 1606.08415); `approximate` uses the tanh form.
+
+    Args:
+        approximate: Whether tanh stands for the error function.
+    """
     return nn.GELU("tanh" if approximate else "none")
 
 
 @register("elu", slot="activation")
 def elu(alpha: Positive = 1.0) -> nn.Module:
-    """Exponential linear unit (arXiv 1511.07289)."""
+    """Exponential linear unit (arXiv 1511.07289).
+
+    Args:
+        alpha: What it tends to for large negative inputs, with the sign turned.
+    """
     return nn.ELU(alpha)
 
 
 @register("leaky_relu", slot="activation")
 def leaky_relu(slope: Positive = 0.01) -> nn.Module:
-    """ReLU with a small negative slope."""
+    """ReLU with a small negative slope.
+
+    Args:
+        slope: The slope below 0.
+    """
     return nn.LeakyReLU(slope)
 
 

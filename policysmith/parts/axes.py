@@ -15,7 +15,13 @@ __all__ = ["CentrePixel", "Expand", "Fold", "Slice"]
 
 @register("slice")
 class Slice(nn.Module):
-    """Entries `start` to `stop` (exclusive) of one axis: (*, …, N, …) → (*, …, stop - start, …)."""
+    """Entries `start` to `stop` (exclusive) of one axis: (*, …, N, …) → (*, …, stop - start, …).
+
+    Args:
+        start: The first index that is kept.
+        stop: The first index that is not; null keeps all to the end.
+        axis: Which axis of a row.
+    """
 
     def __init__(
         self,
@@ -39,7 +45,12 @@ class Slice(nn.Module):
 
 @register("expand")
 class Expand(nn.Module):
-    """The same `size` times over, along a new axis put before `axis`: (*, …) → (*, …, size, …)."""
+    """The same `size` times over, along a new axis put before `axis`: (*, …) → (*, …, size, …).
+
+    Args:
+        size: How often the row is repeated.
+        axis: Where the new axis stands in a row.
+    """
 
     def __init__(self, event_shape: EventShape, size: Count, axis: int = 0) -> None:
         super().__init__()
@@ -58,6 +69,10 @@ class Fold(nn.Module):
     """One axis less: `axis` is multiplied into `into`, an earlier one, in the order of memory.
 
     (*, …, M, …, N, …) → (*, …, M·N, …). Next to one another they are flattened.
+
+    Args:
+        axis: The axis that goes.
+        into: The axis that takes it in.
     """
 
     def __init__(self, event_shape: EventShape, axis: int = -1, into: int = -2) -> None:

@@ -12,7 +12,12 @@ __all__ = ["Bilinear"]
 
 @register("bilinear")
 class Bilinear(nn.Bilinear):
-    """x (*, F), y (*, G) → (*, out_features): xᵀ A_o y + b_o for each output o."""
+    """x (*, F), y (*, G) → (*, out_features): xᵀ A_o y + b_o for each output o.
+
+    Args:
+        out_features: The width of the output.
+        bias: Whether a bias is added.
+    """
 
     def __init__(
         self,

@@ -23,6 +23,11 @@ class BilinearActionHead(nn.Module):
     With `forms` there are K such scores an action, and ReLU and an MLP K → `hidden` → 1 make a logit of them. For
     spaces of discrete actions; of several variables the vectors are one variable's after another's. Raises ValueError
     for inputs of other shapes, or another number of vectors than the space has actions.
+
+    Args:
+        forms: How many bilinear forms are computed before the last layer; null scores each action by one form
+            directly.
+        hidden: The units between the forms and the score.
     """
 
     def __init__(

@@ -32,6 +32,16 @@ class Conv(nn.Sequential):
     """Convolution → norm? → activation for each entry of `channels`, then flatten and a Linear to `features`.
 
     `kernel_size`, `stride` and `padding` are one number, or one for each layer. (B, C, H, W) → (B, features).
+
+    Args:
+        channels: The channels of each layer.
+        kernel_size: The side of each layer's kernel: one for all, or a list.
+        stride: The step of each layer's kernel: one for all, or a list.
+        padding: Zeros added at each border: one for all, or a list.
+        activation: The nonlinearity behind each layer.
+        norm: The normalisation behind each layer; null for none.
+        flatten: Whether the map is flattened to a vector.
+        features: The width of a linear layer behind the flattened map; null for none.
     """
 
     def __init__(
@@ -83,6 +93,10 @@ class Nature(Conv):
     """The DQN encoder (Mnih et al., Nature 2015): 32×8×8/4, 64×4×4/2, 64×3×3/1, ReLU, Linear.
 
     (B, C, H, W) with H, W ≥ 36 → (B, features).
+
+    Args:
+        activation: The nonlinearity behind each layer.
+        features: The width of the output; null leaves the flattened map.
     """
 
     def __init__(self, image_shape: ImageShape, activation: Activation = "relu", features: Width | None = 512) -> None:
@@ -107,6 +121,11 @@ class Impala(nn.Sequential):
     """The large encoder of IMPALA (arXiv 1802.01561, figure 3): conv, pool and two residual blocks a stage.
 
     (B, C, H, W) → (B, features). `width` multiplies the channels.
+
+    Args:
+        channels: The channels of each of the stages.
+        width: What all channels are multiplied by.
+        features: The width of the output; null leaves the flattened map.
     """
 
     def __init__(

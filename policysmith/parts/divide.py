@@ -21,6 +21,9 @@ class Divide(nn.Module):
     """Each channel divided by a number of its own: (*, C, …) → (*, C, …), or (*, F) → (*, F).
 
     Raises ValueError where `by` has not one entry a channel.
+
+    Args:
+        by: What each number of the last axis is divided by; one for all of them, or as many as there are.
     """
 
     by: Tensor

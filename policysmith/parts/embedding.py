@@ -18,6 +18,9 @@ class Embedding(nn.Module):
     """One table for all variables: (*,) → (*, dim) for one variable, (*, *event) → (*, K·dim) for K of them.
 
     `categories` holds each variable's number of values; indices start at 0.
+
+    Args:
+        dim: The width of each category's vector.
     """
 
     offsets: Tensor

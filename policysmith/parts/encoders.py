@@ -18,7 +18,12 @@ __all__ = ["ImageEncoder", "OneHot", "ToFloat"]
 
 @register("encode_image")
 class ImageEncoder(nn.Module):
-    """Pixels as floats, channels first: (*, H, W, C), (*, C, H, W) or (*, H, W) of any type → (*, C, H, W) / scale."""
+    """Pixels as floats, channels first: (*, H, W, C), (*, C, H, W) or (*, H, W) of any type → (*, C, H, W) / scale.
+
+    Args:
+        layout: The order of the axes: height, width, channels.
+        scale: What bytes are divided by.
+    """
 
     def __init__(self, layout: Literal["hwc", "chw", "hw"] = "hwc", scale: Positive = 255.0) -> None:
         super().__init__()
@@ -65,7 +70,11 @@ class OneHot(nn.Module):
 
 @register("to_float")
 class ToFloat(nn.Module):
-    """Numbers of any type as float32, divided by `scale`: (*, *event) → (*, *event)."""
+    """Numbers of any type as float32, divided by `scale`: (*, *event) → (*, *event).
+
+    Args:
+        scale: What numbers are divided by.
+    """
 
     def __init__(self, scale: Positive = 1.0) -> None:
         super().__init__()

@@ -14,7 +14,11 @@ __all__ = ["Join"]
 
 @register("join")
 class Join(nn.Module):
-    """Inputs side by side along one axis, all others alike: maps join their channels with `axis: 0`."""
+    """Inputs side by side along one axis, all others alike: maps join their channels with `axis: 0`.
+
+    Args:
+        axis: The axis along which the inputs are put together.
+    """
 
     def __init__(self, event_shapes: EventShapes, axis: int = -1) -> None:
         super().__init__()

@@ -20,6 +20,13 @@ class MLP(nn.Sequential):
     """Linear → norm? → activation → dropout? for each width in `hidden`, then a Linear to `out_features` if given.
 
     (*, in_features) → (*, out_features or hidden[-1]). Every layer has an activation of its own.
+
+    Args:
+        hidden: The units of each hidden layer.
+        activation: The nonlinearity behind each layer.
+        norm: The normalisation before each nonlinearity; null for none.
+        dropout: The share of hidden units that training sets to 0.
+        out_features: The width of a last linear layer; null ends with the last hidden one.
     """
 
     def __init__(

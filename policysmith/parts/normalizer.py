@@ -19,6 +19,10 @@ class RunningNormalizer(nn.Module):
     """(x - mean) / √(variance + eps), clipped to ±clip; statistics are buffers, stored with the policy.
 
     (*, *event) → (*, *event). Before the first update it is the identity but for the clip.
+
+    Args:
+        clip: How many standard deviations are kept on either side.
+        eps: What is added to the variance, so that a constant input is not divided by 0.
     """
 
     mean: Tensor

@@ -85,21 +85,34 @@ class _TimeInstanceNorm(nn.Module):
 
 @register("layer", slot="norm")
 def layer_norm(features: Features, spatial: Spatial = 0, eps: Positive = 1e-5) -> nn.Module:
-    """Layer normalisation over the features of one row (arXiv 1607.06450); over the channels of each pixel."""
+    """Layer normalisation over the features of one row (arXiv 1607.06450); over the channels of each pixel.
+
+    Args:
+        eps: What is added to the variance.
+    """
     norm = nn.LayerNorm(features, eps)
     return _ChannelsLast(norm) if spatial else norm
 
 
 @register("rms", slot="norm")
 def rms_norm(features: Features, spatial: Spatial = 0, eps: Positive = 1e-6) -> nn.Module:
-    """Root-mean-square normalisation (arXiv 1910.07467)."""
+    """Root-mean-square normalisation (arXiv 1910.07467).
+
+    Args:
+        eps: What is added to the mean square.
+    """
     norm = nn.RMSNorm(features, eps)
     return _ChannelsLast(norm) if spatial else norm
 
 
 @register("group", slot="norm")
 def group_norm(features: Features, spatial: Spatial = 0, groups: Count = 1, eps: Positive = 1e-5) -> nn.Module:
-    """Group normalisation (arXiv 1803.08494) in `groups` groups of channels, of each token alone or over an image."""
+    """Group normalisation (arXiv 1803.08494) in `groups` groups of channels, of each token alone or over an image.
+
+    Args:
+        groups: Into how many groups the features are divided.
+        eps: What is added to the variance.
+    """
     if features % groups:
         raise ValueError(f"features={features} is not a multiple of groups={groups}")
     return (nn.GroupNorm if spatial else _TokenGroupNorm)(groups, features, eps)
@@ -110,6 +123,9 @@ def instance_norm(features: Features, spatial: Spatial = 0, eps: Positive = 1e-5
     """Instance normalisation (arXiv 1607.08022): each feature of each row over its sequence, or over its image.
 
     Every step sees the whole sequence, so a causal or stateful model refuses it.
+
+    Args:
+        eps: What is added to the variance.
     """
     if not spatial:
         return _TimeInstanceNorm(features, eps)
@@ -122,6 +138,10 @@ def batch_norm(features: Features, spatial: Spatial = 0, eps: Positive = 1e-5, m
     """Batch normalisation (arXiv 1502.03167): each feature over rows, steps and places.
 
     Rows influence each other in training mode.
+
+    Args:
+        eps: What is added to the variance.
+        momentum: The weight of the newest batch in the running statistics.
     """
     kinds = {0: _TokenBatchNorm, 1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
     return kinds[spatial](features, eps, momentum)

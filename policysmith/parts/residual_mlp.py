@@ -17,6 +17,13 @@ class ResidualMLP(nn.Module):
     """Linear → norm? → activation → dropout? to `width`, then x + the same of x for each layer after the first.
 
     (*, in_features) → (*, width).
+
+    Args:
+        width: The units of each layer.
+        layers: How many layers there are.
+        activation: The nonlinearity of each layer.
+        norm: The normalisation of each layer; null for none.
+        dropout: The share of units that training sets to 0.
     """
 
     def __init__(

@@ -37,6 +37,12 @@ class ResidualTower(nn.Module):
 
     (B, C, H, W) → (B, width, H, W). `se_ratio` adds squeeze-and-excitation (null or 0: none), `dropout` drops whole
     channels between the convolutions of a block. Module names are those of the actor-critic tower it stems from.
+
+    Args:
+        depth: How many residual blocks there are.
+        width: The channels of each block.
+        se_ratio: The share of channels that squeeze-and-excitation keeps; null or 0 has none.
+        dropout: The share of channels that training sets to 0.
     """
 
     def __init__(

@@ -50,6 +50,12 @@ class SEResNetTower(nn.Module):
 
     (B, C, H, W) → (B, channels, H, W). The gates' hidden layer has ⌊channels / se_reduction⌋ units, that of the pooled
     bias `global_pool_channels`. Raises ValueError where the gates would have none.
+
+    Args:
+        num_blocks: How many residual blocks there are.
+        channels: The channels of each block.
+        se_reduction: What the channels are divided by in squeeze-and-excitation.
+        global_pool_channels: The channels that are pooled over the whole board.
     """
 
     def __init__(

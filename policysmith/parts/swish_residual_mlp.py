@@ -41,6 +41,9 @@ class SwishResidualMLP(nn.Sequential):
     """x + (Linear → LayerNorm → Swish) four times over, `blocks` of them: (*, F) → (*, F).
 
     The dense residual network that scales with depth in goal-conditioned RL (arXiv 2503.14858).
+
+    Args:
+        blocks: How many residual blocks there are.
     """
 
     def __init__(

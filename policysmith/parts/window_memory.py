@@ -20,6 +20,9 @@ class WindowMemory(nn.Module):
     """Any component with memory (`lstm`, `gru`, `transformer_memory` …) over a window: (T, F) → (T, its width).
 
     Raises ValueError where `memory` is a component without one.
+
+    Args:
+        memory: The memory that reads the window from its first step to its last.
     """
 
     def __init__(

@@ -40,6 +40,14 @@ class ExpertActionHead(_Networks):
     """Task ids (B,) and features (B, F) → distribution parameters (B, P), by the network of each row's task.
 
     A Box has a deviation that depends on the state, so that all of an expert is in its network.
+
+    Args:
+        layer_width: The units of each hidden layer.
+        num_layers: How many layers an expert has, the last one included.
+        activation: The nonlinearity.
+        std: The deviation follows from the observation.
+        initial_std: Where the standard deviation starts.
+        squash: Whether continuous actions pass through tanh into their bounds.
     """
 
     def __init__(
@@ -65,7 +73,13 @@ class ExpertActionHead(_Networks):
 
 @register("expert_value_head", role="value", indices=True)
 class ExpertValueHead(_Networks):
-    """Task ids (B,) and features (B, F) → state value (B,), by the network of each row's task."""
+    """Task ids (B,) and features (B, F) → state value (B,), by the network of each row's task.
+
+    Args:
+        layer_width: The units of each hidden layer.
+        num_layers: How many layers an expert has, the last one included.
+        activation: The nonlinearity.
+    """
 
     def __init__(
         self,

@@ -27,6 +27,14 @@ class ActionHead(nn.Module):
     `std` of a Box: `independent` of the state (one free log-deviation a dimension, starting at `initial_std`) or
     `dependent` on it. `squash` bounds Box actions by tanh. `temperature` divides logits, alike when acting and when
     evaluating; it is for spaces without Box leaves.
+
+    Args:
+        hidden: The units of each hidden layer of its own.
+        activation: The nonlinearity behind its hidden layers.
+        std: Whether the deviation of continuous actions is a parameter or follows from the observation.
+        initial_std: Where the standard deviation starts.
+        squash: Whether continuous actions pass through tanh into their bounds.
+        temperature: What the logits of discrete actions are divided by.
     """
 
     def __init__(
@@ -74,7 +82,12 @@ class ActionHead(nn.Module):
 
 @register("value_head", role="value")
 class ValueHead(nn.Module):
-    """Features (*, F) → state value (*,), in units of (discounted) return."""
+    """Features (*, F) → state value (*,), in units of (discounted) return.
+
+    Args:
+        hidden: The units of each hidden layer of its own.
+        activation: The nonlinearity behind its hidden layers.
+    """
 
     def __init__(
         self,

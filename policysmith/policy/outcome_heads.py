@@ -26,7 +26,11 @@ def _layers(in_features: int, hidden: int, out_features: int) -> OrderedDict[str
 
 @register("outcome_head")
 class OutcomeHead(nn.Sequential):
-    """Features (*, F) → logits (*, 3) of win, draw and loss, as the acting player sees them."""
+    """Features (*, F) → logits (*, 3) of win, draw and loss, as the acting player sees them.
+
+    Args:
+        hidden: The units of the hidden layer.
+    """
 
     def __init__(self, in_features: FlatFeatures, hidden: Width = 256) -> None:
         super().__init__(_layers(in_features, hidden, 3))
@@ -34,7 +38,11 @@ class OutcomeHead(nn.Sequential):
 
 @register("score_head")
 class ScoreHead(nn.Sequential):
-    """Features (*, F) → score lead (*, 1) of the acting player at the end, in the environment's units."""
+    """Features (*, F) → score lead (*, 1) of the acting player at the end, in the environment's units.
+
+    Args:
+        hidden: The units of the hidden layer.
+    """
 
     def __init__(self, in_features: FlatFeatures, hidden: Width = 128) -> None:
         super().__init__(_layers(in_features, hidden, 1))
@@ -45,6 +53,9 @@ class OutcomeValue(nn.Module):
     """Outcome logits (*, 3) and score lead (*, 1) → state value (*,) in [-1, 1]: P(win) - P(loss).
 
     `score_blend` = α mixes in the score: (1 - α) · (P(win) - P(loss)) + α · clamp(score, -1, 1).
+
+    Args:
+        score_blend: The share of the score in the value.
     """
 
     def __init__(

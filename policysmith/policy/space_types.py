@@ -44,31 +44,52 @@ def box(shape: list[Count], low: Bound | None = None, high: Bound | None = None,
 
 @register("discrete", slot="space")
 def discrete(n: Count, start: int = 0) -> gym.Discrete:
-    """One of `n` choices, numbered from `start`."""
+    """One of `n` choices, numbered from `start`.
+
+    Args:
+        n: How many values there are.
+        start: The smallest value.
+    """
     return gym.Discrete(n, start=start)
 
 
 @register("multi_discrete", slot="space")
 def multi_discrete(nvec: Annotated[list[Count], MinLen(1)]) -> gym.MultiDiscrete:
-    """Several choices at once; `nvec` says how many there are of each."""
+    """Several choices at once; `nvec` says how many there are of each.
+
+    Args:
+        nvec: How many values each entry has.
+    """
     return gym.MultiDiscrete(nvec)
 
 
 @register("multi_binary", slot="space")
 def multi_binary(n: Count) -> gym.MultiBinary:
-    """`n` switches, each on or off."""
+    """`n` switches, each on or off.
+
+    Args:
+        n: How many bits there are.
+    """
     return gym.MultiBinary(n)
 
 
 @register("dict", slot="space")
 def dictionary(spaces: dict[str, Space]) -> gym.Dict:
-    """Spaces by name, in the order they are written."""
+    """Spaces by name, in the order they are written.
+
+    Args:
+        spaces: The spaces by name.
+    """
     return gym.Dict([(name, _built(inner, name)) for name, inner in spaces.items()])
 
 
 @register("tuple", slot="space")
 def tuple_of(spaces: list[Space]) -> gym.Tuple:
-    """Spaces one after another."""
+    """Spaces one after another.
+
+    Args:
+        spaces: The spaces in their order.
+    """
     return gym.Tuple([_built(inner, index) for index, inner in enumerate(spaces)])
 
 

@@ -22,6 +22,9 @@ class SpatialPolicyHead(nn.Module):
     Two 1×1 convolutions with `channels` planes between them. Move m at (row, column) is action
     (row · W + column) · M + m. Raises ValueError for other spaces, and for a number of actions that is no multiple
     of the points.
+
+    Args:
+        channels: The channels between the tower and the moves.
     """
 
     def __init__(

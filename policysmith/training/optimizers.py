@@ -44,7 +44,15 @@ class Rule(Protocol):
 
 @register("adam", slot="optimizer")
 class AdamRule:
-    """Adam (arXiv 1412.6980), by torch's fused kernel; `weight_decay` is an L2 term of the gradient."""
+    """Adam (arXiv 1412.6980), by torch's fused kernel; `weight_decay` is an L2 term of the gradient.
+
+    Args:
+        learning_rate: The rate, or a schedule of it; null takes the algorithm's.
+        beta1: The decay of the mean gradient.
+        beta2: The decay of the mean squared gradient.
+        eps: What is added to the root of the mean square.
+        weight_decay: The share of a weight that a step of rate 1 takes away.
+    """
 
     def __init__(
         self,
@@ -64,7 +72,15 @@ class AdamRule:
 
 @register("adamw", slot="optimizer")
 class AdamWRule:
-    """Adam with decoupled weight decay (arXiv 1711.05101), by torch's fused kernel."""
+    """Adam with decoupled weight decay (arXiv 1711.05101), by torch's fused kernel.
+
+    Args:
+        learning_rate: The rate, or a schedule of it; null takes the algorithm's.
+        beta1: The decay of the mean gradient.
+        beta2: The decay of the mean squared gradient.
+        eps: What is added to the root of the mean square.
+        weight_decay: The share of a weight that a step of rate 1 takes away, apart from the gradient.
+    """
 
     def __init__(
         self,
@@ -84,7 +100,14 @@ class AdamWRule:
 
 @register("sgd", slot="optimizer")
 class SgdRule:
-    """Stochastic gradient descent, with momentum if there is any."""
+    """Stochastic gradient descent, with momentum if there is any.
+
+    Args:
+        learning_rate: The rate, or a schedule of it; null takes the algorithm's.
+        momentum: The decay of the velocity.
+        nesterov: Whether the gradient is taken where the velocity leads.
+        weight_decay: What is added to the gradient for each unit of a weight.
+    """
 
     def __init__(
         self,

@@ -14,13 +14,22 @@ Schedule = Annotated[PartSpec | float, Slot("schedule")]
 
 @register("constant", slot="schedule")
 def constant(value: float) -> Callable[[float], float]:
-    """The same number throughout; what a bare number means."""
+    """The same number throughout; what a bare number means.
+
+    Args:
+        value: The number.
+    """
     return lambda progress: value
 
 
 @register("linear", slot="schedule")
 def linear(start: float, end: float = 0.0) -> Callable[[float], float]:
-    """From `start` to `end` in a straight line."""
+    """From `start` to `end` in a straight line.
+
+    Args:
+        start: The number at the beginning.
+        end: The number at the end.
+    """
     return lambda progress: start + (end - start) * progress
 
 

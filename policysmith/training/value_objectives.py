@@ -76,6 +76,10 @@ class MultiHeadValue:
     It trains the edges `value_logits` (3,) and `score_lead` (1,), of which the value is made (as `se_resnet` has them).
     A game that ended tells its outcome to every step of it in the rollout: the sign of its last reward; and its score,
     where the environment gives one as `info["score"]` at the end. Both weights are those of the whole loss.
+
+    Args:
+        outcome_coef: The weight of the outcome's cross-entropy.
+        score_coef: The weight of the score's error.
     """
 
     edges: Sequence[str] = (OUTCOME, SCORE)

@@ -32,6 +32,11 @@ class LoRA(Wrapper):
     changes. `state_dict` has the bare keys and besides, beside each layer's weight, `lora_A` and `lora_B`: a bare
     checkpoint loads (its deltas are zero), and `merged_state_dict()` is a bare one. The layers themselves are adapted,
     so what stands inside computes with the deltas too. Raises ValueError where no layer matches.
+
+    Args:
+        rank: The rank of each correction.
+        alpha: The correction is multiplied by alpha / rank; null takes alpha = rank.
+        target: The names of the layers that are corrected; patterns such as 'layers.*'.
     """
 
     transparent = True

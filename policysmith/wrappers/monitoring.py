@@ -28,6 +28,11 @@ class WeightMonitoringModule(Wrapper):
     `attach(optimizer)`, which trainers call, does both after optimiser steps: clipping after every one, looking after
     every `every`-th. Without it, every `every`-th forward in training mode looks (on the CPU; a policy's compiled calls
     leave that out), and `clip_weights()` clips. What is wrong is told to the log once, until it changes.
+
+    Args:
+        clip_value: The bound of every weight after an optimiser step; null has none.
+        monitor_health: Whether dead units, norms and singular values are computed.
+        every: After how many steps they are computed again.
     """
 
     transparent = True

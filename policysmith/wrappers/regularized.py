@@ -35,6 +35,10 @@ class RegularizedModule(Wrapper):
     A plain mapping gets a scalar, a TensorDict the scalar expanded to its batch shape (so its mean is the loss); what
     other modules have put there is added to. Inside a policy the loss goes to the sink (`return_aux=True`), and
     trainers add it. Of nested regularisers the outermost decides: each parameter counts once, by its scales.
+
+    Args:
+        l2_scale: The weight of the sum of squares.
+        l1_scale: The weight of the sum of absolute values.
     """
 
     transparent = True

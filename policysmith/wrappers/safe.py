@@ -39,6 +39,14 @@ class SafeModule(Wrapper):
     `synchronize`. A spec is a shape whose first entry stands for the batch, of any number of dimensions, and where None
     is free; or a `TensorSpec`. `action_bounds` (low, high) clamps, out of place, each output named `action` or
     `…_action`. Outputs named `value` or `…_value` beyond ±`value_limit` are told to the log.
+
+    Args:
+        input_specs: The shape of each input; null for an axis of any length.
+        output_specs: The shape of each output; null for an axis of any length.
+        action_bounds: The smallest and the largest action; what lies outside is set to the bound.
+        nan_check: Whether a number that is not finite is an error.
+        synchronize: Whether an accelerator is waited for, so that the error comes in the call that caused it.
+        value_limit: The largest absolute value of a prediction; null has none.
     """
 
     transparent = True

@@ -36,6 +36,9 @@ class StatefulModule(Wrapper):
     A mapping whose `is_init` is (B, T), or a TensorDict of batch (B, T), is a sequence: it gives what T steps would.
     `name` is where the state lies, by default the first output's. The manager's weights lie under `state_manager.`
     beside the bare keys of `state_dict`.
+
+    Args:
+        state_manager: What computes the next state from the output and the state.
     """
 
     state_manager: Any

@@ -46,7 +46,7 @@ def test_a_type_named_in_full_shows_its_options(run):
         "activation gelu\n"
         "Gaussian error linear unit (arXiv 1606.08415); `approximate` uses the tanh form.\n"
         "\n"
-        "  approximate  true or false  false\n"
+        "  approximate  true or false  false  Whether tanh stands for the error function.\n"
     )
 
 
@@ -54,11 +54,11 @@ def test_a_name_in_two_slots_is_shown_for_both(run):
     text = run("list", "mlp").stdout
     assert text.startswith("model mlp\n")
     assert "\n\ncomponent mlp\n" in text
-    assert "  hidden        list of integers > 0  [64, 64]\n" in text
+    assert "  hidden        list of integers > 0  [64, 64]  The units of each hidden layer.\n" in text
 
 
 def test_a_required_option_is_marked(run):
-    assert "  out_features  integer > 0    required\n" in run("list", "nn.Linear").stdout
+    assert "  out_features  integer > 0    required  size of each output sample\n" in run("list", "nn.Linear").stdout
 
 
 def test_a_type_without_options_is_a_sentence(run):

@@ -460,3 +460,17 @@ def test_importing_it_imports_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )
     assert result.stdout.strip() == "[]"
+
+
+def test_an_option_is_described_where_it_is_written():
+    """By the type itself, by the class that lends it its constructor, or by what its options are taken from."""
+    options = {name: type_options(default_registry.entry(slot, name)) for slot, name in DESCRIBED}
+    notes = {name: {n: schema.get("description") for n, schema in found.items()} for name, found in options.items()}
+    assert notes["window"]["size"] == "How many steps the window holds, the token itself included."
+    assert notes["window"]["heads"] == notes["mha"]["heads"] == "How many heads read."
+    assert notes["lstm"]["hidden_size"] == "The width of the state and of the output."
+    assert notes["gtrxl"]["layers"] == "How many blocks it has."
+    assert notes["gtrxl"]["attention"] == "How tokens read each other."
+
+
+DESCRIBED = (("attention", "mha"), ("attention", "window"), ("component", "lstm"), ("component", "gtrxl"))

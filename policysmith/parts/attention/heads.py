@@ -20,6 +20,15 @@ class HeadProjections(nn.Module):
 
     Weights stay separate, `key` and `value` of G·D rows, heads one after the other. Raises ValueError where `dim` is
     not a multiple of `heads` (unless `head_dim` is given) or `heads` none of `kv_heads`.
+
+    Args:
+        heads: How many heads read.
+        kv_heads: How many heads of keys and values there are; as many as heads by default.
+        head_dim: The width of a head; dim / heads by default.
+        qk_norm: Whether queries and keys are normalised in each head.
+        dropout: The share of attention weights that training sets to 0.
+        bias: Whether the projections add a bias.
+        source_dim: The width of the tokens that are read, where it is not dim.
     """
 
     def __init__(

@@ -29,6 +29,16 @@ class MultiHeadLatentAttention(nn.Module):
     By default kv_rank is dim / 4, rope_dim half a head's width, nope_dim and value_dim that width, and queries are
     projected directly (`q_rank` compresses them too). One step with a cache multiplies queries into the latent space
     and never expands keys or values; results are the same.
+
+    Args:
+        heads: How many heads read.
+        kv_rank: The width of the latent that keys and values are expanded from; dim / 4 by default.
+        q_rank: The width of the latent that queries are expanded from; null projects them directly.
+        rope_dim: The width of the key that carries positions; half a head by default.
+        nope_dim: The width of a head's content key; dim / heads by default.
+        value_dim: The width of a head's value; dim / heads by default.
+        dropout: The share of attention weights that training sets to 0.
+        bias: Whether the projections of the stream add a bias.
     """
 
     def __init__(

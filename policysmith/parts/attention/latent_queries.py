@@ -25,6 +25,9 @@ class LatentQueryAttention(nn.Module):
     The induced set attention of the Set Transformer (arXiv 1810.00825, section 3.1) without its feed-forward parts.
     Latents see all tokens, so it has no causal form. Rotary positions turn the sequence's keys and queries, with the
     latents at step 0.
+
+    Args:
+        n_latents: How many learned latents read the sequence.
     """
 
     @options_of(HeadProjections, ("kv_heads", "source_dim"))

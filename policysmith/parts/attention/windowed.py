@@ -21,6 +21,9 @@ class WindowAttention(SelfAttention):
 
     In a causal timeline those are the last `size` steps, else as many on either side. Scores are computed densely: a
     window narrows what is seen, not the cost.
+
+    Args:
+        size: How many steps the window holds, the token itself included.
     """
 
     @options_of(SelfAttention, ("kv_heads", "source_dim"))

@@ -45,17 +45,38 @@ class GatedFeedForward(TwoLayers):
 
 @register("swiglu", slot="feedforward", causal=True)
 def swiglu(dim: Dim, hidden: Width | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
-    """Feedforward gated by SiLU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
+    """Feedforward gated by SiLU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8.
+
+    Args:
+        hidden: The units of the hidden layer; about 8/3 of the width by default, so that it has as many weights as an
+            ungated one.
+        dropout: The share of hidden units that training sets to 0.
+        bias: Whether the linear maps add a bias.
+    """
     return GatedFeedForward(dim, hidden, "silu", dropout, bias)
 
 
 @register("geglu", slot="feedforward", causal=True)
 def geglu(dim: Dim, hidden: Width | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
-    """Feedforward gated by GELU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
+    """Feedforward gated by GELU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8.
+
+    Args:
+        hidden: The units of the hidden layer; about 8/3 of the width by default, so that it has as many weights as an
+            ungated one.
+        dropout: The share of hidden units that training sets to 0.
+        bias: Whether the linear maps add a bias.
+    """
     return GatedFeedForward(dim, hidden, "gelu", dropout, bias)
 
 
 @register("reglu", slot="feedforward", causal=True)
 def reglu(dim: Dim, hidden: Width | None = None, dropout: Dropout = 0.0, bias: bool = False) -> GatedFeedForward:
-    """Feedforward gated by ReLU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8."""
+    """Feedforward gated by ReLU (arXiv 2002.05202); `hidden` is 8/3 · dim, rounded up to a multiple of 8.
+
+    Args:
+        hidden: The units of the hidden layer; about 8/3 of the width by default, so that it has as many weights as an
+            ungated one.
+        dropout: The share of hidden units that training sets to 0.
+        bias: Whether the linear maps add a bias.
+    """
     return GatedFeedForward(dim, hidden, "relu", dropout, bias)

@@ -35,6 +35,16 @@ class MixtureOfExperts(nn.Module):
         to its sink `aux` if it is given one; for routers with scores.
 
     Each expert has parameters of its own, and those that no row chose get no gradient.
+
+    Args:
+        experts: How many experts there are.
+        top_k: How many experts a token uses; 2 by default, or what the router says.
+        expert: The network of an expert.
+        router: How experts are chosen.
+        shared_experts: How many further experts every token uses.
+        implementation: How chosen experts are computed; all ways give the same result.
+        balance_coef: The weight of the load-balancing loss; null takes the router's.
+        z_coef: The weight of the loss on large router logits; null takes the router's.
     """
 
     experts: ExpertList | FrozenExperts

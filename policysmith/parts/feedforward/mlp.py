@@ -17,7 +17,14 @@ __all__ = ["FeedForward"]
 
 @register("mlp", slot="feedforward", causal=True)
 class FeedForward(TwoLayers):
-    """down(dropout(activation(up(x)))) (arXiv 1706.03762, §3.3); `hidden` is 4 · dim unless given."""
+    """down(dropout(activation(up(x)))) (arXiv 1706.03762, §3.3); `hidden` is 4 · dim unless given.
+
+    Args:
+        hidden: The units of the hidden layer; four times the width by default.
+        activation: The nonlinearity.
+        dropout: The share of hidden units that training sets to 0.
+        bias: Whether the linear maps add a bias.
+    """
 
     def __init__(
         self,

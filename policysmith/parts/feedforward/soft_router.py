@@ -23,6 +23,9 @@ class SoftRouter(nn.Module):
     """Soft MoE (arXiv 2308.00951, §2.1 and §2.3): `slots` mixtures of a sample's tokens for each expert.
 
     Tokens mix within their own sample only, so rows of a batch stay apart; but a token sees later ones: not causal.
+
+    Args:
+        slots: How many mixed tokens each expert processes.
     """
 
     def __init__(

@@ -25,6 +25,9 @@ class TaskRouter(nn.Module):
     """The experts of task t, in equal shares: expert t, or those that `assignment[t]` lists (as many for each task).
 
     An id outside the tasks raises ValueError; on an accelerator it stops the device without waiting for it first.
+
+    Args:
+        assignment: The experts of each task; null gives task i the expert i.
     """
 
     table: Tensor

@@ -29,6 +29,12 @@ class TopKRouter(nn.Module):
     `jitter`: in training the router's input is multiplied by noise uniform in 1 ± jitter (Switch, §2.2).
     `bias_speed`: above 0, the choice (not the gates) is shifted by a bias that evens out the load without a loss
         (DeepSeek-V3, eq. 16). It changes only in `update_bias`, by this much a call.
+
+    Args:
+        score: How logits become scores.
+        normalize: Whether the chosen experts' weights are made to sum to 1; null takes what suits the score.
+        jitter: How far training multiplies the inputs at random: by 1 ± jitter.
+        bias_speed: How fast a bias on the choice evens out the load; 0 has none.
     """
 
     bias_steps: Tensor | None

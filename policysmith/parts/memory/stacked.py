@@ -26,7 +26,16 @@ Weights = tuple[Any, ...]  # tensors, and None for a bias that is not there
 
 
 class StackedMemory(nn.Module, ABC):
-    """Abstract. A subclass names its state and its weights and says what one layer does, for a step and a sequence."""
+    """Abstract. A subclass names its state and its weights and says what one layer does, for a step and a sequence.
+
+    Args:
+        hidden_size: The width of the state and of the output.
+        num_layers: How many layers there are, each fed by the one below.
+        dropout: The share of values between two layers that training sets to 0.
+        bias: Whether the linear maps add a bias.
+        forget_bias: Where the bias of the gate that keeps the past starts; larger remembers longer at first.
+        learned_initial_state: Whether an episode begins with a learned state; otherwise with zeros.
+    """
 
     state_names: ClassVar[tuple[str, ...]]
     weight_names: ClassVar[tuple[str, ...]]

@@ -18,6 +18,9 @@ class LearnedPosition(Position):
 
     A sequence longer than `length` is refused; in the memory of an episode, where steps go on, those from `length` on
     share the last vector.
+
+    Args:
+        length: How many positions have a vector of their own.
     """
 
     def __init__(self, dim: Dim, length: Width = 256) -> None:

@@ -23,6 +23,10 @@ class RotaryPosition(Position):
 
     `fraction` of each head's dimensions is turned, rounded down to whole pairs, and the rest carries no position
     (as GPT-NeoX does); `base` sets the slowest rate. Pairs are (r, R + r), the layout of Llama and GPT-NeoX.
+
+    Args:
+        fraction: The share of a head's width that is turned.
+        base: The ratio of the slowest to the fastest rotation.
     """
 
     def __init__(self, fraction: Fraction = 1.0, base: Annotated[float, Gt(1)] = 10_000.0) -> None:

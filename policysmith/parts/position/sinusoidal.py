@@ -17,7 +17,11 @@ __all__ = ["SinusoidalPosition"]
 
 @register("sinusoidal", slot="position")
 class SinusoidalPosition(Position):
-    """Sines and cosines of the step at rates base^(-2i/D), interleaved (arXiv 1706.03762, section 3.5)."""
+    """Sines and cosines of the step at rates base^(-2i/D), interleaved (arXiv 1706.03762, section 3.5).
+
+    Args:
+        base: The ratio of the longest to the shortest wave.
+    """
 
     def __init__(self, dim: Dim, base: Annotated[float, Gt(1)] = 10_000.0) -> None:
         super().__init__()

@@ -13,7 +13,11 @@ __all__ = ["Add", "Gated"]
 
 @register("add", slot="residual")
 class Add(nn.Module):
-    """x + scale · y (arXiv 1512.03385)."""
+    """x + scale · y (arXiv 1512.03385).
+
+    Args:
+        scale: What the branch is multiplied by.
+    """
 
     def __init__(self, dim: Dim, scale: Positive = 1.0) -> None:
         super().__init__()
@@ -26,7 +30,11 @@ class Add(nn.Module):
 
 @register("gated", slot="residual")
 class Gated(nn.Module):
-    """x + gate · scale · y with one learned gate for the whole branch, 1 at first."""
+    """x + gate · scale · y with one learned gate for the whole branch, 1 at first.
+
+    Args:
+        scale: What the branch is multiplied by beside its learned gate.
+    """
 
     def __init__(self, dim: Dim, scale: Positive = 1.0) -> None:
         super().__init__()

@@ -18,6 +18,10 @@ class GRUGate(nn.Module):
     """GTrXL's gate (arXiv 1910.06764, eq. 7): (1 - z) ⊙ x + z ⊙ ĥ, with reset and update gates of x and the branch y.
 
     The branch passes `activation` first, the paper's ReLU (section 3.1). A `bias` of 2 starts the block near identity.
+
+    Args:
+        bias: Where the gate's bias starts; 2 keeps a block near the identity at first.
+        activation: The nonlinearity on the branch before it enters the gate.
     """
 
     def __init__(self, dim: Dim, bias: float = 2.0, activation: Activation = "relu") -> None:

@@ -16,6 +16,9 @@ class LayerScale(nn.Module):
     """x + λ ⊙ y with a learned λ for each feature (arXiv 2103.17239, eq. 5).
 
     `initial` is the paper's 0.1, for up to 18 blocks; it has 1e-5 up to 24 and 1e-6 beyond.
+
+    Args:
+        initial: Where the learned scale of each feature starts.
     """
 
     def __init__(self, dim: Dim, initial: Positive = 0.1) -> None:

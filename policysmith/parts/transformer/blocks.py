@@ -37,6 +37,16 @@ class EncoderBlock(nn.Module):
     Every slot takes a registered name, a mapping, a `PartSpec`, or a class that is built with `dim=` or `features=`.
     `dropout` falls on the branches; attention and feed-forward have dropouts of their own. `final_norm` normalises the
     stream behind the block.
+
+    Args:
+        dim: The width of the stream.
+        attention: How tokens read each other.
+        feedforward: What each token passes through behind the attention.
+        norm: The normalisation of both branches.
+        residual: How a branch rejoins the stream.
+        placement: Where a branch is normalised: before it, behind it, or on both sides.
+        dropout: The share of a branch's values that training sets to 0.
+        final_norm: Whether the stream is normalised once more behind the block.
     """
 
     def __init__(

@@ -36,6 +36,18 @@ class DynamicTransformerCore(nn.Module):
 
     `causal`: no output depends on a later token of its own sequence, which is the source, or the target where there is
     one. Raises ValueError for options that the architecture does not have and for parts that a causal one can't have.
+
+    Args:
+        dim: The width of the tokens.
+        architecture: Which stacks there are, and what a step may see.
+        layers: How many blocks the stack has; of two stacks, the encoder.
+        decoder_layers: How many blocks the decoder has; by default as many as the encoder.
+        position: How a token knows its place.
+        causal: Whether no output depends on a later token; null takes what the architecture says.
+        final_norm: Whether the last block is followed by a norm.
+        block_norm: Whether every block is followed by a norm.
+        decoder_input: The decoder's tokens: learned queries, the source shifted by one step, or a target.
+        queries: How many learned queries the decoder has; 16 by default.
     """
 
     @options_of(EncoderBlock)

@@ -39,7 +39,17 @@ class TimeConv(nn.Conv1d):
 
 @register("basic", slot="encoder")
 class BasicExtractor(nn.Sequential):
-    """Convolution → activation → norm → dropout, `layers` times: to `hidden` features, the last to `dim`."""
+    """Convolution → activation → norm → dropout, `layers` times: to `hidden` features, the last to `dim`.
+
+    Args:
+        dim: The width of the output; that of the hidden features by default.
+        hidden: The features between the layers.
+        layers: How many layers or blocks there are.
+        kernel: How many steps a convolution reads.
+        activation: The nonlinearity.
+        norm: The normalisation.
+        dropout: The share of values that training sets to 0.
+    """
 
     def __init__(
         self,
@@ -157,7 +167,12 @@ _KERNELS = (1, 3, 5)
 
 @register("sequence_extractor")
 def sequence_extractor(event_shape: EventShape, extractor: Extractor = "basic", causal: bool = False) -> nn.Module:
-    """Convolutional features of a window: (T, F) → (T, dim); `causal` lets no step see a later one."""
+    """Convolutional features of a window: (T, F) → (T, dim); `causal` lets no step see a later one.
+
+    Args:
+        extractor: The convolutions.
+        causal: Whether no step sees a later one.
+    """
     if len(event_shape) != 2:
         raise ValueError(f"a window (T, features) is expected, found {tuple(event_shape)}")
     built: nn.Module = part("encoder", extractor).build(features=event_shape[-1], causal=causal)

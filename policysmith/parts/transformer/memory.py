@@ -33,6 +33,14 @@ class TransformerMemory(nn.Module):
     Features are projected to `dim` (default: F). The state holds `position` (B,), the steps done in the episode, and
     each layer's cache of `context` steps as `layers.<i>.<name>`. Stepping and `unroll` give the same outputs. Raises
     ValueError for parts whose steps see later ones, which are not there yet.
+
+    Args:
+        dim: The width of the tokens; that of the input by default.
+        layers: How many blocks it has.
+        context: How many steps each layer sees, the present one included.
+        position: How a token knows its place.
+        final_norm: Whether the last block is followed by a norm.
+        block_norm: Whether every block is followed by a norm.
     """
 
     @options_of(EncoderBlock)
@@ -101,6 +109,9 @@ def gtrxl(in_features: FlatFeatures, *, bias: float = 2.0, **options: Any) -> Tr
 
     `bias` starts the gates near the identity. Positions are by default rotary, where the paper has Transformer-XL's
     relative ones, and gradients pass into the cached steps of a chunk.
+
+    Args:
+        bias: Where the gates' bias starts; 2 keeps a block near the identity at first.
     """
     residual = part("residual", {"type": "gtrxl", "bias": bias})
     return TransformerMemory(in_features, residual=residual, placement="pre", **options)

@@ -22,6 +22,10 @@ class SequencePool(nn.Module):
 
     (T, D) → (D,). `heads` share the features of attention pooling evenly (default 1). A second input, one number a
     step, is not 0 where there is no token; rows without any token give zeros.
+
+    Args:
+        kind: The last token, their mean, or their mean weighted by attention.
+        heads: The heads of attention pooling; 1 by default.
     """
 
     def __init__(

@@ -24,6 +24,9 @@ class TransformerStack(nn.Module):
 
     Features are projected to `dim` (default: F). A second sequence among the inputs is the decoder's target; an input
     with one number a step, named `padding` by a mapping of `in_keys`, is not 0 where the window holds no token.
+
+    Args:
+        dim: The width of the tokens; that of the input by default.
     """
 
     @options_of(DynamicTransformerCore)

@@ -19,6 +19,9 @@ class TimeEmbedding(Position):
 
     Time lies in (0, 1], so its code has one scale at every step. A sequence longer than `length` is refused; in the
     memory of an episode the steps from `length` on share one code.
+
+    Args:
+        length: How many steps the time is measured in.
     """
 
     def __init__(self, dim: Dim, length: Width = 256) -> None:

@@ -15,5 +15,9 @@ def graph(components: Annotated[GraphSpec, Components()], batch_coupled: bool = 
     """Any network of components with one `action_head` and one `value_head`.
 
     `batch_coupled: true` consents to types that let the rows of a batch influence each other (batch normalisation).
+
+    Args:
+        components: The components by name.
+        batch_coupled: Consents to parts whose rows depend on each other, such as batch normalisation.
     """
     return components

@@ -23,7 +23,18 @@ def mlp(
     initial_std: Positive = 1.0,
     squash: bool = False,
 ) -> dict[str, Any]:
-    """Dense actor and critic over any observation space; separate trunks unless `shared`."""
+    """Dense actor and critic over any observation space; separate trunks unless `shared`.
+
+    Args:
+        hidden: The units of each hidden layer.
+        activation: The nonlinearity behind each layer.
+        norm: The normalisation before each nonlinearity; null for none.
+        dropout: The share of hidden units that training sets to 0.
+        std: Whether the deviation of continuous actions is a parameter or follows from the observation.
+        initial_std: Where the standard deviation starts.
+        squash: Whether continuous actions pass through tanh into their bounds.
+        shared: Whether actor and critic share the hidden layers.
+    """
     layers: dict[str, Any] = {"hidden": hidden, "activation": activation, "norm": norm, "dropout": dropout}
     trunk = {"type": "mlp", "in_keys": "observation", **layers}
     head = {"type": "action_head", "std": std, "initial_std": initial_std, "squash": squash}

@@ -32,6 +32,15 @@ def moe(
     Parameters are `components.policy.actor_networks_<task>.…` and `components.state_value.critic_networks_<task>.…`.
     `num_tasks` follows from the space; stated, it is compared with it. `experts` are the numbers that the tasks'
     experts have in a library of skills: an artifact's manifest tells them.
+
+    Args:
+        layer_width: The units of each hidden layer.
+        num_layers: How many layers an expert has, the last one included.
+        activation: The nonlinearity.
+        initial_std: Where the standard deviation starts.
+        squash: Whether continuous actions pass through tanh into their bounds.
+        num_tasks: How many tasks there are; null takes the number of the space.
+        experts: The expert of each task; null gives task i the expert i.
     """
     network: dict[str, Any] = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}
     network["in_keys"] = ["observation.task", "features"]

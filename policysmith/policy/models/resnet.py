@@ -24,7 +24,14 @@ def resnet(
     se_ratio: Share | None = None,
     dropout_rate: Dropout = 0.0,
 ) -> dict[str, Any]:
-    """Residual tower over planes (C, H, W), with heads that read the whole board."""
+    """Residual tower over planes (C, H, W), with heads that read the whole board.
+
+    Args:
+        tower_depth: How many residual blocks there are.
+        tower_width: The channels of each block.
+        se_ratio: The share of channels that squeeze-and-excitation keeps; null or 0 has none.
+        dropout_rate: The share of channels that training sets to 0.
+    """
     tower = {"depth": tower_depth, "width": tower_width, "se_ratio": se_ratio, "dropout": dropout_rate}
     return {
         "trunk": {"type": "resnet_tower", "in_keys": "observation", **tower},
@@ -39,7 +46,14 @@ def dummy(
     se_ratio: Share | None = None,
     dropout_rate: Dropout = 0.0,
 ) -> dict[str, Any]:
-    """The smallest tower, for tests: one block of 16 channels. It takes a tower's options and ignores them."""
+    """The smallest tower, for tests: one block of 16 channels. It takes a tower's options and ignores them.
+
+    Args:
+        tower_depth: How many residual blocks there are.
+        tower_width: The channels of each block.
+        se_ratio: The share of channels that squeeze-and-excitation keeps; null or 0 has none.
+        dropout_rate: The share of channels that training sets to 0.
+    """
     return resnet(**SMALL)
 
 

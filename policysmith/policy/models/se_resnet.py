@@ -27,6 +27,16 @@ def se_resnet(
 
     Takes Discrete(H · W · M) actions. The value is P(win) - P(loss), with a share `score_blend` of the score; its
     sources `value_logits` and `score_lead` are what the objective `multi_head` trains.
+
+    Args:
+        num_blocks: How many residual blocks there are.
+        channels: The channels of each block.
+        se_reduction: What the channels are divided by in squeeze-and-excitation.
+        global_pool_channels: The channels that are pooled over the whole board.
+        policy_channels: The channels of the head for moves.
+        value_fc_size: The units of the head for outcomes.
+        score_fc_size: The units of the head for the score.
+        score_blend: The share of the score in the value.
     """
     if channels < se_reduction:
         message = f"must be ≤ channels={channels}, found {se_reduction}: channels // se_reduction is the gates' width"

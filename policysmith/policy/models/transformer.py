@@ -39,6 +39,17 @@ def transformer(
     its outputs (default: the last). With it the policy remembers the last `context` steps in each layer. `head`
     is a component before the action head, and another before the value head: `{type: mlp, hidden: [64]}`.
     `batch_coupled: true` consents to batch normalisation.
+
+    Args:
+        std: Whether the deviation of continuous actions is a parameter or follows from the observation.
+        initial_std: Where the standard deviation starts.
+        squash: Whether continuous actions pass through tanh into their bounds.
+        temperature: What the logits of discrete actions are divided by.
+        context: How many steps the policy remembers; null for observations that are whole windows.
+        extractor: Convolutions over the window before the stack.
+        pooling: How the tokens of a window become one vector.
+        head: A component before each of the two heads, each with weights of its own.
+        batch_coupled: Consents to parts whose rows depend on each other, such as batch normalisation.
     """
     if context is None:
         trunk = _window({"dim": dim, **options}, extractor, pooling)

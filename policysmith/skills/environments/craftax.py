@@ -41,6 +41,11 @@ class CraftaxClassic:
     branch on values: `where(a, b, c)` in place of `b if a else c`, and `maximum` of jax.numpy in place of `max`.
 
     `cache` is where compiled programs are kept between runs (null: nowhere); making one takes about 30 seconds.
+
+    Args:
+        num_envs: How many worlds there are.
+        max_steps: After how many steps an episode is cut.
+        cache: Where compiled programs are kept; null keeps none.
     """
 
     features = frozenset({

@@ -38,6 +38,11 @@ class MiniGrid:
     `inventory` {key, ball, box} and `inventory_diff`, `doors` {open, closed, locked} and `doors_diff`,
     `closest_blocks` (by kind, in steps of the grid; width + height where there is none) and `closest_blocks_prev`.
     `…_diff` is the change in the latest step, `…_prev` the value before it.
+
+    Args:
+        id: The registered environment.
+        num_envs: How many copies there are.
+        max_steps: After how many steps an episode is cut; null takes what the environment says.
     """
 
     features = frozenset({

@@ -57,6 +57,10 @@ class LocalLauncher:
     One that holds more resident memory than it may, it and its descendants together, is killed; where no limit is
     stated, one that by itself holds more than half of the machine's. One that takes longer than it may, tells nothing
     for too long, or is asked to stop, gets SIGTERM, and SIGKILL if it lives `grace` seconds later.
+
+    Args:
+        threads: How many threads a worker computes with.
+        grace: How many seconds a worker has to save and stop.
     """
 
     def __init__(self, threads: Count = 1, grace: NonNegative = 30.0) -> None:

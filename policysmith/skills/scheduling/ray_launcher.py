@@ -29,6 +29,12 @@ class RayLauncher:
     A skill's `resources` say what its task needs: a task waits for a node that has so many `cpus` and `gpus` free, and
     so much memory. All nodes must see the library under the same path. `threads` and `grace` are as for `local`;
     `options` go to `ray.init`.
+
+    Args:
+        address: The cluster; null starts one on this machine.
+        threads: How many threads a worker computes with.
+        grace: How many seconds a worker has to save and stop.
+        options: Further options of a Ray task.
     """
 
     def __init__(

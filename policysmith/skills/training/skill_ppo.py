@@ -39,6 +39,11 @@ class SkillPPO(PPO):
     Options are those of `ppo` that have a meaning here, and: `advantage_per_skill` normalises advantages among the
     rows of one expert, where there are 32 or more, and cuts them at ±5; `window` is how many plans the success rate is
     of, and `evaluation_episodes` how many are played to be sure of it.
+
+    Args:
+        advantage_per_skill: Whether advantages are normalised among the rows of one expert.
+        window: How many plans the success rate is of.
+        evaluation_episodes: How many plans are played to be sure of the success rate.
     """
 
     @options_of(PPO, NOT_OURS, total_steps=1_000_000, loggers=["json_lines"], entropy_coef=0.01)
