@@ -26,13 +26,13 @@ from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, P
 from policysmith.graph.model import build_model
 from policysmith.graph.spec import loose_keys
 from policysmith.graph.wiring import wire
-from policysmith.importers.component_weights import load_components, missing_files
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import Blueprint, make_blueprint
 from policysmith.policy.observations import Observations
 from policysmith.registry import SLOTS, Registry, default_registry
 from policysmith.store import is_of_store, load, save
+from policysmith.store.component_weights import load_components, missing_files
 from policysmith.training.datasets import Episodes
 from policysmith.training.environments import single_spaces
 from policysmith.training.evaluation import EvaluationResult, evaluate_policy, record_video

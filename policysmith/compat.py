@@ -1,14 +1,16 @@
-"""The names of the component proposal for what is called otherwise here: aliases, nothing else.
+"""The names of the five proposals for what is called otherwise here: aliases, nothing else.
 
 In: nothing. Out: the very objects, so `isinstance` and pickles see no difference.
 """
 
-from policysmith.graph.component import Component as MettaModule
-from policysmith.graph.executors import ParallelExecutor as ParallelDAGExecutor
-from policysmith.graph.executors import SequentialExecutor as SequentialDAGExecutor
-from policysmith.parts.attention import MultiHeadLatentAttention as MultiLatentAttention
-from policysmith.policy_agent import PolicyAgent as MettaAgent
-from policysmith.skills.modules.inject import inject_remapping as inject_remapping_header
+from typing import TYPE_CHECKING
+
+from policysmith.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from policysmith.dialects.flowrl.names import inject_remapping_header
+    from policysmith.dialects.metta.names import MettaAgent, MettaModule, ParallelDAGExecutor, SequentialDAGExecutor
+    from policysmith.dialects.trading_bot.names import MultiLatentAttention
 
 __all__ = [
     "MettaAgent",
@@ -18,3 +20,14 @@ __all__ = [
     "SequentialDAGExecutor",
     "inject_remapping_header",
 ]
+
+_METTA = "policysmith.dialects.metta.names"
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        **dict.fromkeys(("MettaAgent", "MettaModule", "ParallelDAGExecutor", "SequentialDAGExecutor"), _METTA),
+        "MultiLatentAttention": "policysmith.dialects.trading_bot.names",
+        "inject_remapping_header": "policysmith.dialects.flowrl.names",
+    },
+)

@@ -1,24 +1,26 @@
-"""Component modules to import from: `LinearModule`, `MergeModule`, `LSTMModule` and the others.
+"""Component modules to import from: `LinearModule`, `MergeModule`, `LSTMModule` and the others."""
 
-Importing this room registers the parts that they are made of, which `graph` itself knows only by name.
-"""
+from typing import TYPE_CHECKING
 
-import policysmith.parts  # noqa: F401 - importing registers the types
-from policysmith.graph.modules.layers import (
-    ActivationModule,
-    ActorModule,
-    Conv2dModule,
-    DropoutModule,
-    EmbeddingModule,
-    FlattenModule,
-    LayerNormModule,
-    LinearModule,
-    ObsModule,
-    PartModule,
-    ReLUModule,
-)
-from policysmith.graph.modules.merge import MergeModule
-from policysmith.graph.modules.recurrent import GRUModule, LSTMModule
+from policysmith.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from policysmith.dialects.metta.modules import (
+        ActivationModule,
+        ActorModule,
+        Conv2dModule,
+        DropoutModule,
+        EmbeddingModule,
+        FlattenModule,
+        GRUModule,
+        LayerNormModule,
+        LinearModule,
+        LSTMModule,
+        MergeModule,
+        ObsModule,
+        PartModule,
+        ReLUModule,
+    )
 
 __all__ = [
     "ActivationModule",
@@ -36,3 +38,5 @@ __all__ = [
     "PartModule",
     "ReLUModule",
 ]
+
+__getattr__ = lazy_names(__name__, dict.fromkeys(__all__, "policysmith.dialects.metta.modules"))

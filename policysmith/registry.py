@@ -32,9 +32,10 @@ SLOTS = (
     "model", "component", "attention", "feedforward", "norm", "position", "residual", "router", "memory", "encoder",
     "head", "activation", "wrapper", "initializer", "callback", "logger", "algorithm", "objective", "optimizer",
     "schedule", "dataset", "launcher", "space", "op", "offline_objective", "model_factory",
-    "skill_environment",
+    "grammar", "skill_environment",
 )  # fmt: skip
 PLUGIN_GROUP = "policysmith.plugins"
+DIALECTS = "policysmith.dialects"  # a room above, whose types are known by name and imported when first used
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,19 +150,24 @@ def _encode(value: Any) -> Any:
 
 
 class Registry:
-    """Types by slot and name. `Registry()` is empty; `registry.copy()` starts from another's types."""
+    """Types by slot and name. `Registry()` is empty; `registry.copy()` starts from another's types.
 
-    def __init__(self, entries: Sequence[Entry] = ()) -> None:
+    `elsewhere` is a module whose `TYPES` maps (slot, name) to the module that registers that type: both are imported
+    when they are first needed, so that rooms above add types which nothing here imports.
+    """
+
+    def __init__(self, entries: Sequence[Entry] = (), elsewhere: str | None = None) -> None:
         self._entries: dict[str, dict[str, Entry]] = {slot: {} for slot in SLOTS}
         for entry in entries:
             self._entries[entry.slot][entry.name] = entry
+        self._elsewhere = elsewhere
 
     def __iter__(self) -> Iterator[Entry]:
-        return (entry for slot in self._entries.values() for entry in slot.values())
+        return (self.entry(slot, name) for slot in SLOTS for name in self._known(slot))
 
     def copy(self) -> Registry:
         """An independent registry that starts with the same types."""
-        return Registry(list(self))
+        return Registry([entry for slot in self._entries.values() for entry in slot.values()], self._elsewhere)
 
     def register(
         self,
@@ -182,7 +188,8 @@ class Registry:
             raise RegistryError(f"a type needs a name, found {name!r}")
 
         def decorate(target: T) -> T:
-            taken = self._entries[slot].get(name)
+            at_home = self._homes.get((slot, name)) == target.__module__
+            taken = self._entries[slot].get(name) if at_home else self._find(slot, name)
             if taken is not None and taken.target is not target:
                 raise RegistryError(
                     f"{slot} {name!r} is already registered by {_origin(taken.target)}; "
@@ -197,14 +204,16 @@ class Registry:
 
     def entry(self, slot: str, name: str) -> Entry:
         """The type of that name; raises `RegistryError` with a suggestion."""
-        found = self._slot(slot).get(name)
+        self._slot(slot)
+        found = self._find(slot, name)
         if found is None:
             raise RegistryError(self._unknown(slot, name))
         return found
 
     def names(self, slot: str, pattern: str = "*") -> list[str]:
         """Sorted names in a slot that match a shell pattern (`nn.*`)."""
-        return sorted(n for n in self._slot(slot) if fnmatch.fnmatchcase(n, pattern))
+        self._slot(slot)
+        return sorted(n for n in self._known(slot) if fnmatch.fnmatchcase(n, pattern))
 
     def decode(self, slot: str, value: Any) -> PartSpec:
         """A name, a `{type: …}` mapping or a `PartSpec` as a checked spec; a `ValidationError` lists all problems.
@@ -229,9 +238,9 @@ class Registry:
         if "type" not in value:
             raise located(slot, [error_at((), f"'type' is missing: which {slot}?", value)])
         name = value["type"]
-        if not isinstance(name, str) or name not in self._entries[slot]:
+        entry = self._find(slot, name) if isinstance(name, str) else None
+        if entry is None:
             raise located(slot, [error_at(() if short else ("type",), self._unknown(slot, name), name)])
-        entry = self._entries[slot][name]
         return PartSpec(entry, entry.schema.decode(options, {"registry": self}))
 
     def load_plugins(self) -> None:
@@ -246,6 +255,22 @@ class Registry:
             raise RegistryError(f"unknown slot {slot!r}{did_you_mean(slot, SLOTS)}; slots: {', '.join(SLOTS)}")
         return self._entries[slot]
 
+    @property
+    def _homes(self) -> Mapping[tuple[str, str], str]:
+        """The modules that register the types which are known by name only, until they are used."""
+        return importlib.import_module(self._elsewhere).TYPES if self._elsewhere else {}
+
+    def _known(self, slot: str) -> list[str]:
+        return list(dict.fromkeys([*self._entries[slot], *(n for s, n in self._homes if s == slot)]))
+
+    def _find(self, slot: str, name: str) -> Entry | None:
+        """The type of that name, imported if need be: that registers it with the default registry."""
+        found = self._entries[slot].get(name)
+        if found is None and (home := self._homes.get((slot, name))):
+            importlib.import_module(home)
+            found = self._entries[slot][name] = default_registry._entries[slot][name]
+        return found
+
     def _unknown(self, slot: str, name: object) -> str:
         known = self.names(slot)
         hint = did_you_mean(name, known)
@@ -255,7 +280,7 @@ class Registry:
         return f"unknown {slot} {name!r}{hint}; known: {', '.join(families) or 'none'}"
 
 
-default_registry = Registry()
+default_registry = Registry(elsewhere=DIALECTS)
 register = default_registry.register
 
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from policysmith.cli.command import with_plugins
 from policysmith.cli.output import chatter_to_stderr, command_line, count, facts, shown_path
 from policysmith.errors import PolicysmithError, did_you_mean
-from policysmith.importers import DIALECTS
-
-if TYPE_CHECKING:
-    from policysmith.importers import Imported, Importer
 
 __all__ = ["import_policy"]
+
+# The names alone, as the registry has them: help needs no registry, which imports pydantic.
+DIALECTS = sorted(name for slot, name in importlib.import_module("policysmith.dialects").TYPES if slot == "grammar")
 
 EVENT = re.compile(r"([A-Za-z_]\w*)=([1-9]\d{0,5}(?:[x×][1-9]\d{0,5})*)", re.IGNORECASE)
 LARGEST = re.compile(r"([^=,\s]+)=(\d{1,6})")
@@ -29,10 +29,11 @@ SIDES = re.compile(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", re.IGNORECASE)
 
 def check_dialect(name: str) -> str:
     """The name, where it is one of a dialect; a usage error otherwise."""
-    if name not in DIALECTS:
-        raise typer.BadParameter(
-            f"unknown dialect {name!r}{did_you_mean(name, DIALECTS)}; there are: {', '.join(DIALECTS)}"
-        )
+    from policysmith.registry import default_registry
+
+    known = default_registry.names("grammar")
+    if name not in known:
+        raise typer.BadParameter(f"unknown dialect {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
     return name
 
 
@@ -215,21 +216,14 @@ def import_policy(
     if dialect != "flowrl" and (library is not None or skill):
         raise typer.BadParameter(f"{dialect} has no skills", param_hint="--library" if library else "--skill")
     with chatter_to_stderr():
-        from policysmith import api
-        from policysmith.importers import find_importer
+        from policysmith.registry import default_registry
 
-        read = find_importer(dialect)
-        imported: Any = read(checkpoint, **_options(dialect, read, given))
+        grammar: Any = default_registry.entry("grammar", dialect).target
+        imported = grammar.read(checkpoint, **_options(dialect, grammar, given))
         if library is not None:
-            from policysmith.cli.import_experts import take_up
-
-            taken = take_up(imported, library, _skills(skill))
-        if dialect == "policy-constructor" and output is not None:
-            from policysmith.importers.policy_constructor import write_graph
-
-            write_graph(imported, output)
-        elif output is not None:
-            api.save(imported.policy, output)
+            taken = imported.take_up(library, _skills(skill))
+        if output is not None:
+            imported.save(output)
     if library is not None:
         facts({"library": shown_path(library), "skills": taken})
     if dialect == "policy-constructor" and output is not None:
@@ -266,11 +260,12 @@ def _skills(texts: list[str] | None) -> dict[int, str]:
     return {int(match[1]): match[2] for match in matches if match}
 
 
-def _options(dialect: str, read: Importer, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, where the dialect's importer takes all of it."""
+def _options(dialect: str, grammar: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, where the dialect takes all of it."""
     stated = {name: value for name, value in given.items() if value is not None}
+    taken = {name for name in inspect.signature(grammar.read).parameters if name != "weights" or grammar.weights_apart}
     for name in stated:
-        if name not in inspect.signature(read).parameters:
+        if name not in taken:
             option = {"weights": "WEIGHTS", "inputs": "--input"}.get(name, f"--{name.replace('_', '-')}")
             raise typer.BadParameter(f"checkpoints of {dialect} take no such option", param_hint=option)
     return stated
@@ -293,7 +288,7 @@ def _summary_of_graph(imported: Any, place: str) -> None:
     )
 
 
-def _summary(ctx: typer.Context, imported: Imported, output: Path | None) -> None:
+def _summary(ctx: typer.Context, imported: Any, output: Path | None) -> None:
     policy = imported.policy
     model = policy.config["model"]
     options = [f"{name} {value}" for name, value in _told(model) if name != "type"]

@@ -1,9 +1,8 @@
-"""Policies and graphs of other systems become ours, one file a dialect.
+"""The import path of earlier versions for `policysmith.dialects`."""
 
-In: a file as another system has written it. Out: an `ActorCritic` (or a `GraphModel`) with its weights, or every reason
-why not.
-"""
-
-from policysmith.importers.dialects import DIALECTS, Imported, Importer, find_importer
+from policysmith.dialects.imported import Imported, Importer, find_importer
+from policysmith.registry import default_registry
 
 __all__ = ["DIALECTS", "Imported", "Importer", "find_importer"]
+
+DIALECTS = tuple(default_registry.names("grammar"))

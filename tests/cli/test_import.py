@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import policysmith
-from policysmith import ModelConfig, importers
-from policysmith.importers import DIALECTS, Imported, find_importer
-from tests.importers.legacy_configs import ACTIONS, SHAPE, SIMPLE
+from policysmith import ModelConfig
+from policysmith.dialects.imported import Imported, find_importer
+from policysmith.dialects.keisei.grammar import KeiseiGrammar
+from policysmith.registry import default_registry
+from tests.dialects.metta.legacy_configs import ACTIONS, SHAPE, SIMPLE
 from tests.reference.legacy_agent import LegacyAgent
 from tests.reference.original_transformer import OriginalTransformer
 from tests.reference.res_tower import ResTower
@@ -210,7 +212,7 @@ def test_a_missing_file_is_named(run):
 
 
 def test_an_option_that_a_dialect_lacks_is_wrong_usage(run, monkeypatch):
-    monkeypatch.setattr(importers, "find_importer", lambda dialect: lambda path: pytest.fail("it was read"))
+    monkeypatch.setattr(KeiseiGrammar, "read", staticmethod(lambda path: pytest.fail("it was read")))
     result = run("import", "keisei", "old.pt", "--output", "new", "--board-size", "9x9")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "checkpoints of keisei take no such option" in result.stderr and "--board-size" in result.stderr
@@ -223,12 +225,12 @@ def test_what_an_importer_prints_stays_out_of_the_results(run, tower, monkeypatc
         print("chatter")
         return Imported(policy)
 
-    monkeypatch.setattr(importers, "find_importer", lambda dialect: read)
+    monkeypatch.setattr(KeiseiGrammar, "read", staticmethod(read))
     result = run("import", "keisei", "old.pt", "--output", "new")
     assert result.stderr == "chatter\n" and "notes" not in result.stdout
 
 
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("dialect", default_registry.names("grammar"))
 def test_every_dialect_has_an_importer_and_help_names_it(run, dialect):
     assert callable(find_importer(dialect))
     assert dialect in run("import", "--help").stdout

@@ -10,10 +10,10 @@ import torch
 from gymnasium import spaces
 
 import policysmith
+from policysmith.dialects.keisei.names import ActorCriticResTower
 from policysmith.errors import ConfigError, ShapeError
 from policysmith.policy import ActorCritic
 from policysmith.policy.factory import make_blueprint
-from policysmith.policy.models import ActorCriticResTower
 from policysmith.registry import default_registry
 from tests.reference.res_tower import ResTower, our_name
 

@@ -10,7 +10,7 @@ from torch import nn
 
 import policysmith
 from policysmith import ActorCriticProtocol, ModelRegistry, model_factory, model_factory_v2
-from policysmith.policy.models import ActorCriticResTower
+from policysmith.dialects.keisei.names import ActorCriticResTower
 from policysmith.registry import default_registry
 
 logger = logging.getLogger(__name__)

@@ -3,19 +3,15 @@
 from policysmith.policy.models.graph import graph
 from policysmith.policy.models.mlp import mlp
 from policysmith.policy.models.moe import moe
-from policysmith.policy.models.networks import factory, networks
-from policysmith.policy.models.resnet import ActorCriticResTower, dummy, resnet
+from policysmith.policy.models.resnet import dummy, resnet
 from policysmith.policy.models.se_resnet import se_resnet
 from policysmith.policy.models.transformer import transformer
 
 __all__ = [
-    "ActorCriticResTower",
     "dummy",
-    "factory",
     "graph",
     "mlp",
     "moe",
-    "networks",
     "resnet",
     "se_resnet",
     "transformer",
