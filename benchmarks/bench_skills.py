@@ -1,4 +1,4 @@
-"""Experts of a skill library: a model of many beside one of those in use, and beside every expert on every row.
+"""Experts of a skill library beside a model of those in use; and skills' code beside Python's own execution of it.
 
 In: nothing. Out: rows of the result table; one step is forward, backward and Adam.
 """
@@ -24,6 +24,55 @@ def skill_experts() -> list[Row]:
         latency(f"step, 64 experts of which {ACTIVE} act, beside {ACTIVE} experts, {size}", many, 1.15),
         latency(f"step, 32 experts of which {ACTIVE} act, beside every expert on every row, {size}", dense, 0.2),
         _memory(),
+        *skill_code(),
+    ]
+
+
+REWARDS = """
+import numpy as np
+
+def gained(diff, weight=1.0):
+    return weight * max(diff, 0)
+
+def task_0_is_done(steps): return steps > 5
+def task_0_reward(doors_diff, inventory_diff, closest_blocks, closest_blocks_prev):
+    closer = closest_blocks_prev["door"] - closest_blocks["door"]
+    total = gained(doors_diff["open"]) + 0.05 * closer
+    for name in ("key", "ball"):
+        total += 0.5 * min(inventory_diff[name], 0)
+    return total
+def task_0_network_number(): return 0
+
+def task_1_is_done(steps): return steps > 5
+def task_1_reward(rows, rows_prev):
+    closer = np.abs(rows_prev).sum(axis=-1) - np.abs(rows).sum(axis=-1)
+    near = np.where(closer > 0, 1.0, 0.5)
+    return near * closer + 0.1 * np.maximum(rows[:, 0] - rows_prev[:, 0], 0.0) - np.clip(rows[:, 1], -1.0, 1.0) ** 2
+def task_1_network_number(): return 0
+"""
+
+
+def skill_code() -> list[Row]:
+    """Rewards of 512 rows by translated code, beside Python's own execution of the text: one by one, and as arrays."""
+    import numpy as np
+
+    from policysmith.skills.modules.tasks import task_and_reward_funcs
+    from policysmith.skills.sandbox.running import Skill
+    from policysmith.skills.sandbox.translate import translated
+
+    skill, names = Skill(translated(REWARDS)), {}
+    skill.execute()
+    exec(REWARDS, names)
+    ours, peer = task_and_reward_funcs(skill.functions, skill.explained), task_and_reward_funcs(names)
+    rng, few = np.random.default_rng(0), {"open": 1, "key": 1, "ball": 0}
+    row = {"doors_diff": few, "inventory_diff": few, "closest_blocks": {"door": 3}, "closest_blocks_prev": {"door": 4},
+           "steps": 3, "position": (1, 2), "direction": 0}  # fmt: skip
+    arrays = {"rows": rng.normal(size=(512, 16)), "rows_prev": rng.normal(size=(512, 16))}
+    one_by_one = compare(*(lambda f=f: [f.reward(0, row) for _ in range(512)] for f in (ours, peer)), rounds=25)
+    at_once = compare(*(lambda f=f: f.reward(1, arrays) for f in (ours, peer)), rounds=25)
+    return [
+        latency("rewards of 512 rows one by one, translated code beside Python's execution of it", one_by_one, 1.1),
+        latency("rewards of 512 rows as arrays, translated code beside Python's execution of it", at_once, 1.1),
     ]
 
 

@@ -27,13 +27,12 @@ FEATURES = {
 
 
 def raw(source):
-    """A module that nobody has checked: what gets past the lists must still be held by the process."""
-    tasks = parse_skill_module(plan_of(0)).tasks
-    return SkillModule(source, tasks, frozenset({"numpy"} if "np." in source else ()), frozenset())
+    """A module that nobody has checked."""
+    return SkillModule(source, parse_skill_module(plan_of(0)).tasks, frozenset(), frozenset())
 
 
 def task(body, head=""):
-    return raw(f"{head}\ndef task_0_reward(x):\n    {body}\ndef task_0_network_number(): return 0\n")
+    return parse_skill_module(f"{head}\n{plan_of(0, body=body)}")
 
 
 @pytest.fixture(scope="module")
@@ -79,40 +78,51 @@ def test_the_asking_process_runs_none_of_the_code(monkeypatch):
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [("x.sum", "gave a builtin_function"), ("[1]", "gave a list"), ("float('nan')", "not a finite number"),
+    [("x.sum", r"no attribute 'sum'; a method is called: \.sum\(\)"), ("[1]", "gave a list"),
+     ("float('nan')", "not a finite number"),
      ("x", r"an array of shape \(3,\)"), ("1 / 0", "ZeroDivisionError"), ("10 ** 400.0", "OverflowError"),
      ("None", "None, not a finite")],
 )  # fmt: skip
 def test_a_reward_is_a_finite_number(value, told):
     with (
-        SkillProcess(task(f"return {value}", "import numpy as np; np.e" if "x" in value else "")) as process,
+        SkillProcess(task(f"return {value}", "import numpy as np")) as process,
         pytest.raises(SkillError, match=told),
     ):
         process.reward(0, {"x": np.ones(3) if value in ("x", "x.sum") else 1})
 
 
+ENDLESS = "[np.sin(ROW).sum() for i in range(900000)]"
+ROW = "import numpy as np\nROW = np.array([0.5] * 100000)"
+
+
 def test_code_that_takes_too_long_is_ended():
-    with SkillProcess(task("while True: pass"), Limits(seconds=0.3)) as process:
+    with SkillProcess(task(f"return len({ENDLESS})", ROW), Limits(seconds=0.3)) as process:
         with pytest.raises(SkillError, match=r"task_0_reward took longer than 0\.3 s"):
             process.reward(0, {"x": 1})
         assert process._process.poll() is not None
         with pytest.raises(SkillError, match="its process has ended: task_0_reward took longer"):
             process.reward(0, {"x": 1})
-    with pytest.raises(SkillError, match="executing the module took longer than"):
-        SkillProcess(raw("while True: pass"), Limits(start_seconds=0.5))
+
+
+def test_the_time_of_a_call_is_that_of_the_constants_too():
+    with pytest.raises(SkillError, match=r"executing the module took longer than 0\.3 s"):
+        SkillProcess(task("return 0.0", f"{ROW}\nLONG = {ENDLESS}"), Limits(seconds=0.3))
 
 
 def test_code_that_takes_too_much_memory_fails_alone():
-    with SkillProcess(task("return len([0] * 10 ** 9)"), Limits(memory=1 << 28)) as process:
-        with pytest.raises(SkillError, match="MemoryError"):
-            process.reward(0, {"x": 1})
+    with SkillProcess(
+        task("return (x[:, None] + x[None, :]).sum()", "import numpy"), Limits(memory=1 << 28)
+    ) as process:
+        with pytest.raises(SkillError, match=r"<skill>:3: task_0_reward failed: .*MemoryError"):
+            process.reward(0, {"x": np.ones(100_000)})
         assert process.network_number(0) == 0
 
 
 def test_code_that_recurses_without_end_fails():
-    told = pytest.raises(SkillError, match=r"RecursionError|ended its process")
-    with SkillProcess(task("return task_0_reward(x)")) as process, told:
-        process.reward(0, {"x": 1})
+    with SkillProcess(task("return task_0_reward(x)")) as process:
+        with pytest.raises(SkillError, match="its functions call themselves more than 100 deep"):
+            process.reward(0, {"x": 1})
+        assert process.network_number(0) == 0
 
 
 @pytest.mark.parametrize(
@@ -137,24 +147,14 @@ def test_a_module_of_torch_computes_with_tensors():
         assert process.reward(0, {"x": np.array([1.0, -5.0, 2.5])}) == 3.5
 
 
-@pytest.mark.parametrize("call", ["open('f', 'w')", "__import__('os')", "eval('1')", "print(1)"])
-def test_the_process_itself_has_no_other_builtins(call):
-    with SkillProcess(task(f"return {call}")) as process, pytest.raises(SkillError, match=r"NameError|ImportError"):
-        process.reward(0, {"x": 1})
-
-
-def test_the_process_imports_only_what_was_declared():
-    with pytest.raises(SkillError, match="may not import 'os'"):
-        SkillProcess(raw("import os"))
-
-
-def test_files_cannot_be_written_even_where_a_function_for_it_is_reached(tmp_path):
-    place = tmp_path / "stolen"
-    writing = task(f"np.ones(99).tofile({str(place)!r}); return 0", "import numpy as np")
-    told = pytest.raises(SkillError, match=r"task_0_reward failed|ended its process")
-    with SkillProcess(writing) as process, told:
-        process.reward(0, {"x": 1})
-    assert not place.exists() or place.stat().st_size == 0
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [("import os", "importing 'os' is not allowed"), ("X = open('f', 'w')", "'open' is not a function"),
+     ("X: [A := 1] = 1", "is not a plain type"), ("X = (abs := 1)", "gives 'abs' another meaning")],
+)  # fmt: skip
+def test_the_process_translates_the_text_itself(source, told):
+    with pytest.raises(SkillError, match=rf"starting failed: (.*\n)?<skill>:1  .*{told}"):
+        SkillProcess(raw(f"{source}\n{plan_of(0)}"))
 
 
 def test_a_process_that_dies_is_told_and_none_is_left_behind():

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from policysmith.errors import SkillError, did_you_mean
-from policysmith.skills.modules.code_check import Names, Trouble, check_expression, check_function, nodes_below
-from policysmith.skills.modules.vocabulary import BUILTINS, MODULES
+from policysmith.skills.sandbox.functions import parameters_of
+from policysmith.skills.sandbox.scope import Trouble
+from policysmith.skills.sandbox.translate import parsed, raise_problems, translate
 
 __all__ = ["SkillModule", "SkillTask", "parse_skill_module", "read_skill_module"]
 
 KINDS = ("is_done", "reward", "network_number")
 NAME = re.compile(r"task_(0|[1-9][0-9]{0,5})_(is_done|reward|network_number)")
 LOOKS_LIKE_A_TASK = re.compile(r"_*task_?\d", re.IGNORECASE)
-LONGEST = 500_000  # characters
-DEEPEST = 100  # levels of the syntax tree, far below where Python's own parser and compiler give up
 
 
 @dataclass(frozen=True)
@@ -67,100 +66,17 @@ def parse_skill_module(source: str, features: Collection[str] | None = None, fil
 
     Raises `SkillError` with every problem, one a line: `file:line  what is wrong`.
     """
-    tree = _tree(source, filename)
+    tree = parsed(source, filename)
     problems: list[Trouble] = []
-    names = _names(tree, problems)
+    program = translate(tree, filename, problems)
     functions: dict[str, ast.FunctionDef] = {}
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
-            if node.name in functions:
-                problems.append((node.lineno, f"{node.name} is defined twice; the later would silently win"))
             functions.setdefault(node.name, node)
-            problems += check_function(node, names)
     tasks = _tasks(functions, features, problems)
-    if problems:
-        lines = [f"{filename}:{line}  {text}" for line, text in sorted(set(problems))]
-        raise SkillError("\n".join(lines))
-    defines = names.functions | names.constants | frozenset(names.imports)
-    return SkillModule(source, tasks, frozenset(names.imports.values()), defines, filename)
-
-
-def _tree(source: str, filename: str) -> ast.Module:
-    if len(source) > LONGEST:
-        raise SkillError(f"{filename}: has {len(source):,} characters; a skill's module has at most {LONGEST:,}")
-    try:
-        tree = ast.parse(source)
-    except SyntaxError as error:
-        raise SkillError(f"{filename}:{error.lineno or 1}  is not Python: {error.msg}") from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise SkillError(f"{filename}: cannot be parsed: {error or type(error).__name__}") from None
-    level: list[ast.AST] = [tree]
-    for _ in range(DEEPEST):
-        level = [child for node in level for child in nodes_below(node)]
-        if not level:
-            return tree
-    line = next((node.lineno for node in level if isinstance(node, ast.expr | ast.stmt)), 1)
-    raise SkillError(f"{filename}:{line}  expressions are nested more than {DEEPEST} levels deep; split them up")
-
-
-def _names(tree: ast.Module, problems: list[Trouble]) -> Names:
-    """What the module's own statements define, checked in order: imports, constants, functions and a docstring."""
-    functions = frozenset(node.name for node in tree.body if isinstance(node, ast.FunctionDef))
-    names = Names({}, frozenset(), frozenset())
-    for index, node in enumerate(tree.body):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = Names({**names.imports, **_imports(node, problems)}, names.functions, names.constants)
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            names = Names(names.imports, names.functions, names.constants | _constant(node, names, problems))
-        elif isinstance(node, ast.Expr) and index == 0 and isinstance(node.value, ast.Constant):
-            continue
-        elif not isinstance(node, ast.FunctionDef):
-            what = type(node).__name__.lower()
-            problems.append((node.lineno, f"a module has imports, constants and functions; {what} is not allowed"))
-    for name in sorted(functions):
-        if name in BUILTINS or name in names.imports or name in names.constants or name.startswith("__"):
-            line = next(n.lineno for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
-            problems.append((line, f"{name!r} is the name of something else; choose another"))
-    return Names(names.imports, functions, names.constants)
-
-
-def _imports(node: ast.Import | ast.ImportFrom, problems: list[Trouble]) -> dict[str, str]:
-    """alias → module."""
-    if isinstance(node, ast.ImportFrom):
-        if node.module == "__future__" and [alias.name for alias in node.names] == ["annotations"]:
-            return {}
-        if node.module == "jax" and [alias.name for alias in node.names] == ["numpy"] and not node.level:
-            return {node.names[0].asname or "numpy": "jax.numpy"}
-        problems.append(
-            (node.lineno, f"write 'import {node.module or '…'}' and call its functions by their full names")
-        )
-        return {}
-    found = {}
-    for alias in node.names:
-        name = alias.asname or alias.name
-        if alias.name not in MODULES:
-            allowed = ", ".join(sorted(MODULES))
-            problems.append((node.lineno, f"importing {alias.name!r} is not allowed; a skill may import {allowed}"))
-        elif "." in name:
-            problems.append((node.lineno, f"give {alias.name} a short name: import {alias.name} as jnp"))
-        elif name in BUILTINS or name.startswith("_"):
-            problems.append((node.lineno, f"{name!r} can't be the name of a module"))
-        else:
-            found[name] = alias.name
-    return found
-
-
-def _constant(node: ast.Assign | ast.AnnAssign, names: Names, problems: list[Trouble]) -> frozenset[str]:
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    if node.value is None or not all(isinstance(target, ast.Name) for target in targets):
-        problems.append((node.lineno, "a constant is written NAME = value"))
-        return frozenset()
-    stored = frozenset(target.id for target in targets if isinstance(target, ast.Name))
-    for name in sorted(stored):
-        if name in BUILTINS or name in names.imports or name in names.constants or name.startswith("__"):
-            problems.append((node.lineno, f"{name!r} is the name of something else; choose another"))
-    problems += check_expression(node.value, names)
-    return stored
+    raise_problems(filename, problems)
+    defines = frozenset(program.functions) | frozenset(program.constants) | program.imports
+    return SkillModule(source, tasks, program.modules, defines, filename)
 
 
 def _tasks(
@@ -220,10 +136,7 @@ def _reads(
     """The parameters that the environment must supply: those without a default."""
     if function is None:
         return ()
-    arguments = function.args
-    plain = arguments.args[: len(arguments.args) - len(arguments.defaults)]
-    named = [arg for arg, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if default is None]
-    names = [arg.arg for arg in (*plain, *named)]
+    names = parameters_of(function)[1]
     for name in names if features is not None else ():
         if name not in (features or ()):
             offered = ", ".join(sorted(features or ()))

@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 from policysmith.errors import SkillError
 from policysmith.skills.modules import worker
 from policysmith.skills.modules.module_file import KINDS, SkillModule
-from policysmith.skills.modules.vocabulary import BUILTINS
 
 __all__ = ["Limits", "SkillProcess"]
 
+START = "import sys; sys.path.insert(0, sys.argv[1]); from policysmith.skills.modules.worker import main; main()"
 KNOWN_ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 
 
@@ -33,7 +33,8 @@ KNOWN_ENVIRONMENT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 class Limits:
     """What the process may use.
 
-    `seconds` is for one call, `start_seconds` for the start and its imports, `processor_seconds` for the whole life;
+    `seconds` is for one call, and for the module's own constants; `start_seconds` for the start and the libraries that
+    the module imports, `processor_seconds` for the whole life;
     `memory` is in bytes beyond what the imports take, `file_bytes` the largest file it may write.
     """
 
@@ -59,7 +60,7 @@ class SkillProcess:
         environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
         # -I: neither the working directory nor the user's own packages are looked at.
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-B", worker.__file__],
+            [sys.executable, "-I", "-B", "-c", START, str(Path(__file__).parents[3])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
@@ -69,8 +70,6 @@ class SkillProcess:
         start = {
             "source": module.source,
             "filename": module.filename,
-            "modules": sorted(module.modules),
-            "builtins": sorted(BUILTINS),
             "limits": {
                 "memory": self.limits.memory,
                 "seconds": self.limits.processor_seconds,
@@ -78,7 +77,8 @@ class SkillProcess:
             },
         }
         try:
-            self._ask(start, "executing the module", self.limits.start_seconds)
+            self._ask(start, "starting", self.limits.start_seconds)
+            self._ask({"do": "execute", "with": []}, "executing the module", self.limits.seconds)
         except BaseException:
             self.close()
             raise
@@ -143,7 +143,7 @@ class SkillProcess:
             writer.write(data)
             writer.flush()
             answer = worker.read_message(_Patient(reader, time.monotonic() + seconds))  # type: ignore[arg-type]
-            failed, result = answer.get("error"), answer.get("ok")
+            failed, result, place = answer.get("error"), answer.get("ok"), answer.get("place")
         except TimeoutError:
             self._end(f"{doing} took longer than {seconds:g} s")
             raise SkillError(f"{where} took longer than {seconds:g} s; simplify it or raise the limit") from None
@@ -152,7 +152,7 @@ class SkillProcess:
             code = self._process.returncode
             raise SkillError(f"{where} ended its process (exit status {code}), as a limit exceeded does") from None
         if failed is not None:
-            raise SkillError(f"{where} failed: {failed}")
+            raise SkillError(f"{place}{doing} failed: {failed}" if place else f"{where} failed: {failed}")
         return result
 
     def _end(self, why: str) -> None:

@@ -6,17 +6,18 @@ and the experts' indices.
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from policysmith.errors import SkillError
 from policysmith.skills.modules.module_file import KINDS, NAME, SkillModule
+from policysmith.skills.sandbox.running import SkillFunction
 
 __all__ = ["TaskFunctions", "task_and_reward_funcs", "task_to_skill"]
 
 Functions = Mapping[str, Callable[..., Any]]
+Explain = Callable[[Exception], tuple[str, str]]
 
 
 class TaskFunctions(NamedTuple):
@@ -50,16 +51,30 @@ def task_to_skill(module: SkillModule | Functions) -> list[int]:
     return numbers
 
 
-def task_and_reward_funcs(module: Functions) -> TaskFunctions:
-    """The functions of an executed module (its names, functions among them) as a training loop wants them."""
+def task_and_reward_funcs(module: Functions, explain: Explain | None = None) -> TaskFunctions:
+    """The functions of an executed module (its names, functions among them) as a training loop wants them.
+
+    `explain` gives the place of an error (`file:line: `) and its text; without it there is no place.
+    """
     triples, experts = _triples(module), task_to_skill(module)
+    rewards, dones = ([_of_features(triple[kind]) for triple in triples] for kind in ("reward", "is_done"))
 
     def reward(task: int, features: Mapping[str, Any]) -> Any:
         # Only the present task's: another's error or NaN is not this one's.
-        return _call(triples, task, "reward", features) if _check(task, len(triples)) else 0.0
+        if not _check(task, len(triples)):
+            return 0.0
+        try:
+            return rewards[task](features)
+        except Exception as error:
+            raise _failed(task, "reward", error, explain) from error
 
     def is_done(task: int, features: Mapping[str, Any]) -> Any:
-        return _check(task, len(triples)) and _call(triples, task, "is_done", features)
+        if not _check(task, len(triples)):
+            return False
+        try:
+            return dones[task](features)
+        except Exception as error:
+            raise _failed(task, "is_done", error, explain) from error
 
     def completion(task: int, features: Mapping[str, Any]) -> tuple[bool, int]:
         done = bool(is_done(task, features))
@@ -91,19 +106,19 @@ def _check(task: int, count: int) -> bool:
     return task < count
 
 
-def _call(triples: list[dict[str, Callable[..., Any]]], task: int, kind: str, features: Mapping[str, Any]) -> Any:
-    """A function with those of the features that it names."""
-    function = triples[task][kind]
-    wanted = _parameters(function)
-    try:
-        return function(**{name: value for name, value in features.items() if name in wanted})
-    except Exception as error:
-        # Interrupted from outside, it says so itself; a MemoryError says nothing.
-        told = str(error) if isinstance(error, SkillError) else f"{type(error).__name__}: {error}".removesuffix(": ")
-        raise SkillError(f"task_{task}_{kind} failed: {told}") from error
+def _of_features(function: Callable[..., Any]) -> Callable[[Mapping[str, Any]], Any]:
+    """A function that takes those of the features that `function` names."""
+    if isinstance(function, SkillFunction):
+        return function.of
+    wanted = frozenset(inspect.signature(function).parameters)
+    return lambda features: function(**{name: value for name, value in features.items() if name in wanted})
 
 
-@functools.lru_cache(maxsize=4096)
-def _parameters(function: Callable[..., Any]) -> frozenset[str]:
-    """Once a function: a signature takes longer than the call."""
-    return frozenset(inspect.signature(function).parameters)
+def _failed(task: int, kind: str, error: Exception, explain: Explain | None) -> SkillError:
+    """What a function's error says. Interrupted from outside, it says so itself; a MemoryError says nothing."""
+    place, told = ("", _plain(error)) if explain is None else explain(error)
+    return SkillError(f"{place}task_{task}_{kind} failed: {told}")
+
+
+def _plain(error: Exception) -> str:
+    return str(error) if isinstance(error, SkillError) else f"{type(error).__name__}: {error}".removesuffix(": ")

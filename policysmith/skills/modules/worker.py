@@ -1,4 +1,4 @@
-"""The process in which a skill's code runs: a script of its own that imports nothing of policysmith.
+"""The process in which a skill's code runs: translated here, and held by limits once its libraries are loaded.
 
 In: requests from a pipe, a module's source first. Out: answers to a pipe. `modules/process.py` starts it.
 A message is the length of a header (8 bytes), the header in JSON, and the bytes of the arrays that the header names.
@@ -6,8 +6,7 @@ A message is the length of a header (8 bytes), the header in JSON, and the bytes
 
 from __future__ import annotations
 
-import importlib
-import inspect
+import contextlib
 import json
 import os
 import resource
@@ -16,7 +15,11 @@ import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
-__all__ = ["Skill", "packed", "read_message"]
+from policysmith.errors import SkillError
+from policysmith.skills.sandbox.running import Skill
+from policysmith.skills.sandbox.translate import translated
+
+__all__ = ["Answers", "main", "packed", "read_message"]
 
 LENGTH = struct.Struct("<Q")
 LARGEST_HEADER = 1 << 26
@@ -87,44 +90,40 @@ def _limit(memory: int, seconds: int, file_bytes: int) -> None:
         resource.setrlimit(kind, (value, value))
 
 
-class Skill:
-    """The executed module."""
+class Answers:
+    """What is asked of a module, in the order in which it may be asked: `execute` first."""
 
-    def __init__(self, source: str, filename: str, modules: list[str], builtins: list[str]) -> None:
-        self.loaded = {name: importlib.import_module(name) for name in modules}
-        self._code = compile(source, filename, "exec", dont_inherit=True)
-        allowed: dict[str, Any] = {name: getattr(__import__("builtins"), name) for name in builtins}
-        self.names: dict[str, Any] = {"__builtins__": {**allowed, "__import__": self._import}, "__name__": "skill"}
+    def __init__(self, source: str, filename: str) -> None:
+        self.skill = Skill(translated(source, filename))
+        self.modules = self.skill.program.modules
 
     def execute(self) -> None:
-        """Run the module's text, once."""
-        exec(self._code, self.names)
+        """Compute the module's constants."""
+        self.skill.execute()
 
     def call(self, name: str, features: dict[str, Any]) -> Any:
         """A function with those of the features that it names."""
-        function = self.names[name]
-        wanted = inspect.signature(function).parameters
-        return _plain(function(**{key: self._own(value) for key, value in features.items() if key in wanted}))
+        function = self.skill.functions[name]
+        own = {key: self._own(value) for key, value in features.items() if key in function.parameters}
+        return _plain(function.of(own))
 
     def value(self, name: str) -> Any:
         """A constant of the module; a mapping as pairs."""
-        found = self.names.get(name)
+        found = self.skill.constants.get(name)
         return [[key, value] for key, value in found.items()] if isinstance(found, dict) else found
+
+    def explained(self, error: Exception) -> dict[str, str]:
+        """An error as it is told."""
+        place, text = self.skill.explained(error)
+        return {"error": text, "place": place}
 
     def _own(self, value: Any) -> Any:
         """Arrays as those of the library that the module computes with."""
         if not hasattr(value, "tobytes"):
             return value
-        if "jax.numpy" in self.loaded:
-            return self.loaded["jax.numpy"].asarray(value)
-        return self.loaded["torch"].from_numpy(value) if set(self.loaded) & {"numpy", "torch"} == {"torch"} else value
-
-    def _import(self, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
-        if name == "__future__" and level == 0:
-            return importlib.import_module(name)
-        if level or not any(name == known or (name == "jax" and known == "jax.numpy") for known in self.loaded):
-            raise ImportError(f"a skill may not import {name!r}")
-        return __import__(name, {}, {}, list(fromlist or ()))
+        if "jax.numpy" in self.modules:
+            return sys.modules["jax.numpy"].asarray(value)
+        return sys.modules["torch"].from_numpy(value) if self.modules & {"numpy", "torch"} == {"torch"} else value
 
 
 def _plain(value: Any) -> Any:
@@ -136,24 +135,25 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"it gave a {type(value).__name__}; expected a number, a truth value or an array")
 
 
-def _serve(requests: BinaryIO, answers: BinaryIO) -> None:
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer until the other end has gone. The first answer says that the libraries are loaded and the limits stand."""
     start = read_message(requests)
     try:
-        skill = Skill(start["source"], start["filename"], start["modules"], start["builtins"])
+        asked = Answers(start["source"], start["filename"])
         _limit(**start["limits"])
-        skill.execute()
-        _answer(answers, {"ok": None})
+    except Exception as error:
+        text = str(error) if isinstance(error, SkillError) else f"{type(error).__name__}: {error}"
+        _answer(answers, {"error": text})
+        return
+    _answer(answers, {"ok": None})
+    with contextlib.suppress(EOFError):
         while True:
             request = read_message(requests)
             try:
-                answer = {"ok": getattr(skill, request["do"])(*request["with"])}
+                answer = {"ok": getattr(asked, request["do"])(*request["with"])}
             except Exception as error:
-                answer = {"error": f"{type(error).__name__}: {error}"}
+                answer = asked.explained(error)
             _answer(answers, answer)
-    except EOFError:
-        return
-    except Exception as error:
-        _answer(answers, {"error": f"{type(error).__name__}: {error}"})
 
 
 def _answer(answers: BinaryIO, answer: Any) -> None:
@@ -161,10 +161,10 @@ def _answer(answers: BinaryIO, answer: Any) -> None:
     answers.flush()
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Serve over what were standard input and output; what the libraries print goes nowhere."""
     own_in, own_out = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     quiet = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
-        os.dup2(quiet, standard)  # what the code prints goes nowhere
-    sys.setrecursionlimit(500)
-    _serve(own_in, own_out)
+        os.dup2(quiet, standard)
+    serve(own_in, own_out)

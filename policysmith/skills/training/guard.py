@@ -1,4 +1,4 @@
-"""A skill's code in the worker that trains it: executed with few names, under limits, and interrupted if it hangs.
+"""A skill's code in the worker that trains it: translated, run under limits, and interrupted if it hangs.
 
 In: a checked module. Out: its functions as a training loop asks for them. Linux only, as the limits are.
 """
@@ -15,8 +15,8 @@ from typing import Any
 from policysmith.errors import SkillError
 from policysmith.skills.modules.module_file import SkillModule
 from policysmith.skills.modules.tasks import TaskFunctions, task_and_reward_funcs
-from policysmith.skills.modules.vocabulary import BUILTINS
-from policysmith.skills.modules.worker import Skill
+from policysmith.skills.sandbox.running import Skill
+from policysmith.skills.sandbox.translate import translated
 
 __all__ = ["executed", "limit_files", "within"]
 
@@ -31,17 +31,19 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def executed(module: SkillModule, seconds: float = 60.0) -> TaskFunctions:
-    """The module's functions. Call this in the worker of its run only. Raises `SkillError` for code that fails."""
-    skill = Skill(module.source, module.filename, sorted(module.modules), sorted(BUILTINS))
+def executed(module: SkillModule, seconds: float = 10.0) -> TaskFunctions:
+    """The module's functions. Call this in the worker of its run only. Raises `SkillError` for code that fails.
+
+    `seconds` are for its constants; the libraries that it imports are loaded before.
+    """
+    skill = Skill(translated(module.source, module.filename))
     with within(seconds, f"{module.filename}: executing the module"):
         try:
             skill.execute()
-            return task_and_reward_funcs(skill.names)
-        except SkillError:
-            raise
+            return task_and_reward_funcs(skill.functions, skill.explained)
         except Exception as error:
-            raise SkillError(f"{module.filename}: failed: {type(error).__name__}: {error}") from error
+            place, told = skill.explained(error)
+            raise SkillError(f"{place or module.filename + ': '}failed: {told}") from error
 
 
 @contextmanager
