@@ -6,8 +6,21 @@ import pytest
 import torch
 
 import policysmith.api  # noqa: F401 - registers every type
+from tests.thinning import quick
 
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--quick", action="store_true", help="only what `make test-quick` runs; see tests/thinning.py")
+
+
+@pytest.hookimpl(trylast=True)  # after -m has taken out the slow ones: the first test that is left counts as the first
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("--quick"):
+        kept = quick(item.nodeid for item in items)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
+        items[:] = [item for item in items if item.nodeid in kept]
 
 
 class Countdown(gym.Env):
