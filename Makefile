@@ -3,38 +3,38 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+QUICK := not slow and not interop and not ray and not jax
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-slow test-interop test-ray test-jax check bench clean
-
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	touch $@
+.PHONY: demo test test-quick test-slow test-newest test-oldest test-interop test-ray test-jax check bench pins clean
+.PHONY: FORCE
 
 demo: $(STAMP)  ## train CartPole until solved, evaluate it, store it
 	$(BIN)/policysmith train cartpole
 
 test: $(STAMP)  ## the tests, on two processes
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not interop and not ray and not jax'
+	$(BIN)/python -m pytest -n 2 -m '$(QUICK)'
+
+test-quick: $(STAMP)  ## the architecture, the laws thinned, the first tests of every file: tests/thinning.py
+	$(BIN)/python -m pytest -n 2 -m '$(QUICK)' --quick
 
 test-slow: $(STAMP)  ## every test, the minutes-long ones too
 	$(BIN)/python -m pytest -n 2 -m 'not interop and not ray and not jax'
 
-test-interop:  ## parity with torchrl, in an environment of its own
-	test -x .venv-interop/bin/python || $(PYTHON) -m venv .venv-interop
-	.venv-interop/bin/python -m pip install -q -c constraints.txt -e '.[dev,interop]'
-	.venv-interop/bin/python -m pytest -m interop
+test-newest: .venv-newest/.installed  ## the tests with the newest release of everything
+	.venv-newest/bin/python -m pytest -n 2 -m '$(QUICK)' --ignore tests/test_pins.py
 
-test-ray:  ## skills trained on a cluster, in an environment of its own
-	test -x .venv-ray/bin/python || $(PYTHON) -m venv .venv-ray
-	.venv-ray/bin/python -m pip install -q -c constraints.txt -e '.[dev,ray]'
+test-oldest: .venv-oldest/.installed  ## the tests with the oldest release of everything that pyproject.toml allows
+	.venv-oldest/bin/python -m pytest -n 2 -m '$(QUICK)' --ignore tests/test_pins.py
+
+test-interop: .venv-interop/.installed  ## parity with torchrl
+	.venv-interop/bin/python -m pytest -m interop tests/interop
+
+test-ray: .venv-ray/.installed  ## skills trained on a cluster
 	.venv-ray/bin/python -m pytest -m ray tests/skills
 
-test-jax:  ## skills in Craftax-Classic and datasets of Minari, in an environment that has JAX
-	test -x .venv-jax/bin/python || $(PYTHON) -m venv .venv-jax
-	.venv-jax/bin/python -m pip install -q -c constraints.txt -e '.[dev,craftax,minari]'
-	.venv-jax/bin/python -m pytest -m jax
+test-jax: .venv-jax/.installed  ## skills in Craftax-Classic and datasets of Minari, beside JAX
+	.venv-jax/bin/python -m pytest -m jax tests/skills tests/training
 
 check: $(STAMP)  ## format, lint, types, architecture
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
@@ -42,5 +42,42 @@ check: $(STAMP)  ## format, lint, types, architecture
 bench: $(STAMP)  ## ours beside its peers; writes benchmarks/RESULTS.md
 	$(BIN)/python -m benchmarks
 
+pins:  ## the newest releases into constraints.txt and constraints/, after `make test-newest`
+	scripts/pin constraints.txt dev
+	scripts/pin constraints/interop.txt dev,interop
+	scripts/pin constraints/ray.txt dev,ray
+
 clean:
-	rm -rf $(VENV) .venv-interop .venv-ray .venv-jax benchmarks/.venv-sb3 runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .venv-* benchmarks/.venv-sb3 runs .mypy_cache .ruff_cache .pytest_cache
+
+# Environments: a folder, the extras that go into it, and the file that holds their releases.
+%/.installed: EXTRAS = dev
+%/.installed: PINS = constraints.txt
+.venv-newest/.installed: PINS = constraints/torch.txt
+.venv-newest/.installed: OPTIONS = --upgrade --upgrade-strategy eager
+.venv-oldest/.installed: PINS = .venv-oldest/constraints.txt
+.venv-interop/.installed: EXTRAS = dev,interop
+.venv-interop/.installed: PINS = constraints/interop.txt
+.venv-ray/.installed: EXTRAS = dev,ray
+.venv-ray/.installed: PINS = constraints/ray.txt
+.venv-jax/.installed: EXTRAS = dev,craftax,minari
+.venv-jax/.installed: PINS = constraints/torch.txt
+
+$(STAMP): constraints.txt
+.venv-newest/.installed: FORCE
+.venv-oldest/.installed: .venv-oldest/constraints.txt
+.venv-interop/.installed: constraints/interop.txt
+.venv-ray/.installed: constraints/ray.txt
+.venv-jax/.installed: constraints/torch.txt
+
+# The variables, unlike `-c`, also hold what pip installs to build the package (newer pips have a second one for that).
+%/.installed: pyproject.toml
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	@echo 'Installing into $(@D) takes one or two minutes, the longest of them after "Installing collected packages".'
+	PIP_CONSTRAINT=$(PINS) PIP_BUILD_CONSTRAINT=$(PINS) $(@D)/bin/python -m pip install $(OPTIONS) -e '.[$(EXTRAS)]'
+	touch $@
+
+.venv-oldest/constraints.txt: pyproject.toml constraints/torch.txt scripts/oldest
+	mkdir -p $(@D)
+	$(PYTHON) scripts/oldest dev --without torch > $@
+	cat constraints/torch.txt >> $@
