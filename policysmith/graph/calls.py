@@ -14,6 +14,7 @@ from torch import fx, nn
 from policysmith.errors import WiringError
 from policysmith.graph.measure import TensorSpec
 from policysmith.graph.program import Step
+from policysmith.graph.stand_in import stand_in
 
 __all__ = [
     "Call",
@@ -89,7 +90,7 @@ class ModuleStep(Step):
     def compute(self, values: Mapping[str, Any]) -> Any:
         """What the module gives."""
         args, kwargs = _arguments(self.call, values)
-        return self.store[self.name](*args, **kwargs)
+        return stand_in(self.store[self.name], next(iter(values.values()), None))(*args, **kwargs)
 
 
 class OperationStep:

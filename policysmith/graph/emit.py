@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 
 from policysmith.graph.trace import Trace
 
-__all__ = ["Emitted", "Watch", "emit"]
+__all__ = ["Emitted", "HooksSeen", "Watch", "emit"]
 
 _INFIX: dict[Any, str] = {
     operator.add: "+",
@@ -74,6 +74,22 @@ class Emitted:
         self.source = source
 
 
+class HooksSeen(NamedTuple):
+    """Read before a trace: torch's counter of hook handles, and the hook dictionaries that were empty and must stay so.
+
+    A hook that another thread registers while we trace has then raised the counter, and is found at the first call.
+    """
+
+    counter: int
+    empty: Sequence[Mapping[Any, Any]]
+
+    @classmethod
+    def of(cls, dictionaries: Sequence[Mapping[Any, Any]]) -> HooksSeen:
+        """What is to be seen now in these dictionaries of hooks."""
+        counter = RemovableHandle.next_id
+        return cls(counter, [hooks for hooks in dictionaries if not hooks])
+
+
 class Watch(NamedTuple):
     """A place that must keep holding the very same object."""
 
@@ -86,19 +102,21 @@ def emit(
     traced: Trace,
     arity: int,
     watches: Sequence[Watch],
-    empty: Sequence[Mapping[Any, Any]],
+    hooks: HooksSeen,
     rebuild: Callable[..., Any],
 ) -> Emitted:
     """Code for a trace, with guards that call `rebuild(*inputs)` where it no longer describes the modules.
 
     What can change silently is tested at each call: `watches`, children, training flags. Hooks raise torch's counter
     of hook handles, so one comparison covers them all, and a full look follows only when it moved. A parametrisation
-    takes its parameter out of the dictionary, which the code notices as a KeyError.
+    takes its parameter out of the dictionary, which the code notices as a KeyError. What is compared with is what the
+    trace saw: another thread may have changed a module since.
     """
     writer = _Writer(traced)
     body = writer.statements()
-    watched = [*(m.__dict__[name] for m in traced.inlined for name in _HOOKS), *(e for e in empty if not e)]
-    hooked = _HookCheck(watched, list(dict.fromkeys(m for root in traced.inlined for m in root.modules())))
+    watched = [*(m.__dict__[name] for m in traced.inlined for name in _HOOKS), *hooks.empty]
+    below = (m for root in traced.inlined for m in traced.inside(root))
+    hooked = _HookCheck(watched, list(dict.fromkeys(below)), hooks.counter)
     for name, value in (
         ("handles", RemovableHandle),
         ("seen", hooked.seen),
@@ -125,29 +143,24 @@ def emit(
     return Emitted(namespace["run"], source)
 
 
-def _holders(module: nn.Module) -> Iterator[nn.Module]:
-    """The module and the lists and dicts of modules below it, which are read without being called."""
-    yield module
-    for child in module._modules.values():
-        if isinstance(child, nn.ModuleList | nn.ModuleDict):
-            yield from _holders(child)
-
-
 class _HookCheck:
     """Whether any watched hook dictionary has filled up since; called only when a hook was registered somewhere.
 
     Or whether a module's class has changed: who changes one registers a hook, if only to remove it again.
     """
 
-    def __init__(self, dictionaries: Sequence[Mapping[Any, Any]], modules: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, dictionaries: Sequence[Mapping[Any, Any]], classes: Sequence[tuple[nn.Module, type]], counter: int
+    ) -> None:
         self._dictionaries = list({id(d): d for d in dictionaries}.values())
-        self._classes = [(module, type(module)) for module in modules]
-        self.seen = [RemovableHandle.next_id]
+        self._classes = classes
+        self.seen = [counter]
 
     def __call__(self) -> bool:
+        counter = RemovableHandle.next_id  # read first: a hook that comes while we look is looked for again
         if any(self._dictionaries) or any(type(module) is not kind for module, kind in self._classes):
             return True
-        self.seen[0] = RemovableHandle.next_id
+        self.seen[0] = counter
         return False
 
 
@@ -259,8 +272,9 @@ class _Writer:
         tests: list[str] = []
         for module in dict.fromkeys(self.traced.inlined):
             if type(module).forward not in _MODE_FREE_FORWARDS:
-                tests.append(f"{self.name_of('d', module.__dict__)}['training'] is not {module.training}")
-            tests += [test for holder in _holders(module) for test in self._children(holder)]
+                training = self.traced.snapshots[module].training
+                tests.append(f"{self.name_of('d', module.__dict__)}['training'] is not {training}")
+            tests += [test for holder in self._holders(module) for test in self._children(holder)]
         for module in dict.fromkeys(self.traced.hooked):
             hooks = [self.name_of("h", module.__dict__[name]) for name in _HOOKS if module.__dict__[name]]
             tests += [f"not ({' or '.join(hooks)})"] if hooks else []  # flat again once they are gone
@@ -268,12 +282,20 @@ class _Writer:
             tests.append(f"{self.name_of('c', mapping)}[{key!r}] is not {self.name_of('m', expected)}")
         return list(dict.fromkeys(tests))
 
+    def _holders(self, module: nn.Module) -> Iterator[nn.Module]:
+        """The module and the lists and dicts of modules below it, which are read without being called."""
+        yield module
+        for child in self.traced.snapshots[module].children.values():
+            if isinstance(child, nn.ModuleList | nn.ModuleDict):
+                yield from self._holders(child)
+
     def _children(self, module: nn.Module) -> list[str]:
-        if not module._modules:
+        seen = self.traced.snapshots[module].children
+        if not seen:
             return []
         children = self.name_of("c", module._modules)
-        same = [f"{children}[{name!r}] is not {self.name_of('m', child)}" for name, child in module._modules.items()]
-        return [*same, f"count({children}) != {len(module._modules)}"]
+        same = [f"{children}[{name!r}] is not {self.name_of('m', child)}" for name, child in seen.items()]
+        return [*same, f"count({children}) != {len(seen)}"]
 
 
 _TAKEN = ("run", "count", "handles", "seen", "hooked", "rebuild", "error")

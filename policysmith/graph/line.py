@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from policysmith.graph.component import AUX, Component, TensorComponent, read_key, write_key
+from policysmith.graph.exclusive import exclusive
 from policysmith.graph.program import Program, Step, run_steps
 from policysmith.graph.trace import GLOBAL_HOOKS, has_hooks
 
@@ -33,6 +34,8 @@ class Line:
     def __init__(self, store: nn.ModuleDict, order: Sequence[str]) -> None:
         self._store, self._runs = store, 0
         self._entries = [_Entry(name, store[name]) for name in order]
+        self._fixed = nn.ModuleDict()  # a swap is answered by another line: this one's code keeps its components
+        self._fixed._modules.update({entry.name: entry.component for entry in self._entries})
         self._hooks = [hooks for entry in self._entries if entry.direct for hooks in entry.hooks]
         self._flat = all(isinstance(key, str) for entry in self._entries for key in (*entry.in_keys, *entry.out_keys))
         self._hooked = any(GLOBAL_HOOKS) or any(has_hooks(entry.component) for entry in self._entries)
@@ -43,6 +46,11 @@ class Line:
         read = [key for entry in self._entries for key in entry.in_keys if key not in written]
         self._inputs = list(dict.fromkeys([*read, *own]))
         self._adopted = self._flat and all(entry.adopted for entry in self._entries) and bool(self._inputs)
+
+    @property
+    def components(self) -> list[nn.Module]:
+        """What it runs, in order."""
+        return [entry.component for entry in self._entries]
 
     def is_stale(self) -> bool:
         """Whether someone hooked into a component that is not called with the mapping, or hooked out."""
@@ -90,18 +98,24 @@ class Line:
 
     def _program(self) -> Program:
         """The code of the line in the present training mode."""
-        program = self._programs.get(self._store.training)
-        if program is None:
-            steps = [Step(self._store, entry.name, entry.in_keys, entry.out_keys) for entry in self._entries]
+        training = self._store.training
+        program = self._programs.get(training)
+        return self._make_program(training) if program is None else program
+
+    def _make_program(self, training: bool) -> Program:
+        with exclusive(self._store):
+            if training in self._programs:
+                return self._programs[training]
+            steps = [Step(self._fixed, entry.name, entry.in_keys, entry.out_keys) for entry in self._entries]
 
             def body(*tensors: Tensor) -> tuple[Tensor, ...]:
                 values = run_steps(steps, dict(zip(self._inputs, tensors, strict=True)))
                 return tuple(values[key] for key in self._outputs)
 
             self._adopted = False  # should making code fail, it is not tried again
-            program = self._programs[self._store.training] = Program(body, len(self._inputs), steps)
+            program = self._programs[training] = Program(body, len(self._inputs), steps, owner=self._store)
             self._adopted = True
-        return program
+            return program
 
 
 class _Entry:

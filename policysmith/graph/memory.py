@@ -118,7 +118,7 @@ class MemoryStep(Step):
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Read the inputs and the state, write the output and the state after."""
-        *passed, component = self.layers
+        *passed, component = self.layers_for(values)
         if self.is_opaque(component):
             self._call_whole(values)
             return

@@ -25,6 +25,7 @@ from policysmith.graph.assemble import as_components, build_modules
 from policysmith.graph.calls import CallPlan, steps_of
 from policysmith.graph.component import Component
 from policysmith.graph.dry_run import first_run, has_lazy, why
+from policysmith.graph.exclusive import exclusive
 from policysmith.graph.plan import NodePlan, Plan, TensorSpec, make_plan
 from policysmith.graph.program import Program, Step, run_steps, steps_for
 from policysmith.graph.spec import decode_components
@@ -81,10 +82,13 @@ class GraphModel(nn.Module):
 
     def _first(self, tensors: Sequence[Tensor]) -> Any:
         """The first call of a graph of calls, module by module: it tells every shape."""
-        assert isinstance(self.plan, CallPlan)
-        self.plan, values = first_run(self.plan, self.graph_modules, tensors)
-        self._unseen = False
-        return self._result(values)
+        with exclusive(self.graph_modules):
+            if self._unseen:  # or else another thread made the first call while we waited
+                assert isinstance(self.plan, CallPlan)
+                self.plan, values = first_run(self.plan, self.graph_modules, tensors)
+                self._unseen = False
+                return self._result(values)
+        return self.forward(*tensors)
 
     def bound(self) -> Any:
         """The graph as a straight line of module calls: a function of the inputs; hooks on any module work."""
@@ -105,13 +109,19 @@ class GraphModel(nn.Module):
     def program(self, inline: bool = True) -> Program:
         """The compiled form for the present training mode."""
         key = (self.training, inline)
-        if key not in self._programs:
-            if self._unseen and has_lazy(self):
-                raise ShapeError("lazy modules wait for inputs: call the model once, or build it with inputs=")
-            steps = steps_for(self._steps(), self._wanted())
-            live = [step for step in steps if isinstance(step, Step)]
-            self._programs[key] = Program(lambda *x: self._run(steps, x), len(self.inputs), live, inline=inline)
-        return self._programs[key]
+        program = self._programs.get(key)
+        if program is None:
+            with exclusive(self.graph_modules):
+                program = self._programs.get(key) or self._make_program(inline)
+                self._programs[key] = program
+        return program
+
+    def _make_program(self, inline: bool) -> Program:
+        if self._unseen and has_lazy(self):
+            raise ShapeError("lazy modules wait for inputs: call the model once, or build it with inputs=")
+        steps = steps_for(self._steps(), self._wanted())
+        live = [step for step in steps if isinstance(step, Step)]
+        return Program(lambda *x: self._run(steps, x), len(self.inputs), live, inline=inline, owner=self.graph_modules)
 
     def slow(self, *tensors: Tensor) -> Any:
         """The slow twin of a call, module by module (for tests and torch.compile)."""

@@ -6,18 +6,25 @@ rebuilt when a guard finds that hooks, a swap, a wrapper or another training mod
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, fx, nn
+from torch.compiler import is_compiling
 
 from policysmith.graph.component import AUX, Component, TensorComponent, as_key, write_key
-from policysmith.graph.emit import Emitted, Watch, emit
+from policysmith.graph.emit import Emitted, HooksSeen, Watch, emit
+from policysmith.graph.exclusive import exclusive
+from policysmith.graph.stand_in import stand_in
 from policysmith.graph.trace import GLOBAL_HOOKS, has_hooks, trace
 from policysmith.graph.view import layers
 from policysmith.ops.features import join_features
 
-__all__ = ["Program", "Step", "enter", "leave", "run_steps", "steps_for"]
+__all__ = ["Program", "Step", "enter", "leave", "run_steps", "settled", "steps_for"]
+
+REBUILDS = 4  # times that one call makes its code anew before it does without
 
 
 class Step:
@@ -53,6 +60,17 @@ class Step:
                 break
         return passed
 
+    def settled(self) -> Self:
+        """The same step with the component that is live now, whatever takes its place."""
+        fixed = copy.copy(self)
+        fixed.store = {self.name: self.store[self.name]}  # type: ignore[assignment]
+        return fixed
+
+    def layers_for(self, values: Mapping[str, Any]) -> list[Any]:
+        """The layers, or where these values are traced (the first of them tells) what stands for the layers."""
+        first = next(iter(values.values()), None)
+        return [stand_in(layer, first) for layer in self.layers]
+
     @property
     def watch(self) -> Watch:
         """Where code made for this component must find the same object again."""
@@ -71,7 +89,7 @@ class Step:
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Read from and write to the values by edge name."""
-        *passed, component = self.layers
+        *passed, component = self.layers_for(values)
         if self.is_opaque(component):
             written = self.through_mapping(values, self.sources)
             values.update((name, written[as_key(name)]) for name in self.outputs)
@@ -109,7 +127,7 @@ class Step:
             mapping[AUX] = values[AUX]
         for name in names:
             write_key(mapping, as_key(name), values[name])
-        return self.live(mapping)
+        return stand_in(self.live, next(iter(values.values()), None))(mapping)
 
     @staticmethod
     def _compute(component: Any, tensors: list[Tensor], aux: Mapping[str, Any]) -> Any:
@@ -149,10 +167,19 @@ def steps_for(steps: Sequence[Step], wanted: Sequence[str]) -> list[Step]:
 
 
 def run_steps(steps: Sequence[Step], values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Run steps in order; `values` gains every edge."""
-    for step in steps:
+    """Run steps in order; `values` gains every edge. A swap by another thread meanwhile is for the next run."""
+    for step in settled(steps):
         step(values)
     return values
+
+
+def settled(steps: Sequence[Step]) -> Sequence[Step]:
+    """The steps with the components that are live now: all from before a swap, or all from after it."""
+    store = next((step.store for step in steps if isinstance(step, Step)), None)
+    if store is None or is_compiling():  # a compiler follows the live ones, and knows no locks
+        return steps
+    with exclusive(store):
+        return [step.settled() if isinstance(step, Step) else step for step in steps]
 
 
 class Program:
@@ -160,6 +187,8 @@ class Program:
 
     `run(*tensors)` is the emitted code, `body(*tensors)` the slow twin, `code` and `graph` what was emitted.
     `modules` are further modules whose tensors `body` reads. `inline=False` keeps every module a call (the bound form).
+    Any number of threads may call it: code is made by one at a time, which holds the lock of `owner`, and is published
+    whole. A body that can't be traced runs as it is.
     """
 
     run: Callable[..., Any]
@@ -172,45 +201,89 @@ class Program:
         modules: Sequence[nn.Module] = (),
         *,
         inline: bool = True,
+        owner: object = None,
     ) -> None:
         self.body, self.arity, self.inline = body, arity, inline
+        self._owner = self if owner is None else owner
         self._steps, self._modules = list(steps), list(modules)
+        self._rebuilding = threading.local()
         self.build()
 
     def build(self) -> None:
         """Trace and emit anew; where a component is opaque the slow twin itself runs."""
-        self.graph: fx.Graph | None = None
-        self._emitted = self._opaque() if any(step.opaque for step in self._steps) else self._emit()
-        self.run = self._emitted.function
+        with exclusive(self._owner):
+            if any(step.opaque for step in self._steps):
+                self._made = self._slow("a component is opaque: they run one by one")
+            else:
+                self._made = self._fast()
+            self.run = self._made.emitted.function
 
     @property
     def code(self) -> str:
         """The source of what runs."""
-        return self._emitted.source
+        return self._made.emitted.source
 
-    def _emit(self) -> Emitted:
-        modules = [*(step.component for step in self._steps), *self._modules]
-        traced = trace(self.body, self.arity, modules, inline=self.inline)
-        self.graph = traced.graph
-        watches = [step.watch for step in self._steps]
-        passed = [layer for step in self._steps for layer in step.layers]
-        hooks = [h for layer in passed for h in (layer._forward_hooks, layer._forward_pre_hooks)]
-        return emit(traced, self.arity, watches, [*hooks, *GLOBAL_HOOKS], self._rebuild)
+    @property
+    def graph(self) -> fx.Graph | None:
+        """What was traced, where anything was."""
+        return self._made.graph
 
-    def _opaque(self) -> Emitted:
+    def _fast(self) -> _Made:
+        # All that the code is to be compared with is read before the trace: what another thread changes meanwhile is
+        # then found at the first call.
         components = [step.component for step in self._steps]
+        watches = [step.watch for step in self._steps]
+        layers = [layer for step in self._steps for layer in step.layers]
+        hooks = HooksSeen.of(
+            [*(h for layer in layers for h in (layer._forward_hooks, layer._forward_pre_hooks)), *GLOBAL_HOOKS]
+        )
+        try:
+            traced = trace(self.body, self.arity, [*components, *self._modules], inline=self.inline)
+        except Exception as error:
+            return self._slow(f"it can't be traced: {type(error).__name__}")
+        token = object()
+        return _Made(emit(traced, self.arity, watches, hooks, self._rebuild_of(token)), traced.graph, token)
+
+    def _slow(self, reason: str) -> _Made:
+        """The body itself, until the components or what makes them opaque change."""
+        before = [(step.component, step.opaque) for step in self._steps]
+        token = object()
+        rebuild = self._rebuild_of(token)
 
         def run(*tensors: Tensor) -> Any:
-            if [step.component for step in self._steps] != components or not any(step.opaque for step in self._steps):
-                return self._rebuild(*tensors)
+            if [(step.component, step.opaque) for step in self._steps] != before:
+                return rebuild(*tensors)
             return self.body(*tensors)
 
-        return Emitted(run, "# a component is opaque: they run one by one\n")
+        return _Made(Emitted(run, f"# {reason}\n"), None, token)
 
-    def _rebuild(self, *tensors: Tensor, error: KeyError | None = None) -> Any:
-        """Run anew made code; a KeyError that the code itself does not explain is the caller's, and goes on."""
-        before = self._emitted.source
-        self.build()
-        if error is not None and self._emitted.source == before:
-            raise error
-        return self.run(*tensors)
+    def _rebuild_of(self, token: object) -> Callable[..., Any]:
+        return lambda *tensors, error=None: self._rebuild(token, tensors, error)
+
+    def _rebuild(self, token: object, tensors: Sequence[Tensor], error: KeyError | None) -> Any:
+        """Run anew made code; a KeyError that the code itself does not explain is the caller's, and goes on.
+
+        Code that is stale again and again, since other threads keep changing the modules, gives way to the slow twin.
+        """
+        with exclusive(self._owner):
+            if self._made.token is token:  # or else another thread was here first
+                before = self._made.emitted.source
+                self.build()
+                if error is not None and self._made.emitted.source == before:
+                    raise error
+        depth = getattr(self._rebuilding, "depth", 0)
+        if depth == REBUILDS:
+            return self.body(*tensors)
+        self._rebuilding.depth = depth + 1
+        try:
+            return self.run(*tensors)
+        finally:
+            self._rebuilding.depth = depth
+
+
+class _Made(NamedTuple):
+    """One making of a program's code; the token tells it from the ones before and after."""
+
+    emitted: Emitted
+    graph: fx.Graph | None
+    token: object

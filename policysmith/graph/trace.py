@@ -2,12 +2,19 @@
 
 A module stays a call where its forward branches on tensors or shapes, writes to itself, makes tensors of its own,
 or carries hooks. Everything else dissolves into functional calls on the live parameter dictionaries.
+
+Nothing is patched for it, as `torch.fx.Tracer.trace` would patch `nn.Module` for every thread: the function is called
+with stand-ins for the modules. A module that is reached past its stand-in, through someone's closure say, is noticed by
+its frame on the stack, and what led to it stays a call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -15,6 +22,7 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
 from policysmith.graph.inspect import may_inline
+from policysmith.graph.stand_in import STORES, Snapshot, StandIns
 
 __all__ = ["GLOBAL_HOOKS", "Trace", "has_hooks", "trace"]
 
@@ -25,12 +33,18 @@ GLOBAL_HOOKS: tuple[dict[int, Any], ...] = (
     torch_module._global_backward_pre_hooks,
 )
 
+_CALL = nn.Module._call_impl.__code__  # the frame of every module that is called, but of no stand-in
+_OWN_CALL = nn.Module.__call__
+
 Owner = tuple[MutableMapping[str, Any], str]
 
 
 @dataclass
 class Trace:
-    """A traced graph with what its names refer to: `leaves[i]` for calls, `owners[target]` for parameters."""
+    """A traced graph with what its names refer to: `leaves[i]` for calls, `owners[target]` for parameters.
+
+    `snapshots` tells what each module was that the trace met.
+    """
 
     graph: fx.Graph
     leaves: list[nn.Module] = field(default_factory=list)
@@ -38,19 +52,32 @@ class Trace:
     hooked: list[nn.Module] = field(default_factory=list)
     owners: dict[str, Owner] = field(default_factory=dict)
     constants: dict[str, Any] = field(default_factory=dict)
+    snapshots: Mapping[nn.Module, Snapshot] = field(default_factory=dict)
+
+    def inside(self, root: nn.Module) -> Iterator[tuple[nn.Module, type]]:
+        """A module and all below it as the trace saw them, each with its class."""
+        yield root, self.snapshots[root].kind
+        for child in self.snapshots[root].children.values():
+            if child is not None:
+                yield from self.inside(child)
 
 
 def trace(body: Callable[..., Any], arity: int, modules: Iterable[nn.Module], *, inline: bool = True) -> Trace:
     """Trace `body(x0, …)` of `arity` tensors; `modules` are those whose parameters and buffers it may read.
 
-    With `inline=False` every module stays a call (the bound form).
+    `body` calls and reads modules by `stand_in(module, value)`, with a value that follows from its arguments. With
+    `inline=False` every module stays a call (the bound form).
     """
-    names = ", ".join(f"x{i}" for i in range(arity))
-    function = eval(f"lambda {names}: body({names})", {"body": body})  # names are ours; fx reads the signature
-    tracer = _Tracer(modules, inline)
-    graph = tracer.trace(function)
+    tracer = _Tracer(inline, sys._getframe())
+    for module in modules:
+        tracer.stand_ins.of(module)
+    inputs = [tracer.create_proxy("placeholder", f"x{i}", (), {}) for i in range(arity)]
+    tracer.create_node("output", "output", (tracer.create_arg(body(*inputs)),), {})
+    graph = tracer.graph
     constants = {n.target: getattr(tracer.root, n.target) for n in graph.nodes if _is_constant(n, tracer.owners)}
-    return Trace(graph, tracer.leaves, tracer.inlined, tracer.hooked, tracer.owners, constants)
+    return Trace(
+        graph, tracer.leaves, tracer.inlined, tracer.hooked, tracer.owners, constants, tracer.stand_ins.snapshots
+    )
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -76,60 +103,72 @@ class _NoFreshTensors(TorchFunctionMode):
 class _Tracer(fx.Tracer):
     proxy_buffer_attributes = True
 
-    def __init__(self, modules: Iterable[nn.Module], inline: bool) -> None:
+    def __init__(self, inline: bool, base: FrameType) -> None:
         super().__init__()
         self.inline = inline
+        self.root, self.graph, self.tensor_attrs = nn.Module(), fx.Graph(tracer_cls=_Tracer), {}
+        self._qualname_counter = defaultdict(int)  # fx's own is shared by all tracers
         self.leaves: list[nn.Module] = []
         self.inlined: list[nn.Module] = []
         self.hooked: list[nn.Module] = []
         self.owners: dict[str, Owner] = {}
+        self.stand_ins = StandIns(self)
         self._proxies: dict[tuple[int, str], fx.Proxy] = {}
-        self._stack: list[nn.Module] = []
-        self._index = {
-            id(tensor): (store, name)
-            for root in modules
-            for module in root.modules()
-            for store in (module._parameters, module._buffers)
-            for name, tensor in store.items()
-            if tensor is not None
-        }
+        self._base = base
 
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    def call(self, twin: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Trace through the module, or take back what was traced and keep it as a call."""
-        if self.inline and has_hooks(m):
-            self.hooked.append(m)
-        if not self.inline or has_hooks(m) or not may_inline(m):
-            return self._call(m, args, kwargs)
+        module = self.stand_ins.module(twin)
+        hooked = has_hooks(module)
+        if self.inline and hooked:
+            self.hooked.append(module)
+        if not self.inline or hooked or type(module).__call__ is not _OWN_CALL or not may_inline(module):
+            return self._leaf(module, args, kwargs)
         nodes, leaves, inlined = len(self.graph.nodes), len(self.leaves), len(self.inlined)
-        owners, proxies, state = dict(self.owners), dict(self._proxies), dict(m.__dict__)
-        self._stack.append(m)
+        owners, proxies, before = dict(self.owners), dict(self._proxies), _state(twin)
         try:
             with _NoFreshTensors():
-                result = m.forward(*args, **kwargs)
-            if _changed(m, state):
+                result = twin.forward(*args, **kwargs)
+            if _changed(twin, before):
                 raise _Untraceable
-            self.inlined.append(m)
+            self.inlined.append(module)
             return result
         except Exception:
-            m.__dict__.clear()
-            m.__dict__.update(state)
+            _restore(twin, before)
             for node in reversed(list(self.graph.nodes)[nodes:]):
                 self.graph.erase_node(node)
             del self.leaves[leaves:], self.inlined[inlined:]
             self.owners, self._proxies = owners, proxies
-        finally:
-            self._stack.pop()
-        return self._call(m, args, kwargs)
+        return self._leaf(module, args, kwargs)
 
-    def _call(self, m: nn.Module, args: Any, kwargs: Any) -> Any:
-        self.leaves.append(m)
+    def _leaf(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        self.leaves.append(module)
         return self.create_proxy("call_module", str(len(self.leaves) - 1), args, kwargs)
 
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+    def read(self, twin: nn.Module, name: str, tensor: Tensor) -> Any:
         """A parameter or buffer becomes a live read of the dictionary that holds it."""
-        owner = self._owner(attr, attr_val) if isinstance(attr_val, Tensor) else None
-        if owner is None:
-            return attr_val
+        module = self.stand_ins.module(twin)
+        for store in STORES[:2]:
+            if twin.__dict__[store].get(name) is tensor:
+                return self._live((module.__dict__[store], name))
+        owner = self.stand_ins.owners.get(id(tensor))
+        return tensor if owner is None else self._live(owner)
+
+    def create_arg(self, a: Any) -> Any:
+        """A tensor of a module that was read past its stand-in becomes a live read too."""
+        owner = self.stand_ins.owners.get(id(a)) if isinstance(a, Tensor) else None
+        return super().create_arg(a) if owner is None else self._live(owner).node
+
+    def create_node(self, kind: str, *args: Any, **kwargs: Any) -> fx.Node:
+        """A node; refused where a module itself is being called, whose hooks and mode nobody would look at."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not self._base:
+            if frame.f_code is _CALL:
+                raise _Untraceable
+            frame = frame.f_back
+        return self.graph.create_node(kind, *args, **kwargs)
+
+    def _live(self, owner: Owner) -> fx.Proxy:
         key = (id(owner[0]), owner[1])
         if key not in self._proxies:
             target = f"tensor_{len(self.owners)}"
@@ -137,18 +176,31 @@ class _Tracer(fx.Tracer):
             self._proxies[key] = self.create_proxy("get_attr", target, (), {})
         return self._proxies[key]
 
-    def _owner(self, attr: str, tensor: Tensor) -> Owner | None:
-        if self._stack:
-            module = self._stack[-1]
-            for store in (module._parameters, module._buffers):
-                if store.get(attr) is tensor:
-                    return store, attr
-        return self._index.get(id(tensor))
+
+State = tuple[dict[str, Any], dict[str, dict[str, Any]]]
 
 
-def _changed(module: nn.Module, before: dict[str, Any]) -> bool:
-    after = module.__dict__
-    return after.keys() != before.keys() or any(after[name] is not value for name, value in before.items())
+def _state(twin: nn.Module) -> State:
+    return dict(twin.__dict__), {name: dict(twin.__dict__[name]) for name in STORES}
+
+
+def _changed(twin: nn.Module, before: State) -> bool:
+    own, stores = before
+    return _differ(twin.__dict__, own) or any(_differ(twin.__dict__[name], stores[name]) for name in STORES)
+
+
+def _differ(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return a.keys() != b.keys() or any(a[name] is not value for name, value in b.items())
+
+
+def _restore(twin: nn.Module, before: State) -> None:
+    own, stores = before
+    twin.__dict__.clear()
+    twin.__dict__.update(own)
+    for name, entries in stores.items():
+        store = twin.__dict__[name]
+        store.clear()
+        store.update(entries)
 
 
 def _is_constant(node: fx.Node, owners: dict[str, Owner]) -> bool:

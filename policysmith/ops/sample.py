@@ -9,7 +9,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import Tensor
+
+from policysmith.ops.whole import whole
 
 __all__ = [
     "categorical_entropy",
@@ -42,12 +44,10 @@ _NODES, _WEIGHTS = (
 )
 
 
+@whole
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
     """Illegal logits (*, N) become the dtype's lowest finite value; a tracer keeps this as one call."""
     return torch.where(mask, logits, torch.finfo(logits.dtype).min)
-
-
-fx.wrap("mask_logits")
 
 
 def categorical_sample(log_probs: Tensor, choices: int = 0) -> Tensor:

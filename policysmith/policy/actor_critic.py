@@ -20,8 +20,10 @@ from torch.compiler import is_compiling
 from policysmith.errors import ConfigError, ShapeError
 from policysmith.graph.component import AUX
 from policysmith.graph.container import ComponentContainer
+from policysmith.graph.exclusive import exclusive
 from policysmith.graph.plan import Plan
-from policysmith.graph.program import Program, Step, run_steps, steps_for
+from policysmith.graph.program import Program, Step, run_steps, settled, steps_for
+from policysmith.graph.stand_in import stand_in
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.distributions import DistributionView, named_parameters
 from policysmith.policy.execution import Branched, Executed, Runtime
@@ -199,10 +201,11 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         All that was compiled is dropped, so the precision is always set before anything is compiled; functions from
         `acting` and `evaluating` are asked for again. A save stores the settings. Raises `ConfigError`.
         """
-        self.runtime = Runtime.of({**asdict(self.runtime.settings), **changes})
-        self.runtime.lay_out(self.components)
-        self._programs, self._forwards = {}, {}
-        self.config["execution"] = asdict(self.runtime.settings)
+        with exclusive(self.components):
+            self.runtime = Runtime.of({**asdict(self.runtime.settings), **changes})
+            self.runtime.lay_out(self.components)
+            self._programs, self._forwards = {}, {}
+            self.config["execution"] = asdict(self.runtime.settings)
 
     def prepare(self, observation: Any) -> Any:
         """What an environment gives (NumPy; one observation or a batch) → tensors with a batch axis, on our device."""
@@ -246,8 +249,9 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         if not learners:
             return
         values = dict(zip(self.plan.inputs, self.observations.read(obs), strict=True))
-        for step in steps_for(self._steps, [name for s in learners for name in s.outputs]):
-            if step in learners:
+        names = {step.name for step in learners}
+        for step in settled(steps_for(self._steps, [name for s in learners for name in s.outputs])):
+            if step.name in names:
                 step.live.learner.update(values[step.sources[0]])
             step(values)
 
@@ -320,15 +324,20 @@ class ActorCritic(Swapping, TensorDictModuleBase):
     def _program(self, key: tuple[Any, ...]) -> Program | Executed | Branched:
         full = (*key, self.training)
         program = self._programs.get(full)
-        if program is None:
+        return self._make_program(key, full) if program is None else program
+
+    def _make_program(self, key: tuple[Any, ...], full: tuple[Any, ...]) -> Program | Executed | Branched:
+        with exclusive(self.components):
+            if full in self._programs:  # another thread was here first
+                return self._programs[full]
             body, arity, steps = self._body(key)
-            program = self.runtime.program(self, body, arity, steps)
-            if self.runtime.branches(steps):
-                program = Branched(self, program, lambda run: self._body(key, run=run)[0])
+            inner = self.runtime.program(self, body, arity, steps)
+            branching = self.runtime.branches(steps)
+            program = Branched(self, inner, lambda run: self._body(key, run=run)[0]) if branching else inner
             self._programs[full] = program
             if key == ("forward",) and arity == 1:
-                self._forwards[self.training] = program
-        return program
+                self._forwards[full[-1]] = program
+            return program
 
     def _body(
         self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None, run: RunSteps = run_steps
@@ -354,14 +363,15 @@ class ActorCritic(Swapping, TensorDictModuleBase):
                 return outputs[0]
             if kind == "edges":
                 return tuple(outputs)
+            distribution = stand_in(self.actions, outputs[0])
             if kind == "score":
-                return self.actions.evaluate(outputs[0], chosen, legal)
+                return distribution.evaluate(outputs[0], chosen, legal)
             params, value, *more = outputs
             if kind == "forward":
                 return params, value
             if kind == "act":
-                return (*self.actions.choose(params, legal, key[2]), value)
-            return (*self.actions.evaluate(params, chosen, legal), value, *more)
+                return (*distribution.choose(params, legal, key[2]), value)
+            return (*distribution.evaluate(params, chosen, legal), value, *more)
 
         return body, count + actions + masks, steps
 

@@ -14,17 +14,18 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from policysmith.config.experiment import Execution, decode_execution
+from policysmith.graph.exclusive import exclusive
 from policysmith.graph.executors import Executor, ParallelExecutor, SequentialExecutor
 from policysmith.graph.executors.trial import Trials, alike, drew
 from policysmith.graph.program import Program, Step, run_steps
+from policysmith.ops.whole import whole
 from policysmith.policy.trials import Choice, fastest
 
 if TYPE_CHECKING:
@@ -38,18 +39,16 @@ REUSED_MEMORY = ("reduce-overhead", "max-autotune")  # modes with CUDA graphs: a
 log = logging.getLogger(__name__)
 
 
+@whole
 def channels_last(x: Tensor) -> Tensor:
     """Planes (B, C, H, W) laid out as B, H, W, C; other tensors as they are. A tracer keeps this as one call."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 and x.is_floating_point() else x
 
 
+@whole
 def full_precision(x: Tensor) -> Tensor:
     """Half-precision numbers as float32. A tracer keeps this as one call."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
-
-
-fx.wrap("channels_last")
-fx.wrap("full_precision")
 
 
 class Runtime:
@@ -97,7 +96,7 @@ class Runtime:
     ) -> Program | Executed:
         """What runs `body`: the emitted program alone unless the settings ask for more."""
         if not self.settings.amp and not self.settings.compile:
-            return Program(body, arity, steps, [policy.actions])
+            return Program(body, arity, steps, [policy.actions], owner=policy.components)
         return Executed(self, policy, body, arity, steps)
 
     def branches(self, steps: Sequence[Step]) -> bool:
@@ -124,7 +123,9 @@ class Runtime:
         device = leaves[0].device
         known = self.chosen.get(device)
         if known is None:
-            known = self.chosen[device] = self._decide(policy, leaves, device)
+            with exclusive(self):
+                known = self.chosen.get(device) or self._decide(policy, leaves, device)
+                self.chosen[device] = known
         return known
 
     def _traced(self, device: torch.device) -> Choice:
@@ -155,6 +156,8 @@ class Executed:
         self._runtime, self._policy, self._body = runtime, policy, body
         self._arity, self._steps = arity, steps
         self._leaves = len(policy.plan.inputs)
+        self._made: Program | None = None
+        self._made_by_compiler: Callable[..., Any] | None = None
 
     def run(self, *tensors: Tensor) -> Any:
         """The call, as it was chosen for the device of its first tensor."""
@@ -170,12 +173,24 @@ class Executed:
         amp, compiled = (str(s).lower() for s in (self._runtime.settings.amp, self._runtime.settings.compile))
         return f"# amp: {amp}, compile: {compiled}; chosen: {chosen}\n{self._program.code}"
 
-    @cached_property
+    @property
     def _program(self) -> Program:
-        return Program(self._body, self._arity, self._steps, [self._policy.actions])
+        if self._made is None:
+            policy = self._policy
+            with exclusive(policy.components):
+                self._made = self._made or Program(
+                    self._body, self._arity, self._steps, [policy.actions], owner=policy.components
+                )
+        return self._made
 
-    @cached_property
+    @property
     def _compiled(self) -> Callable[..., Any]:
+        if self._made_by_compiler is None:
+            with exclusive(self._policy.components):
+                self._made_by_compiler = self._made_by_compiler or self._compile()
+        return self._made_by_compiler
+
+    def _compile(self) -> Callable[..., Any]:
         """The slow twin compiled: by itself, never as a module, so that no name in a checkpoint changes."""
         settings = self._runtime.settings
         compiled = torch.compile(

@@ -20,6 +20,7 @@ from policysmith.graph.executors import ParallelExecutor
 from policysmith.graph.executors.trial import alike, drew
 from policysmith.graph.memory import FIRST, MemoryStep
 from policysmith.graph.program import Step, run_steps, steps_for
+from policysmith.graph.stand_in import stand_in
 from policysmith.ops.state import State, reset_state
 from policysmith.policy.actor_critic import ActorCritic, RunSteps, _mask, _observation
 from policysmith.policy.distributions import DistributionView
@@ -249,7 +250,8 @@ class StatefulActorCritic(ActorCritic):
             after = runtime.outputs(values[name] for name in self._state_keys)
             if kind == "step_forward":
                 return params, value, after
-            return (*self.actions.choose(params, tensors[count:], key[2]), value, after)
+            distribution = stand_in(self.actions, params)
+            return (*distribution.choose(params, tensors[count:], key[2]), value, after)
 
         return body, count + masks, steps
 

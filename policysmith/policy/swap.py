@@ -10,7 +10,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ from policysmith.config.options import failures
 from policysmith.errors import WiringError, did_you_mean
 from policysmith.graph.assemble import as_components, base_seed, build_modules
 from policysmith.graph.component import Component, read_key, write_key
+from policysmith.graph.exclusive import exclusive
 from policysmith.graph.plan import NodePlan, Plan, WrapperError, make_plan
 from policysmith.graph.resize import keep_overlap
 from policysmith.graph.spec import ComponentSpec, decode_components
@@ -32,6 +34,9 @@ __all__ = ["Swap", "Swapping"]
 log = logging.getLogger(__name__)
 PROBE_ROWS = 2
 KEYS = ("in_keys", "out_keys")
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass
@@ -64,6 +69,17 @@ class Swap:
             undo.callback(component.register_forward_hook(check).remove)
 
 
+def one_at_a_time(change: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """A method of a policy that changes its components: one thread at a time, and none makes code meanwhile."""
+
+    @wraps(change)
+    def changed(policy: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with exclusive(policy.components):
+            return change(policy, *args, **kwargs)
+
+    return changed
+
+
 class Swapping:
     """What lets a policy exchange its components while it runs; a base of `ActorCritic`."""
 
@@ -74,6 +90,7 @@ class Swapping:
     actions: Any
     _swap: Swap | None = None
 
+    @one_at_a_time
     def replace_component(
         self,
         name: str,
@@ -112,6 +129,7 @@ class Swapping:
         self._swap = swap
         return swap
 
+    @one_at_a_time
     def rollback(self) -> None:
         """Undo the latest swap: component, plan, configuration and optimiser as they were. Raises `WiringError`."""
         if self._swap is None:

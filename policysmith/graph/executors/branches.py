@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from policysmith.graph.exclusive import exclusive
+
 __all__ = ["Branches", "Streams", "Threads", "find_branches"]
 
 Call = Callable[[int], None]
@@ -81,7 +83,7 @@ class Threads:
             ready = [] if failed else [i for i, needs in waiting.items() if not needs]
             for i in ready:
                 del waiting[i]
-            running.update((self._ready().submit(task, i), i) for i in ready[1:])
+            running.update((self._submit(task, i), i) for i in ready[1:])
             finished = [_attempt(task, i, failed) for i in ready[:1]]
             if not finished:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -93,15 +95,17 @@ class Threads:
 
     def close(self) -> None:
         """End the threads."""
-        if self._pool is not None and self._process == os.getpid():
-            self._pool.shutdown()
-        self._pool = None
+        with exclusive(self):
+            pool, self._pool = self._pool, None
+        if pool is not None and self._process == os.getpid():
+            pool.shutdown()
 
-    def _ready(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._process != os.getpid():  # a forked process has the pool but not its threads
-            self._pool = ThreadPoolExecutor(self.workers, "policysmith-branch")
-            self._process = os.getpid()
-        return self._pool
+    def _submit(self, task: Call, i: int) -> Future[None]:
+        with exclusive(self):  # or `close` could end the pool between finding it and giving it the task
+            if self._pool is None or self._process != os.getpid():  # a forked process has the pool, not its threads
+                self._pool = ThreadPoolExecutor(self.workers, "policysmith-branch")
+                self._process = os.getpid()
+            return self._pool.submit(task, i)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 
 from policysmith.graph.component import AUX, Component, read_key, write_key
 from policysmith.graph.container import ComponentContainer
+from policysmith.graph.exclusive import exclusive
 from policysmith.graph.executors.branches import Branches, Streams, Threads
 from policysmith.graph.executors.groups import Group, Unit, grouped
 from policysmith.graph.executors.trial import Trials, alike, drew
 from policysmith.graph.memory import FIRST, MemoryComponent, MemoryStep
-from policysmith.graph.program import Step, run_steps
+from policysmith.graph.program import Step, run_steps, settled
 from policysmith.graph.trace import has_hooks
 
 __all__ = ["Executor", "ParallelExecutor", "SequentialExecutor"]
@@ -66,7 +67,8 @@ class ParallelExecutor(Executor):
     def execute(self, container: ComponentContainer, mapping: Any) -> Any:
         """Run every component on a plain mapping or a TensorDict, which is written to and returned."""
         sequence = isinstance(mapping, TensorDictBase) and mapping.ndim > 1
-        groups = grouped(tuple(_unit(name, container[name], sequence) for name in container.execution_order()))
+        components = container.arranged()
+        groups = grouped(tuple(_unit(name, component, sequence) for name, component in components.items()))
         keys = [key for group in groups for key in group.inputs]
         if not keys or AUX in mapping.keys() or self.stays_in_order():  # noqa: SIM118 - a TensorDict is no dict
             return container.execute(mapping)
@@ -76,7 +78,7 @@ class ParallelExecutor(Executor):
             (container.training, *alike(inputs)),
             lambda: drew(lambda: container.execute(mapping), device),
             lambda: container.execute(mapping),
-            lambda: self._side_by_side(container, groups, mapping, device),
+            lambda: self._side_by_side(components, groups, mapping, device),
             device,
         )
 
@@ -84,6 +86,7 @@ class ParallelExecutor(Executor):
         """A policy's steps, side by side where they can be; `values` gains every edge."""
         if AUX in values or self.stays_in_order():
             return run_steps(steps, values)
+        steps = settled(steps)
         by_name = {step.name: step for step in steps}
         for group in grouped(tuple(map(_unit_of_step, steps))):
             if group.branches is None:
@@ -113,18 +116,18 @@ class ParallelExecutor(Executor):
         """End the threads; a later call starts new ones."""
         self._threads.close()
 
-    def _side_by_side(self, container: ComponentContainer, groups: Sequence[Group], mapping: Any, device: Any) -> Any:
+    def _side_by_side(self, components: Mapping[str, Any], groups: Sequence[Group], mapping: Any, device: Any) -> Any:
         for group in groups:
             if group.branches is None:
                 for unit in group.units:
-                    _noted(unit.name, container[unit.name], mapping)
+                    _noted(unit.name, components[unit.name], mapping)
                 continue
             values = {key: _get(mapping, key) for key in group.inputs}
             written: dict[str, dict[Any, Any]] = {}
 
             def call(name: str, group: Group = group, values: Any = values, written: Any = written) -> None:
                 unit = next(unit for unit in group.units if unit.name == name)
-                written[name] = _alone(unit, container[name], values)
+                written[name] = _alone(unit, components[name], values)
                 values.update(written[name])
 
             self._run(group.branches, call, group, values, device)
@@ -158,11 +161,12 @@ class ParallelExecutor(Executor):
     def _trials(self, container: ComponentContainer) -> Trials:
         """What was found with the components that a container has now."""
         components = list(container._modules.values())
-        before, trials = self._known.get(container, (None, None))
-        if before is None or len(before) != len(components) or any(map(_differ, before, components)):
-            trials = Trials(self.force)
-            self._known[container] = (components, trials)
-        return trials
+        with exclusive(self):
+            before, trials = self._known.get(container, (None, None))
+            if before is None or len(before) != len(components) or any(map(_differ, before, components)):
+                trials = Trials(self.force)
+                self._known[container] = (components, trials)
+            return trials
 
     def __getstate__(self) -> dict[str, Any]:
         return {"workers": self._threads.workers, "force": self.force}

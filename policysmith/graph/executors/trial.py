@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from policysmith.graph.exclusive import exclusive
+
 __all__ = ["Trials", "alike", "drew"]
 
 ROUNDS = 5  # timed calls of each way, after one that is not
@@ -38,20 +40,28 @@ class Trials:
             return second()
         trial = self.found.get(key)
         if trial is None:
-            while len(self.found) >= KEPT:
-                self.found.pop(next(iter(self.found)))
-            trial = self.found[key] = _Trial()
+            trial = self._begin(key)
             result, out = probe()
             trial.takes_second = False if out else None
+            trial.probed = True
             return result
         if trial.takes_second is not None:
             return second() if trial.takes_second else first()
+        if not trial.probed:  # another thread is about to find out
+            return first()
         return trial.timed(first, second, self.timer, device)
+
+    def _begin(self, key: Hashable) -> _Trial:
+        with exclusive(self):
+            while len(self.found) >= KEPT:
+                self.found.pop(next(iter(self.found)))
+            return self.found.setdefault(key, _Trial())
 
 
 class _Trial:
     def __init__(self) -> None:
         self.takes_second: bool | None = None
+        self.probed = False
         self.times: tuple[list[float], list[float]] = ([], [])
 
     def timed(self, first: Way, second: Way, timer: Callable[[], float], device: Any) -> Any:
@@ -61,7 +71,7 @@ class _Trial:
         result = (second if turn else first)()
         _synchronize(device)
         self.times[turn].append(timer() - started)
-        if len(self.times[1]) > ROUNDS:
+        if min(map(len, self.times)) > ROUNDS:
             one, two = (statistics.median(spent[1:]) for spent in self.times)
             self.takes_second = two < MARGIN * one
         return result

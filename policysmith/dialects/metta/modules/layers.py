@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from policysmith.graph.component import Key, TensorComponent
 from policysmith.graph.misfit import Event, misfit
 from policysmith.ops.init import initialize, with_role
+from policysmith.ops.whole import whole
 from policysmith.registry import part
 
 __all__ = [
@@ -199,15 +200,13 @@ class ReLUModule(ActivationModule):
         super().__init__("relu", in_keys, out_keys)
 
 
+@whole
 def _folded(x: Tensor) -> Tensor:
     """(*, C, H, W) → (N, C, H, W). A tracer keeps this as one call."""
     return x if x.dim() == 4 else x.flatten(0, -4) if x.dim() > 4 else x.unsqueeze(0)
 
 
+@whole
 def _unfolded(y: Tensor, x: Tensor) -> Tensor:
     """(N, …) with the leading dimensions of x (*, C, H, W). A tracer keeps this as one call."""
     return y if x.dim() == 4 else y.reshape(*x.shape[:-3], *y.shape[1:])
-
-
-fx.wrap("_folded")
-fx.wrap("_unfolded")
