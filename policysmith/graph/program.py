@@ -176,8 +176,8 @@ def run_steps(steps: Sequence[Step], values: dict[str, Tensor]) -> dict[str, Ten
 def settled(steps: Sequence[Step]) -> Sequence[Step]:
     """The steps with the components that are live now: all from before a swap, or all from after it."""
     store = next((step.store for step in steps if isinstance(step, Step)), None)
-    if store is None or is_compiling():  # a compiler follows the live ones, and knows no locks
-        return steps
+    if store is None or isinstance(store, dict) or is_compiling():
+        return steps  # settled before; and a compiler follows the live ones, since it knows no locks
     with exclusive(store):
         return [step.settled() if isinstance(step, Step) else step for step in steps]
 
