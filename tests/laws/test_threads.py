@@ -5,8 +5,6 @@ Eight threads call, switch modes, swap, hook and load, beside four that run modu
 
 from __future__ import annotations
 
-import copy
-import itertools
 import random
 import sys
 import threading
