@@ -44,6 +44,7 @@ ALLOWED: dict[str, set[str]] = {
     "skills": TRAINING | {"skills"},
     "transform": STORE,
     "interop": STORE,
+    "testing": POLICY | {"testing"},
     "api": TRAINING | BESIDE | {"skills"},
     "tuning": TRAINING | {"api"},
     "dialects": EVERYTHING,

@@ -9,7 +9,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -20,10 +20,9 @@ from torch import Tensor, nn
 import policysmith
 from policysmith.errors import MissingExtraError
 from policysmith.graph import GraphModel, TensorSpec
-from policysmith.graph.assemble import build_modules
-from policysmith.graph.plan import Plan, make_plan
-from policysmith.graph.spec import decode_components
+from policysmith.graph.plan import Plan
 from policysmith.registry import Infer, Registry, default_registry
+from policysmith.testing import Case, Subject
 
 
 def import_all_rooms() -> dict[str, str]:
@@ -42,16 +41,6 @@ def import_all_rooms() -> dict[str, str]:
 
 
 IMPORT_FAILURES = import_all_rooms()
-
-
-@dataclass(frozen=True)
-class Case:
-    """One way to use a type: events of its inputs (no batch axis), options, and the caller's context."""
-
-    inputs: tuple[TensorSpec, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    context: Mapping[str, Any] = field(default_factory=dict)
-    outputs: int = 1
 
 
 VECTOR = TensorSpec((6,))
@@ -95,6 +84,15 @@ V1_GRAPH = {
 def one(spec: TensorSpec, **options: Any) -> Case:
     """A type with one input."""
     return Case((spec,), options)
+
+
+ONE_KEY = "the first step of an episode sees one key, whose weight is 1 whatever the scores"
+KEYS_OF_TWO_LAYERS = {f"blocks.{i}.attention.{n}.weight": ONE_KEY for i in (0, 1) for n in ("query", "key")}
+
+
+def forgets(*names: str) -> dict[str, str]:
+    """Weights that get no gradient from the first step of an episode."""
+    return dict.fromkeys(names, "the first step of an episode has nothing to remember")
 
 
 CASES: dict[str, tuple[Case, ...]] = {
@@ -164,19 +162,30 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case((VECTOR, TensorSpec((3,))), {"config": V1_GRAPH, "in_keys": {"x": "in0", "goal": "in1"}}, outputs=2),
     ),
     "gru": (
-        one(VECTOR, hidden_size=5),
-        Case((VECTOR, IMAGE), {"hidden_size": 4, "num_layers": 2, "bias": False, "learned_initial_state": True}),
+        replace(one(VECTOR, hidden_size=5), without_gradient=forgets("weight_hh_l0")),
+        Case(
+            (VECTOR, IMAGE),
+            {"hidden_size": 4, "num_layers": 2, "bias": False, "learned_initial_state": True},
+            without_gradient=forgets("weight_hh_l0", "weight_hh_l1"),
+        ),
     ),
-    "gtrxl": (one(VECTOR, dim=8, context=3, attention=TWO_HEADS),),
+    "gtrxl": (replace(one(VECTOR, dim=8, context=3, attention=TWO_HEADS), without_gradient=KEYS_OF_TWO_LAYERS),),
     "impala": (one(IMAGE, channels=[4, 5], features=6), one(IMAGE, channels=[4], width=2, features=None)),
     "join": (
         Case((VECTOR, TensorSpec((3,)))),
         Case((IMAGE, TensorSpec((2, 8, 8))), {"axis": 0}),
     ),
     "lstm": (
-        one(VECTOR, hidden_size=5),
-        Case((VECTOR, IMAGE), {"hidden_size": 4, "num_layers": 2, "forget_bias": 1.0, "learned_initial_state": True}),
-        one(VECTOR, hidden_size=4, num_layers=2, dropout=0.5, bias=False),
+        replace(one(VECTOR, hidden_size=5), without_gradient=forgets("weight_hh_l0")),
+        Case(
+            (VECTOR, IMAGE),
+            {"hidden_size": 4, "num_layers": 2, "forget_bias": 1.0, "learned_initial_state": True},
+            without_gradient=forgets("weight_hh_l0", "weight_hh_l1"),
+        ),
+        replace(
+            one(VECTOR, hidden_size=4, num_layers=2, dropout=0.5, bias=False),
+            without_gradient=forgets("weight_hh_l0", "weight_hh_l1"),
+        ),
     ),
     "mean": (Case((VECTOR, VECTOR, VECTOR)), Case((IMAGE, IMAGE))),
     "mingru": (
@@ -278,8 +287,11 @@ CASES: dict[str, tuple[Case, ...]] = {
     "swish_residual_mlp": (one(VECTOR), one(VECTOR, blocks=2)),
     "to_float": (one(TensorSpec((3,), torch.int8)), one(TensorSpec((3,), torch.int64), scale=2.0), one(VECTOR)),
     "transformer_memory": (
-        one(VECTOR, dim=8, context=3, attention=TWO_HEADS),
-        one(VECTOR, context=2, layers=1, attention={"type": "mla", "heads": 1}, position="time", residual="gated"),
+        replace(one(VECTOR, dim=8, context=3, attention=TWO_HEADS), without_gradient=KEYS_OF_TWO_LAYERS),
+        replace(
+            one(VECTOR, context=2, layers=1, attention={"type": "mla", "heads": 1}, position="time", residual="gated"),
+            without_gradient={f"blocks.0.attention.{n}.weight": ONE_KEY for n in ("query.up", "key")},
+        ),
     ),
     "transformer_stack": (
         one(SEQUENCE, dim=8, attention=TWO_HEADS),
@@ -384,53 +396,34 @@ def case_of(case_id: str) -> tuple[str, Case]:
     return name, CASES[name][int(number)]
 
 
+def subject_of(case_id: str) -> Subject:
+    """What a law is held against."""
+    name, case = case_of(case_id)
+    return Subject(name, case, REGISTRY)
+
+
 def input_names(case: Case) -> list[str]:
     return [f"in{i}" for i in range(len(case.inputs))]
 
 
 def config_of(name: str, case: Case) -> dict[str, Any]:
     """The components of a graph that holds this one type."""
-    out = {"out_keys": [f"out{i}" for i in range(case.outputs)]} if case.outputs > 1 else {}
-    return {"part": {"type": name, "in_keys": input_names(case), **out, **case.options}}
+    return Subject(name, case, REGISTRY).config
 
 
 def plan_of(case_id: str, extra: Mapping[str, Any] | None = None) -> Plan:
     """The plan of a case; `extra` components come first."""
-    name, case = case_of(case_id)
-    components = decode_components({**(extra or {}), **config_of(name, case)}, REGISTRY).components
-    problems: list[str] = []
-    inputs = dict(zip(input_names(case), case.inputs, strict=True))
-    plan = make_plan(components, inputs, lambda path, text: problems.append(f"{path}: {text}"), case.context)
-    assert plan is not None, problems
-    return plan
+    return subject_of(case_id).plan(extra)
 
 
 def model_of(case_id: str, seed: int | None = 0) -> GraphModel:
     """A case as a model of one component."""
-    plan = plan_of(case_id)
-    keys = plan.node("part").spec.out_keys
-    return GraphModel(plan, build_modules(plan, seed), keys[0] if len(keys) == 1 else keys)
+    return subject_of(case_id).model(seed)
 
 
 def tensors_of(case_id: str, batch: int = 3, seed: int = 1) -> list[Tensor]:
     """Random inputs (batch, *event): normal, or whole numbers in range."""
-    generator = torch.Generator().manual_seed(seed)
-    return [_tensor(spec, batch, generator) for spec in case_of(case_id)[1].inputs]
-
-
-def _tensor(spec: TensorSpec, batch: int, generator: torch.Generator) -> Tensor:
-    shape = (batch, *spec.shape)
-    if spec.categories is not None:
-        columns = [torch.randint(n, (batch,), generator=generator) for n in spec.categories]
-        return (torch.stack(columns, -1) if spec.shape else columns[0]).to(spec.dtype)
-    if spec.dtype.is_floating_point:
-        return torch.randn(shape, generator=generator).to(spec.dtype)
-    return torch.randint(100, shape, generator=generator).to(spec.dtype)
-
-
-def results(output: Any) -> tuple[Tensor, ...]:
-    """A model's output as a tuple of tensors."""
-    return (output,) if isinstance(output, Tensor) else tuple(output)
+    return subject_of(case_id).tensors(batch, seed)
 
 
 def entries(*slots: str) -> Iterator[Any]:

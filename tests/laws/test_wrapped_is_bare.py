@@ -22,6 +22,7 @@ from policysmith.graph.component import Component
 from policysmith.graph.plan import NodePlan, make_plan
 from policysmith.graph.spec import decode_components
 from policysmith.registry import default_registry
+from policysmith.testing.case import tuple_of
 from policysmith.wrappers import (
     Frozen,
     LoRA,
@@ -32,7 +33,7 @@ from policysmith.wrappers import (
 )
 from tests.thinning import thinned
 
-from .cases import IDS, REGISTRY, case_of, config_of, every_case, every_type, input_names, plan_of, results, tensors_of
+from .cases import IDS, REGISTRY, case_of, config_of, every_case, every_type, input_names, plan_of, tensors_of
 
 
 class NothingKept(nn.Module):
@@ -176,7 +177,7 @@ def test_three_wrappers_of_a_configuration_change_nothing(case_id, training):
     found: list[list[Tensor]] = []
     for model in (around, bare):
         torch.manual_seed(0)
-        outputs = results(model(*tensors_of(case_id)))
+        outputs = tuple_of(model(*tensors_of(case_id)))
         for output in outputs:
             if output.requires_grad:
                 output.sum().backward(retain_graph=True)
