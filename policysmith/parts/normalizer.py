@@ -13,6 +13,8 @@ from policysmith.types import EventShape, Positive
 
 __all__ = ["RunningNormalizer"]
 
+LARGEST = torch.finfo(torch.float32).max
+
 
 @register("normalizer")
 class RunningNormalizer(nn.Module):
@@ -47,15 +49,25 @@ class RunningNormalizer(nn.Module):
 
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
-        """Take rows x (*, *event) into the statistics (parallel variance: Chan, Golub & LeVeque 1979, eq. 2.1)."""
+        """Take rows x (*, *event) into the statistics (parallel variance: Chan, Golub & LeVeque 1979, eq. 2.1).
+
+        A row with a number that is not finite is left out whole.
+        """
         rows = x.reshape(-1, *x.shape[x.dim() - self.event_ndim :]).double()
-        fresh = rows.shape[0]
-        if fresh == 0:
+        if rows.shape[0] == 0:
             return
         mean, variance = rows.mean(0), rows.var(0, correction=0)
+        # Means are finite where all rows are: only otherwise is each number looked at.
+        if not torch.isfinite(mean.sum() + variance.sum()):
+            finite = rows.isfinite().flatten(1).all(1) if self.event_ndim else rows.isfinite()
+            if finite.any():
+                self.update(rows[finite])
+            return
+        fresh = rows.shape[0]
         total = self.count + fresh
         delta = mean - self.mean.double()
         moments = self.variance.double() * self.count + variance * fresh + delta.square() * self.count * fresh / total
         self.mean.copy_(self.mean.double() + delta * fresh / total)
-        self.variance.copy_(moments / total)
+        # Numbers beyond 1e19 have a variance that float32 can't hold: inf would make every later variance inf or NaN.
+        self.variance.copy_((moments / total).clamp(max=LARGEST))
         self.count.copy_(total)

@@ -89,3 +89,28 @@ def test_statistics_are_stored():
     assert torch.equal(fresh(x), part(x))
     assert fresh.count.dtype == torch.float64
     assert list(part.parameters()) == []
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_it_never_learns_from_rows_that_are_not_finite(shape, bad):
+    rows = torch.randn(12, *shape)
+    ill = torch.cat([rows[:5], torch.full((1, *shape), bad), rows[5:], rows[:1]])
+    ill[-1].view(-1)[-1] = bad
+    mine, expected = RunningNormalizer(shape), RunningNormalizer(shape)
+    for _ in range(2):
+        mine.update(ill)
+        expected.update(rows)
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(mine.state_dict()[name], tensor), name
+    mine.update(torch.full((2, *shape), bad))
+    mine.update(torch.empty(0, *shape))
+    assert torch.equal(mine.count, expected.count)
+
+
+def test_its_statistics_stay_finite_for_the_largest_numbers():
+    normalizer = RunningNormalizer((1,))
+    for _ in range(3):
+        normalizer.update(torch.tensor([[1.0], [3e38], [-3e38]]))
+    assert all(tensor.isfinite().all() for tensor in normalizer.state_dict().values())
+    assert normalizer(torch.tensor([[1.0], [3e38], [-3e38]])).isfinite().all()
