@@ -43,6 +43,7 @@ __all__ = [
     "parsed",
     "sha256",
     "stored_tensor",
+    "unfit_numbers",
     "unpacked",
     "version_of",
 ]
@@ -160,11 +161,24 @@ def sha256(content: bytes) -> str:
 def stored_tensor(name: str, tensor: Any, *, copy: bool = True) -> Tensor:
     """The tensor on the CPU as the file format wants it, in memory of its own, or with `copy=False` as it lies there.
 
-    Raises `CheckpointError`.
+    Raises `CheckpointError`, also for numbers that are not finite: whoever loaded them could not act by them.
     """
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
         raise CheckpointError(f"{name}: only plain tensors with values can be stored, found {type(tensor).__name__}")
+    if bad := unfit_numbers(tensor.detach()):
+        raise CheckpointError(
+            f"{name}: {bad:,} of {tensor.numel():,} numbers are not finite, and nothing of the kind is stored; go back "
+            "to the last finite policy, or make a buffer that holds inf on purpose persistent=False"
+        )
     return tensor.detach().to("cpu", copy=copy).contiguous()
+
+
+def unfit_numbers(tensor: Tensor) -> int:
+    """How many numbers of a tensor are NaN or inf."""
+    if not (tensor.is_floating_point() or tensor.is_complex()):
+        return 0
+    finite = torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float())  # not known of 8-bit floats
+    return 0 if finite.all() else int((~finite).sum())
 
 
 @cache
