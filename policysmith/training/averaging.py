@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from policysmith.errors import WiringError
 from policysmith.policy.parameter_exchange import ParameterExchange
@@ -28,7 +29,10 @@ class WeightAverage:
 
     def follow(self, optimizer: Any) -> None:
         """Update after each step of an optimiser that has torch's as `torch_optimizer`, and go along with its swaps."""
-        optimizer.torch_optimizer.register_step_post_hook(lambda *_: self.update())
+        # On an accelerator a step that was not taken is known there alone, as the flag that fused optimisers obey.
+        optimizer.torch_optimizer.register_step_post_hook(
+            lambda inner, *_: self.update(getattr(inner, "found_inf", None))
+        )
         getattr(optimizer, "followers", []).append(self)
 
     def exchange_parameters(self, exchange: ParameterExchange, undo: ExitStack) -> None:
@@ -48,10 +52,23 @@ class WeightAverage:
         self._learning, self._average = learning, average
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the present weights into the average."""
-        weights = [p.detach() for p in self._learning.values()]
-        torch._foreach_lerp_(list(self._average.values()), weights, 1 - self.decay)
+    def update(self, skipped: Tensor | None = None) -> None:
+        """Take the present weights into the average, if all are finite and `skipped` is not set."""
+        weights, average = [p.detach() for p in self._learning.values()], self.tensors
+        if not weights:
+            return
+        finite = torch.isfinite(torch.stack([_whole(norm) for norm in torch._foreach_norm(weights)]).sum())
+        if finite.device.type != "cpu":
+            finite = finite if skipped is None else finite & (skipped == 0)
+            weights = [torch.where(finite, w, a) for w, a in zip(weights, average, strict=True)]
+        elif not finite:
+            return
+        torch._foreach_lerp_(average, weights, 1 - self.decay)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """The average itself, not a copy."""
+        return list(self._average.values())
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -87,3 +104,8 @@ class WeightAverage:
 def _learning(module: nn.Module) -> dict[str, nn.Parameter]:
     """What learns, by name."""
     return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _whole(norm: Tensor) -> Tensor:
+    """A norm over the shards of all processes."""
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -1,7 +1,7 @@
 """Adam with gradient clipping in as few kernel launches as torch offers.
 
 `torch.optim.Adam(fused=True)` runs the arithmetic; its Python wrapping, and that of `clip_grad_norm_`, costs more than
-the kernels for small networks, so the norm is taken with `_foreach` kernels here.
+the kernels for small networks, so `step_guard` takes the norm with `_foreach` kernels.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from policysmith.policy.parameter_exchange import Follower
+from policysmith.training.step_guard import StepGuard
 
-__all__ = ["Adam", "backward", "clip_gradients", "laid_out_as"]
+__all__ = ["Adam", "laid_out_as"]
 
 
 class Adam:
@@ -27,6 +28,7 @@ class Adam:
         self._adam = torch.optim.Adam(list(parameters), lr=learning_rate, eps=eps, fused=True)
         self._on_gradients: list[Callable[[], None]] = []
         self.followers: list[Follower] = []  # who goes along when a swap exchanges parameters
+        self.guard = StepGuard()
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:
@@ -58,13 +60,11 @@ class Adam:
         self._on_gradients.append(look)
 
     def step(self, loss: Tensor | Iterable[Tensor], max_grad_norm: float | None = None) -> None:
-        """Backward, clip to `max_grad_norm`, update; gradients of several losses, made one by one, add up."""
-        backward(self.parameters, loss)
-        for look in self._on_gradients:
-            look()
-        if max_grad_norm is not None:
-            clip_gradients([p.grad for p in self.parameters if p.grad is not None], max_grad_norm)
-        self._adam.step()
+        """Backward, clip to `max_grad_norm`, update; gradients of several losses, made one by one, add up.
+
+        No update is made by a loss or gradients that are not finite; `guard` counts them.
+        """
+        self.guard.step([self._adam], self.parameters, loss, max_grad_norm, self._on_gradients)
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts: `<index>/<name>` → tensor."""
@@ -88,21 +88,3 @@ def laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
     if isinstance(parameter, DTensor):
         return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
     return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)
-
-
-def backward(parameters: Sequence[nn.Parameter], loss: Tensor | Iterable[Tensor]) -> None:
-    """The gradients of a loss, or of the sum of several, in place of those that parameters have."""
-    for parameter in parameters:
-        parameter.grad = None
-    for term in [loss] if isinstance(loss, Tensor) else loss:
-        term.backward()
-
-
-@torch.no_grad()
-def clip_gradients(gradients: list[Tensor], max_norm: float) -> Tensor:
-    """Scale gradients in place so that their global L2 norm is at most `max_norm`; returns the norm before."""
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    if isinstance(norm, DTensor):
-        norm = norm.full_tensor()  # over the shards of all processes
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
-    return norm

@@ -16,8 +16,9 @@ from policysmith.errors import ConfigError, Problem, did_you_mean
 from policysmith.graph.plan import Plan
 from policysmith.policy.parameter_exchange import Follower, Group
 from policysmith.registry import PartSpec, Slot, part, register
-from policysmith.training.optimizer import Adam, backward, clip_gradients, laid_out_as
+from policysmith.training.optimizer import Adam, laid_out_as
 from policysmith.training.schedules import Schedule, schedule
+from policysmith.training.step_guard import StepGuard
 
 __all__ = ["AdamRule", "AdamWRule", "OptimizerOption", "Optimizers", "Rule", "SgdRule", "check_rules", "optimize"]
 
@@ -142,6 +143,7 @@ class Optimizers:
         self.learning_rate = learning_rate
         self._on_gradients: list[Callable[[], None]] = []
         self.followers: list[Follower] = []  # who goes along when a swap exchanges parameters
+        self.guard = StepGuard()
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:
@@ -188,15 +190,11 @@ class Optimizers:
         self._on_gradients.append(look)
 
     def step(self, loss: Tensor | Iterable[Tensor], max_grad_norm: float | None = None) -> None:
-        """Backward, clip to `max_grad_norm`, update; gradients of several losses add up."""
-        parameters = self.parameters
-        backward(parameters, loss)
-        for look in self._on_gradients:
-            look()
-        if max_grad_norm is not None:
-            clip_gradients([p.grad for p in parameters if p.grad is not None], max_grad_norm)
-        for inner in self._inner.values():
-            inner.step()
+        """Backward, clip to `max_grad_norm`, update; gradients of several losses add up.
+
+        No rule updates by a loss or gradients that are not finite; `guard` counts them.
+        """
+        self.guard.step(list(self._inner.values()), self.parameters, loss, max_grad_norm, self._on_gradients)
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts of every rule."""

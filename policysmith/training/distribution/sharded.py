@@ -60,6 +60,7 @@ class Sharded(Strategy):
 
     def follow(self, optimizer: Adam | Optimizers) -> None:
         """What no rank used has a gradient of zeros by now, and an optimiser would move it by its momentum."""
+        super().follow(optimizer)
         optimizer.on_gradients(self._drop_unused)
         optimizer.followers.append(self)
 

@@ -46,7 +46,9 @@ class Strategy:
         return parts
 
     def follow(self, optimizer: Adam | Optimizers) -> None:
-        """Look after the gradients that an optimiser is about to step by, and after its parameters in a swap."""
+        """Have all ranks take a step of an optimiser, or none; look after its gradients, and its parameters in a swap."""
+        if self.world.size > 1:
+            optimizer.guard.agree = self.world.total
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -91,6 +93,7 @@ class Replicated(Strategy):
 
     def follow(self, optimizer: Adam | Optimizers) -> None:
         """What a swap brings is averaged over ranks as well."""
+        super().follow(optimizer)
         optimizer.followers.append(self)
 
     def exchange_parameters(self, exchange: ParameterExchange, undo: ExitStack) -> None:
