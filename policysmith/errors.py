@@ -13,7 +13,9 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DatasetError",
+    "DivergenceWarning",
     "MissingExtraError",
+    "NonFiniteError",
     "PolicysmithError",
     "Problem",
     "RegistryError",
@@ -81,6 +83,14 @@ class CheckpointError(PolicysmithError):
 
 class DatasetError(PolicysmithError, ValueError):
     """Recorded data cannot be read, or does not fit the policy that shall learn from it."""
+
+
+class NonFiniteError(PolicysmithError):
+    """Training met numbers that are not finite too many times in a row; what it holds is the last finite state."""
+
+
+class DivergenceWarning(UserWarning):
+    """Training goes on, but its weights grow as they do where it has gone wrong."""
 
 
 class MissingExtraError(PolicysmithError, ImportError):

@@ -121,6 +121,8 @@ class SequenceBatches:
     def minibatches(self, count: int, parts: int = 1) -> Iterator[list[Minibatch]]:
         """About equal minibatches, each cut into at most `parts`: sequences are shuffled once an epoch, then sliced."""
         order = torch.randperm(len(self.first), device=self.first.device)
+        if self.valid is not None:
+            order = order[self.valid.any(1)[order]]  # of a sequence without a valid step there is no mean
         for start, end in _slices(0, len(order), count):
             yield [self._taken(order[slice(*piece)]) for piece in _slices(start, end, parts)]
 

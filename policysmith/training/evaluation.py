@@ -17,6 +17,8 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.environments import make_environment, make_vector
+from policysmith.training.finite_steps import FiniteSteps, VectorStep
+from policysmith.training.nonfinite import NonFiniteOptions, check_events
 from policysmith.training.threads import few_threads
 
 __all__ = ["EvaluationResult", "actor_of", "evaluate_policy", "film_writer", "record_video"]
@@ -52,7 +54,8 @@ def evaluate_policy(
 ) -> EvaluationResult:
     """Play `episodes` episodes, each environment its share, so that short episodes are not favoured.
 
-    The policy's training mode and torch's global generator are left as they were.
+    An episode with a number that is not finite does not count, and another is played for it; ten in a row of one
+    environment raise `NonFiniteError`. The policy's training mode and torch's global generator are left as they were.
     """
     was_training, state = policy.training, torch.get_rng_state()
     torch.manual_seed(seed)
@@ -74,21 +77,30 @@ def _play(policy: ActorCritic, section: Environment, episodes: int, deterministi
     lengths: list[list[int]] = [[] for _ in range(count)]
     totals, steps, ended = np.zeros(count), np.zeros(count, dtype=int), np.zeros(count, dtype=bool)
     act, begins = actor_of(policy, count, deterministic), np.ones(count, dtype=bool)
-    observation, info = environments.reset(seed=seed)
+    finite, played = FiniteSteps(policy, environments, next_step), 0
     try:
+        observation, info = finite.begin(*environments.reset(seed=seed))
         while any(len(r) < q for r, q in zip(returns, quota, strict=True)):
             action = act(policy.prepare(observation), info.get(MASK), begins)
-            step = environments.step(policy.actions.to_environment(action))
-            observation, reward, terminated, truncated, info = step
+            played += count
+            seen = VectorStep(*environments.step(policy.actions.to_environment(action)))
+            seen = finite.look(seen, ended, played)
+            check_events(finite.events, NonFiniteOptions.max)
+            finite.events.clear()
+            observation, info = seen.observation, seen.info
             live = ~ended if next_step else np.ones(count, dtype=bool)
-            totals, steps = totals + np.where(live, reward, 0.0), steps + live
-            begins, ended = ended, terminated | truncated
+            totals, steps = totals + np.where(live, seen.reward, 0.0), steps + live
+            begins, ended = ended, seen.done
             begins = begins if next_step else ended
-            for i in np.flatnonzero(ended):
+            told = ended if seen.out is None else ended & ~seen.out
+            finite.regular(told)
+            for i in np.flatnonzero(told):
                 if len(returns[i]) < quota[i]:
                     returns[i].append(float(totals[i]))
                     lengths[i].append(int(steps[i]))
-            totals, steps = np.where(ended, 0.0, totals), np.where(ended, 0, steps)
+            anew = ended if seen.begun is None else ended | seen.begun
+            begins = begins if seen.begun is None else begins | seen.begun
+            totals, steps = np.where(anew, 0.0, totals), np.where(anew, 0, steps)
     finally:
         environments.close()
     return EvaluationResult(

@@ -18,6 +18,8 @@ from policysmith.ops.state import State
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.training.finite_steps import FiniteSteps, VectorStep
+from policysmith.training.nonfinite import NonFinite
 
 __all__ = ["Collector", "Episode", "Gatherer", "MemoryCollector", "Rollout"]
 
@@ -37,7 +39,8 @@ class Rollout:
     `valid` is None, or marks steps that are real transitions (under next-step autoreset one step is spent on the
     reset itself). `scores` holds `info["score"]` at the end of episodes, NaN elsewhere; it is None where no episode
     told one. For a policy with memory `first` marks steps that begin an episode, and `states` holds the state
-    before some steps, by step.
+    before some steps, by step. `skipped` is None, or marks steps left out for a number that is not finite, which are
+    not valid either; `nonfinite` says where each was.
     """
 
     observations: list[Tensor]
@@ -54,6 +57,8 @@ class Rollout:
     scores: Tensor | None = None
     first: Tensor | None = None
     states: dict[int, State] = field(default_factory=dict)
+    skipped: Tensor | None = None
+    nonfinite: list[NonFinite] = field(default_factory=list)
 
 
 class Gatherer(Protocol):
@@ -79,6 +84,7 @@ class _Record:
     first: list[Tensor] = field(default_factory=list)
     states: dict[int, State] = field(default_factory=dict)
     final_states: list[State] = field(default_factory=list)
+    skipped: list[tuple[int, np.ndarray]] = field(default_factory=list)
 
 
 class Collector:
@@ -88,7 +94,9 @@ class Collector:
         self.policy, self.environments, self.step = policy, environments, step
         self.count = environments.num_envs
         self.next_step = environments.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
-        self._observation, self._info = environments.reset(seed=seed)
+        self._steps = FiniteSteps(policy, environments, self.next_step)
+        observation, info = environments.reset(seed=seed)
+        self._observation, self._info = self._steps.begin(observation, info, step)
         self._returns = np.zeros(self.count)
         self._lengths = np.zeros(self.count, dtype=np.int64)
         self._ended = np.zeros(self.count, dtype=bool)
@@ -105,15 +113,23 @@ class Collector:
             mask = self._info.get(MASK) if self._info else None
             action, log_prob, value = act(obs) if mask is None else act(obs, mask)
             record.acted.append((obs, mask, action, log_prob, value))
-            self._observation, reward, terminated, truncated, self._info = self.environments.step(
-                to_environment(action)
-            )
-            done = terminated | truncated
-            record.stepped.append((reward, terminated, done, ~self._ended))
-            if truncated.any() and not self.next_step:
-                self._cut_off(record, t, np.flatnonzero(truncated))
-            self._count(t, reward, done, record)
+            seen = VectorStep(*self.environments.step(to_environment(action)))
+            self._take(t, self._steps.look(seen, self._ended, self.step + self.count), record)
         return self._stack(record)
+
+    def _take(self, t: int, seen: VectorStep, record: _Record) -> None:
+        """Note what step `t` gave."""
+        self._observation, self._info, done = seen.observation, seen.info, seen.done
+        record.stepped.append((seen.reward, seen.terminated, done, ~self._ended))
+        if seen.out is not None:
+            record.skipped.append((t, seen.out))
+        if seen.truncated.any() and not self.next_step:
+            rows = seen.truncated if seen.out is None else seen.truncated & ~seen.out
+            self._cut_off(record, t, np.flatnonzero(rows))
+        self._count(t, seen.reward, done, done if seen.out is None else done & ~seen.out, record)
+        if seen.begun is not None:
+            self._returns[seen.begun], self._lengths[seen.begun] = 0.0, 0
+            self._begins = self._begins | seen.begun
 
     def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
         """What chooses: (obs, mask=None) → (action, log_prob, value)."""
@@ -123,7 +139,8 @@ class Collector:
         """Note the last observations of episodes that a time limit ended at step `t`."""
         record.finals += [(t, int(i), self._info["final_obs"][i]) for i in rows]
 
-    def _count(self, t: int, reward: np.ndarray, done: np.ndarray, record: _Record) -> None:
+    def _count(self, t: int, reward: np.ndarray, done: np.ndarray, told: np.ndarray, record: _Record) -> None:
+        """Episodes that are `done`; those not `told` of had numbers in them that were left out."""
         self.step += self.count
         self._returns += reward
         self._lengths += 1
@@ -131,9 +148,10 @@ class Collector:
             self._returns[self._ended] = 0.0
             self._lengths[self._ended] = 0
         if done.any():
-            for i in np.flatnonzero(done):
+            for i in np.flatnonzero(told):
                 record.episodes.append(Episode(self.step, float(self._returns[i]), int(self._lengths[i])))
-            record.scores += [(t, i, score) for i, score in self._final_scores(done)]
+            record.scores += [(t, i, score) for i, score in self._final_scores(told)]
+            self._steps.regular(told)
             self._returns[done] = 0.0
             self._lengths[done] = 0
         self._begins = self._ended if self.next_step else done
@@ -155,6 +173,10 @@ class Collector:
         rewards, terminated, done, valid = zip(*record.stepped, strict=True)
         read, leaves = policy.observations.read, policy.actions.leaves_of
         values_TN = torch.stack(values)
+        skipped, done_TN = _skipped(record.skipped, np.stack(done))
+        valid_TN = np.stack(valid) if self.next_step else None
+        if skipped is not None:
+            valid_TN = ~skipped if valid_TN is None else valid_TN & ~skipped
         return Rollout(
             observations=[torch.stack(leaf) for leaf in zip(*map(read, observations), strict=True)],
             actions=[torch.stack(leaf) for leaf in zip(*map(leaves, chosen), strict=True)],
@@ -164,10 +186,12 @@ class Collector:
             next_values=self._next_values(values_TN, record),
             rewards=_floats(rewards, device),
             terminated=_floats(terminated, device),
-            done=_floats(done, device),
-            valid=torch.as_tensor(np.stack(valid), device=device) if self.next_step else None,
+            done=_floats(done_TN, device),
+            valid=None if valid_TN is None else torch.as_tensor(valid_TN, device=device),
             episodes=record.episodes,
             scores=_sparse(record.scores, values_TN) if record.scores else None,
+            skipped=None if skipped is None else torch.as_tensor(skipped, device=device),
+            nonfinite=self._steps.taken(),
         )
 
     def _next_values(self, values_TN: Tensor, record: _Record) -> Tensor:
@@ -250,8 +274,24 @@ class MemoryCollector(Collector):
         return self.policy.get_value(self.policy.prepare(observations), state)
 
 
-def _floats(arrays: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    return torch.as_tensor(np.stack(arrays).astype(np.float32), device=device)
+def _skipped(found: Sequence[tuple[int, np.ndarray]], done_TN: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """(T, N) the steps left out, None where there are none; and which steps end a trace of advantages.
+
+    A trace ends before a step that is left out, and the value of where it stands counts for the rest: nothing of what
+    is left out reaches the steps before it.
+    """
+    if not found:
+        return None, done_TN
+    skipped = np.zeros_like(done_TN)
+    for t, rows in found:
+        skipped[t] = rows
+    done_TN = done_TN | skipped
+    done_TN[:-1] |= skipped[1:]
+    return skipped, done_TN
+
+
+def _floats(arrays: Sequence[np.ndarray] | np.ndarray, device: torch.device) -> Tensor:
+    return torch.as_tensor(np.asarray(arrays, dtype=np.float32), device=device)
 
 
 def _sparse(entries: Sequence[tuple[int, int, float]], like: Tensor) -> Tensor:

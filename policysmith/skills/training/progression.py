@@ -65,7 +65,7 @@ class TaskProgression(VectorEnv):
         window: int = 100,
         quota: Sequence[int] | None = None,
     ) -> None:
-        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP, "reset_mask": True}
         self.world, self.num_envs = world, world.count
         self.experts = np.array(task_to_skill, dtype=np.int64)
         self.attempts = Attempts(len(task_to_skill), window)
@@ -77,9 +77,15 @@ class TaskProgression(VectorEnv):
         self.single_action_space = world.action_space
 
     def reset(self, *, seed: Any = None, options: Any = None) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Every copy anew, in its first task."""
-        self.tasks[:] = 0
-        return self._seen(self.world.reset(seed)), {}
+        """Every copy anew, in its first task; with `options={"reset_mask": (N,)}` only those marked."""
+        mask = (options or {}).get("reset_mask")
+        if mask is None:
+            self.tasks[:] = 0
+            self._observations = self.world.reset(seed)
+        else:
+            self.tasks = np.where(mask, 0, self.tasks)
+            self._observations = self._restarted(self._observations, np.flatnonzero(mask))
+        return self._seen(self._observations), {}
 
     def step(self, actions: Any) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One step of every copy; what has ended starts anew at once, and `final_obs` holds where it had come to."""
@@ -96,8 +102,8 @@ class TaskProgression(VectorEnv):
         if over.any():
             rows = np.flatnonzero(over)
             self.tasks[rows] = 0
-            observations = observations.copy()
-            observations[rows] = self.world.restart(rows)
+            observations = self._restarted(observations, rows)
+        self._observations = observations
         return self._seen(observations), step.rewards, terminated, truncated, info
 
     def close(self, **options: Any) -> None:
@@ -110,6 +116,12 @@ class TaskProgression(VectorEnv):
                 self.attempts.note(int(tasks[row]), bool(done[row]), bool(over[row]))
             if self.quota is not None:
                 self.quota[row] -= bool(over[row])
+
+    def _restarted(self, observations: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The observations after these copies began anew."""
+        observations = observations.copy()
+        observations[rows] = self.world.restart(rows)
+        return observations
 
     def _seen(self, observations: np.ndarray) -> dict[str, np.ndarray]:
         return {"observation": observations, "task": self.experts[self.tasks]}

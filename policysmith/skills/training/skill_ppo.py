@@ -130,7 +130,8 @@ class SkillCollector(Collector):
     def _stack(self, record: _Record) -> Rollout:
         rollout = super()._stack(record)
         tasks_TN = rollout.observations[task_leaf(self.policy)].long()
-        rollout.valid = torch.isin(tasks_TN, self._trained)
+        trained = torch.isin(tasks_TN, self._trained)
+        rollout.valid = trained if rollout.valid is None else trained & rollout.valid
         skills, rows = tasks_TN[rollout.valid].unique(return_counts=True)
         self.frames.update(dict(zip(skills.tolist(), rows.tolist(), strict=True)))
         return rollout

@@ -19,12 +19,18 @@ class SharedGatherer:
         self.count, self.step = inner.count * world.size, inner.step
 
     def collect(self, steps: int) -> Rollout:
-        """This rank's experience, and the episodes of all ranks by the step at which they ended."""
+        """This rank's experience, and the episodes of all ranks by the step at which they ended.
+
+        So are numbers that were left out: whether to stop is then decided alike. Environments are numbered over ranks.
+        """
         rollout = self._inner.collect(steps)
         self.step = self._of_all(self._inner.step)
         own = [episode._replace(step=self._of_all(episode.step)) for episode in rollout.episodes]
-        found = [episode for episodes in self._world.gathered(own) for episode in episodes]
-        rollout.episodes = sorted(found, key=lambda episode: episode.step)
+        first = self._world.rank * self._inner.count
+        left_out = [e._replace(step=self._of_all(e.step), environment=first + e.environment) for e in rollout.nonfinite]
+        told = self._world.gathered((own, left_out))
+        rollout.episodes = sorted((e for episodes, _ in told for e in episodes), key=lambda episode: episode.step)
+        rollout.nonfinite = sorted(event for _, events in told for event in events)
         return rollout
 
     def _of_all(self, step: int) -> int:
