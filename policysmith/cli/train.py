@@ -57,6 +57,8 @@ def train(
     if result.artifact is None:
         return  # another process of torchrun's has written it, and says so
     if quiet:
+        if told := str(result.left_out):
+            typer.echo(f"left out: {told}", err=True)
         typer.echo(result.artifact)
     else:
         _summary(ctx, result, resumed=resume is not None)
@@ -70,6 +72,8 @@ def _summary(ctx: typer.Context, result: TrainingResult, resumed: bool) -> None:
         steps += f" in {duration(result.seconds)} ({result.steps / max(result.seconds, 1e-9):,.0f} steps/s)"
     rows: dict[str, Any] = {"stopped": "before the end; what was learned is saved"} if result.interrupted else {}
     rows["steps"] = steps
+    if told := str(result.left_out):
+        rows["left out"] = told
     if evaluation:
         score = mean_and_deviation(evaluation.mean, evaluation.std)
         rows["return"] = f"{score} over {evaluation.episodes:,} episodes"

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Protocol, Self
 import numpy as np
 
 from policysmith.registry import Infer, register
+from policysmith.training.nonfinite import UPDATES, NonFinite, sentence
 from policysmith.training.online import Report
 
 __all__ = ["Logger", "Progress", "TensorBoard", "Window"]
@@ -92,7 +93,8 @@ class Progress:
         self._plain = enabled and not self._live
         self._title, self._total, self._window = title, total, Window()
         self._unit, self._tag, self._shown = unit, tag, tag.rpartition("/")[2] if tag else "return"
-        self._next_line = time.monotonic() + 5.0
+        self._next_line, self._next_warning = time.monotonic() + 5.0, 0.0
+        self._left_out, self._updates = list[NonFinite](), 0
         self._bar: Any = Bar(
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=28),
@@ -120,12 +122,23 @@ class Progress:
         mean = self._figure(report)
         speed = f"{steps_per_second:,.0f}/s"
         self._bar.update(self._task, completed=report.step, speed=speed, mean=mean)
+        self._warn(report)
         if self._plain and time.monotonic() > self._next_line:
             self._next_line = time.monotonic() + 5.0
             self._console.print(
                 f"{self._title}: {report.step:,} / {self._total:,} {self._unit}, {speed}, {self._shown} {mean}",
                 highlight=False,
             )
+
+    def _warn(self, report: Report) -> None:
+        """Tell what was left out, at once and then every few seconds."""
+        self._left_out += report.nonfinite
+        self._updates += int(report.scalars.get(UPDATES, 0))
+        told = sentence(self._left_out, self._updates)
+        if told and (self._live or self._plain) and time.monotonic() >= self._next_warning:
+            self._console.print(f"{self._title}: {told}", highlight=False, style="yellow", soft_wrap=True)
+            self._left_out, self._updates = [], 0
+            self._next_warning = time.monotonic() + 5.0
 
     def _figure(self, report: Report) -> str:
         if self._tag is not None:

@@ -6,8 +6,9 @@ In: a policy and a collector. Out: a trained policy; after every iteration a rep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, NamedTuple
 
@@ -27,6 +28,8 @@ from policysmith.training.batches import Columns, Extra, Minibatch, RowBatches, 
 from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
 from policysmith.training.distribution.batch_norms import average_statistics, synchronised
 from policysmith.training.distribution.minibatches import Group, agreed
+from policysmith.training.last_finite import LastFinite
+from policysmith.training.nonfinite import EMPTY, NonFinite, NonFiniteOption, NonFiniteOptions, check_events, left_out
 from policysmith.training.objectives import clip_diagnostics, ppo_terms
 from policysmith.training.optimizer import Adam
 from policysmith.training.optimizers import OptimizerOption, Optimizers, check_rules, optimize
@@ -47,12 +50,18 @@ VALUE_COEF = 0.5
 
 
 class Report(NamedTuple):
-    """What one iteration tells: where training is, finished episodes, and scalars by TensorBoard tag."""
+    """What one iteration tells: where training is, finished episodes, and scalars by TensorBoard tag.
+
+    `nonfinite/rows` and `nonfinite/updates` are among the scalars where steps of environments or of the optimiser were
+    left out.
+    """
 
     step: int
     iteration: int
     episodes: list[Episode]
     scalars: dict[str, float]
+    nonfinite: Sequence[NonFinite] = ()
+    """Numbers of the environments that were left out of this iteration."""
 
 
 class _Seen(NamedTuple):
@@ -81,6 +90,9 @@ class PPO:
     Under torchrun every process has environments, rollouts and minibatches of these sizes, and `total_steps` counts
     what all play. `strategy` says how they share the weights, `ddp` (where none is stated) or `fsdp`, and
     `sync_batch_norm` whether batch normalisations see the rows of all.
+
+    What is not finite is left out: rows of environments, whose episodes then end, and steps of the optimiser. After
+    `nonfinite.max` of them in a row, training goes back to its last finite state and raises `NonFiniteError`.
 
     A policy with memory learns over sequences of `sequence_length` steps (null: the whole rollout), each from the state
     it acted with, or from one made anew by `burn_in` steps before it; `minibatches` then divides the sequences.
@@ -115,7 +127,9 @@ class PPO:
         callbacks: Callbacks = [],  # noqa: B006
         strategy: StrategyName | None = None,
         sync_batch_norm: bool = False,
+        nonfinite: NonFiniteOption = None,
     ) -> None:
+        self.nonfinite = nonfinite or NonFiniteOptions()
         self.strategy, self.sync_batch_norm = strategy, sync_batch_norm
         self.total_steps, self.rollout_steps = total_steps, rollout_steps
         self.epochs, self.minibatches = epochs, minibatches
@@ -176,21 +190,26 @@ class PPO:
         shared = {} if strategy is ALONE else {"strategy": strategy}  # an algorithm of another's may not take any
         per_iteration = self.rollout_steps * collector.count
         total = max(1, self.total_steps // per_iteration)
-        while iteration < total:
-            progress = iteration / total
-            policy.eval()
-            with strategy.whole():
-                rollout = collector.collect(self.rollout_steps)
-            policy.train()
-            hold_statistics(policy)
-            with attach_all(policy.components.values(), optimizer):  # anew each time: a component may be swapped
-                scalars = self.update(policy, optimizer, rollout, progress, **shared)
-            scalars |= metrics_of(policy.components)
-            iteration += 1
-            with strategy.whole():
-                _take_statistics(policy, rollout, strategy.world, self.sync_batch_norm)
-            if watch(Report(collector.step, iteration, rollout.episodes, scalars)):
-                break
+        with LastFinite([policy], optimizer, self.nonfinite.max, strategy.world) as finite:
+            while iteration < total:
+                finite.keep()
+                progress = iteration / total
+                policy.eval()
+                with strategy.whole():
+                    rollout = collector.collect(self.rollout_steps)
+                check_events(rollout.nonfinite, self.nonfinite.max)
+                policy.train()
+                hold_statistics(policy)
+                with attach_all(policy.components.values(), optimizer):  # anew each time: a component may be swapped
+                    scalars = self.update(policy, optimizer, rollout, progress, **shared)
+                scalars |= metrics_of(policy.components)
+                iteration += 1
+                with strategy.whole():
+                    _take_statistics(policy, rollout, strategy.world, self.sync_batch_norm)
+                scalars |= left_out(rollout.nonfinite, finite.settle(EMPTY not in scalars))
+                report = Report(collector.step, iteration, rollout.episodes, scalars, rollout.nonfinite)
+                if watch(report):
+                    break
         policy.eval()
 
     def update(
@@ -202,7 +221,15 @@ class PPO:
         *,
         strategy: Strategy = ALONE,
     ) -> dict[str, float]:
-        """All epochs over one rollout; returns scalars by tag, the means of all processes."""
+        """All epochs over one rollout; returns scalars by tag, the means of all processes.
+
+        Without a row to learn from, on any process, nothing is learned.
+        """
+        own = rollout.valid is None or bool(rollout.valid.any())
+        if not strategy.world.any(own):
+            return {EMPTY: 1.0}
+        if not own:  # of several processes this one steps along with rows that do not count
+            rollout = replace(rollout, valid=None)
         clip, entropy_coef = self._clip(progress), self._entropy_coef(progress)
         optimizer.advance(progress, self._learning_rate(progress))
         batches = self.batches(policy, rollout)
@@ -210,11 +237,11 @@ class PPO:
         for _ in range(self.epochs):
             epochs += 1
             groups = list(batches.minibatches(self.minibatches, self.accumulate))
-            for group in agreed(groups, self.minibatches, strategy.world):
+            for group in agreed(groups, self.minibatches, strategy.world, own):
                 optimizer.step(self._losses(group, clip, entropy_coef, seen, strategy), self.max_grad_norm)
             part, terms, log_prob, aux, edges = seen[-1]
             measured = torch.stack(clip_diagnostics(log_prob, part.columns.log_prob, clip))
-            kl, clipped = strategy.world.mean(measured, len(log_prob)).unbind()
+            kl, clipped = strategy.world.mean(measured, own * len(log_prob)).unbind()
             if self.target_kl is not None and kl > self.target_kl:
                 break
         scalars = {
@@ -313,10 +340,30 @@ def _take_statistics(policy: ActorCritic, rollout: Rollout, world: World, sync_b
     """
     leaves = [leaf.flatten(0, 1) for leaf in rollout.observations]
     if policy.has_statistics:
-        policy.update_statistics(policy.observations.assemble(world.rows(leaves)))
+        policy.update_statistics(policy.observations.assemble(_usable(leaves, rollout, world)))
     with synchronised(policy, world) if sync_batch_norm else nullcontext():
-        refresh_statistics(policy, leaves)
+        refresh_statistics(policy, _filled(leaves, rollout))
     average_statistics(policy, world)
+
+
+def _usable(leaves: list[Tensor], rollout: Rollout, world: World) -> list[Tensor]:
+    """The observations of all ranks, without rows that were left out."""
+    if not world.any(rollout.skipped is not None):
+        return world.rows(leaves)
+    used = torch.ones_like(rollout.rewards, dtype=torch.bool) if rollout.skipped is None else ~rollout.skipped
+    *rows, used_R = world.rows([*leaves, used.flatten()])
+    return [leaf[used_R] for leaf in rows]
+
+
+def _filled(leaves: list[Tensor], rollout: Rollout) -> list[Tensor]:
+    """As many rows, with others in place of those left out: ranks that synchronise make as many passes."""
+    if rollout.skipped is None:
+        return leaves
+    used = (~rollout.skipped).flatten().nonzero().flatten()
+    if not len(used):
+        return leaves
+    rows = torch.arange(len(leaves[0]), device=used.device) % len(used)
+    return [leaf[used[rows]] for leaf in leaves]
 
 
 def _explained_variance(columns: Columns) -> float:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from policysmith.config.experiment import Environment, Experiment, SelfPlay
-from policysmith.errors import CheckpointError, ConfigError, Problem
+from policysmith.errors import CheckpointError, ConfigError, NonFiniteError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState, save
 from policysmith.training.averaging import WeightAverage
@@ -35,6 +35,7 @@ from policysmith.training.games import GAMES, Games, is_game
 from policysmith.training.holding import offline_held
 from policysmith.training.logging import Logger, Progress, Window
 from policysmith.training.match import judge
+from policysmith.training.nonfinite import LeftOut
 from policysmith.training.online import PPO, Report
 from policysmith.training.opponents import Pool
 from policysmith.training.optimizer import Adam, laid_out_as
@@ -54,7 +55,8 @@ PATIENCE = 5  # iterations between two evaluations that ask whether the task is 
 class TrainingResult:
     """What a run gives back. `returns` holds (step, episode return) of every episode, `files` what was written.
 
-    Of several processes only rank 0 writes, so `artifact` is None elsewhere.
+    `left_out` says what was not learned from because it was not finite. Of several processes only rank 0 writes, so
+    `artifact` is None elsewhere.
     """
 
     policy: ActorCritic
@@ -65,6 +67,7 @@ class TrainingResult:
     evaluation: EvaluationResult | None = None
     interrupted: bool = False
     files: dict[str, Path] = field(default_factory=dict)
+    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def seed_everything(seed: int | None) -> None:
@@ -132,7 +135,8 @@ def _train(run: _Run, progress: bool, evaluate: bool) -> TrainingResult:
                 return world.any(run.take(report) or any(wanted) or stop.is_set())
 
             shared = {} if world.size == 1 else {"strategy": run.strategy}
-            algorithm.learn(policy, collector, run.optimizer, watch, run.iterations(collector.count), **shared)
+            with run.kept_when_not_finite():
+                algorithm.learn(policy, collector, run.optimizer, watch, run.iterations(collector.count), **shared)
     finally:
         environments.close()
     seconds = time.perf_counter() - started
@@ -162,7 +166,7 @@ class _Run:
             self.average.follow(self.optimizer)
         self.step = self.iteration = self.saved_at = 0
         self.returns: list[tuple[int, float]] = []
-        self.window = Window()
+        self.window, self.left_out = Window(), LeftOut()
         self.pool = Pool(policy, experiment.self_play or SelfPlay()) if is_game(environment) else None
         self.evaluation: EvaluationResult | None = None
         name = experiment.name or environment.id
@@ -196,8 +200,20 @@ class _Run:
             return self.iteration
         return self.step // (rollout * count)
 
+    @contextmanager
+    def kept_when_not_finite(self) -> Iterator[None]:
+        """Where training gave up, the last finite policy is stored: that is what it has gone back to."""
+        try:
+            yield
+        except NonFiniteError as error:
+            if self.output is None:
+                raise
+            self.save()
+            raise NonFiniteError(f"{error}, and so it is stored in {self.output}") from error
+
     def take(self, report: Report) -> bool:
         """Note an iteration, save if it is time; True when the task is solved."""
+        self.left_out.add(report.nonfinite, report.scalars)
         self.step, self.iteration = report.step, report.iteration
         self.returns += [(e.step, e.episode_return) for e in report.episodes]
         self.window.returns.extend(e.episode_return for e in report.episodes)
@@ -258,10 +274,12 @@ class _Run:
         goal = self.algorithm.solved_at
         known = self.evaluation is not None and goal is not None and self.evaluation.mean >= goal
         if evaluate and not interrupted and not known:
-            self.evaluation = self.evaluate()
+            with self.kept_when_not_finite():
+                self.evaluation = self.evaluate()
         result = TrainingResult(
-            self.policy, self.step, seconds, self.returns, evaluation=self.evaluation, interrupted=interrupted
-        )
+            self.policy, self.step, seconds, self.returns, evaluation=self.evaluation, interrupted=interrupted,
+            left_out=self.left_out,
+        )  # fmt: skip
         self.record(**({"evaluation": self.evaluation.mean} if self.evaluation else {}))
         if self.output is not None:
             self.save()

@@ -25,6 +25,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState, load_training
 from policysmith.store.files import json_bytes, write_synced
 from policysmith.training.distribution.world import World
+from policysmith.training.last_finite import all_finite
 
 __all__ = ["Stored", "below", "newest", "remove_shards", "write_shards"]
 
@@ -45,12 +46,14 @@ def write_shards(directory: Path, policy: ActorCritic, training: TrainingState, 
     It counts from when its data is written, which is last.
     """
     place = directory / FOLDER / str(training.data["step"])
+    tensors = {MODEL + name: tensor for name, tensor in policy.state_dict().items()}
+    tensors |= {TRAINING + name: tensor for name, tensor in training.tensors.items()}
+    if world.any(not all_finite(tensor.detach() for tensor in tensors.values() if tensor.is_floating_point())):
+        raise CheckpointError(f"{place}: nothing that is not finite is stored; go back to the last finite policy")
     if world.writes:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
     world.told(None)
-    tensors = {MODEL + name: tensor for name, tensor in policy.state_dict().items()}
-    tensors |= {TRAINING + name: tensor for name, tensor in training.tensors.items()}
     save(tensors, checkpoint_id=place)
     if world.writes:
         write_synced(place / DATA, json_bytes(training.data, DATA))

@@ -28,16 +28,17 @@ class Group(NamedTuple):
     scale: tuple[Tensor, Tensor] | None
 
 
-def agreed(groups: Sequence[Sequence[Minibatch]], most: int, world: World) -> Iterator[Group]:
+def agreed(groups: Sequence[Sequence[Minibatch]], most: int, world: World, counts: bool = True) -> Iterator[Group]:
     """The groups of an epoch, at most `most` on any rank.
 
-    A rank that has fewer than another steps once more over its last one, which then does not count.
+    A rank that has fewer than another steps once more over its last one, which then does not count; nor does anything
+    of a rank that says so of itself.
     """
     if world.size == 1:
         yield from (_alone(parts) for parts in groups)
         return
     sums = torch.zeros(most, 3, dtype=torch.float64)  # rows, sum and sum of squares
-    for row, parts in zip(sums, groups, strict=False):
+    for row, parts in zip(sums, groups if counts else [], strict=False):
         whole = _advantages(parts).double()
         row.copy_(torch.stack([whole.new_tensor(len(whole)), whole.sum(), whole.square().sum()]))
     for index, (rows, total, squares) in enumerate(world.total(sums).tolist()):
