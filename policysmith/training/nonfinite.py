@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
 
-from annotated_types import Gt
-
 from policysmith.config.options import Section
 from policysmith.errors import NonFiniteError
 from policysmith.training.step_guard import Skipped
+from policysmith.types import Count
 
 __all__ = [
     "EMPTY",
@@ -41,7 +40,7 @@ class NonFiniteOptions:
     a whole rollout without such a number.
     """
 
-    max: Annotated[int, Gt(0)] = 10
+    max: Count = 10
 
 
 NonFiniteOption = Annotated[NonFiniteOptions, Section(NonFiniteOptions, "nonfinite")] | None

@@ -46,7 +46,7 @@ class Strategy:
         return parts
 
     def follow(self, optimizer: Adam | Optimizers) -> None:
-        """Have all ranks take a step of an optimiser, or none; look after its gradients, and its parameters in a swap."""
+        """All ranks take a step of this optimiser, or none; look after its gradients, and its parameters in a swap."""
         if self.world.size > 1:
             optimizer.guard.agree = self.world.total
 
