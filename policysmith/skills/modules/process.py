@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from policysmith.errors import SkillError
 from policysmith.skills.modules import worker
 from policysmith.skills.modules.module_file import KINDS, SkillModule
+from policysmith.skills.walls.walls import Walls
 
 __all__ = ["Limits", "SkillProcess"]
 
@@ -49,7 +50,7 @@ class SkillProcess:
     """A module's code in a process: `with SkillProcess(module) as skill: skill.reward(0, features)`.
 
     Raises `SkillError` for code that fails, takes too long or too much, or ends the process; after the latter three
-    the process is gone, and every further call says so.
+    the process is gone, and every further call says so. `walls` says what stands around it: name → what, or why not.
     """
 
     def __init__(self, module: SkillModule, limits: Limits | None = None) -> None:
@@ -77,7 +78,7 @@ class SkillProcess:
             },
         }
         try:
-            self._ask(start, "starting", self.limits.start_seconds)
+            self.walls: Walls = self._ask(start, "starting", self.limits.start_seconds)
             self._ask({"do": "execute", "with": []}, "executing the module", self.limits.seconds)
         except BaseException:
             self.close()

@@ -18,11 +18,13 @@ from typing import Any, BinaryIO
 from policysmith.errors import SkillError
 from policysmith.skills.sandbox.running import Skill
 from policysmith.skills.sandbox.translate import translated
+from policysmith.skills.walls.walls import Walls, close_calls, close_files, close_network
 
 __all__ = ["Answers", "main", "packed", "read_message"]
 
 LENGTH = struct.Struct("<Q")
 LARGEST_HEADER = 1 << 26
+THREADS = 64  # of the array libraries
 
 
 def packed(message: Any) -> bytes:
@@ -77,8 +79,8 @@ def _exactly(stream: BinaryIO, size: int) -> bytes:
     return data
 
 
-def _limit(memory: int, seconds: int, file_bytes: int) -> None:
-    """Address space beyond what is mapped by now, processor time, and files; for good."""
+def _limit(memory: int, seconds: int, file_bytes: int, walls: Walls) -> None:
+    """Address space beyond what is mapped by now, processor time, files, and threads; for good."""
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     for kind, value in (
         (resource.RLIMIT_AS, mapped + memory),
@@ -88,6 +90,9 @@ def _limit(memory: int, seconds: int, file_bytes: int) -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(kind, (value, value))
+    if walls["namespaces"].startswith("user"):  # elsewhere the user's other processes would count, too
+        resource.setrlimit(resource.RLIMIT_NPROC, (THREADS, THREADS))
+    walls["limits"] = f"{memory >> 20:,} MiB, {seconds:,} s of processor time"
 
 
 class Answers:
@@ -136,16 +141,20 @@ def _plain(value: Any) -> Any:
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> None:
-    """Answer until the other end has gone. The first answer says that the libraries are loaded and the limits stand."""
+    """Answer until the other end has gone. The first answer says which walls stand, the libraries being loaded."""
     start = read_message(requests)
     try:
+        walls: Walls = {}
+        close_network(walls)
+        close_files(walls)
         asked = Answers(start["source"], start["filename"])
-        _limit(**start["limits"])
+        _limit(**start["limits"], walls=walls)
+        close_calls(walls, files=True)
     except Exception as error:
         text = str(error) if isinstance(error, SkillError) else f"{type(error).__name__}: {error}"
         _answer(answers, {"error": text})
         return
-    _answer(answers, {"ok": None})
+    _answer(answers, {"ok": walls})
     with contextlib.suppress(EOFError):
         while True:
             request = read_message(requests)

@@ -36,6 +36,8 @@ class Skill:
         check_flat(program.tree)
         self.program, self.budget = program, Budget()
         self._code = _compiled(program)
+        for module in program.modules:
+            importlib.import_module(module)
         self._table = {f"s{number}": self._entry(slot) for number, slot in enumerate(program.slots)}
         self._names: dict[str, Any] = {}
         self.functions: dict[str, SkillFunction] = {}
