@@ -42,12 +42,16 @@ def train_skills(
         policysmith skills train skills.yaml training.total_steps=1_000_000
     """
     with chatter_to_stderr():
+        from policysmith.skills.modules.process import walls_here
         from policysmith.skills.scheduling import session
         from policysmith.skills.scheduling.display import Display
         from policysmith.skills.scheduling.skills_file import read_skills_file
+        from policysmith.skills.walls.walls import standing
         from policysmith.training.stopping import graceful_stop
 
         read = read_skills_file(file, overrides or [], library=library)
+        if not quiet:
+            typer.echo("walls     " + "; ".join(standing(walls_here())), err=True)
         with graceful_stop() as stop:
             report = session.train_skills(
                 read, parallel=parallel, only=only, display=Display(enabled=not quiet), stop=stop

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import sys
 import threading
 
@@ -54,7 +55,8 @@ def test_trained_skills_are_summed_up(run, tmp_path):
         "          b  10 steps in 0.1 s, success 97%; its budget was spent\n"
         "library   library: 2 of 2 skills trained\n"
     )
-    lines = result.stderr.splitlines()
+    walls, *lines = result.stderr.splitlines()
+    assert re.match("walls     .*limits: ", walls)
     assert lines[0] == "b: waiting on a" or lines[0].startswith("a: running")
     assert [line for line in lines if line.startswith("b: done")]
     assert run("skills.yaml").stdout.splitlines()[0] == "trained   a"

@@ -13,13 +13,14 @@ import torch
 from policysmith.errors import SkillError
 from policysmith.policy.factory import build_policy
 from policysmith.registry import default_registry, part
+from policysmith.skills.environments import SkillEnvironment
 from policysmith.skills.experts.checkpoint import MoECheckpoint, load_moe_checkpoint
 from policysmith.skills.experts.names import expert_name
 from policysmith.skills.experts.partial_load import load_experts
 from policysmith.skills.modules.module_file import read_skill_module
 from policysmith.skills.modules.tasks import task_to_skill
 from policysmith.skills.runs.training_run import CONFIG, TrainingRun, load_training_run
-from policysmith.skills.training.guard import executed, limit_files
+from policysmith.skills.training.guard import executed, limit_files, raise_walls
 from policysmith.skills.training.progression import Attempts, TaskProgression
 from policysmith.skills.training.run_config import RunConfig
 from policysmith.training.session import seed_everything
@@ -33,7 +34,8 @@ EVALUATION_SEED = 10_000
 class Setting:
     """What a run's folder holds, ready to run. Only for a process of its own, which gets the limits of one.
 
-    `step` is how many steps led to the latest `checkpoint`, `trained` the local indices of the experts that learn.
+    `walls` says what stands around the process from here on. `step` is how many steps led to the latest `checkpoint`,
+    `trained` the local indices of the experts that learn.
     Raises `SkillError` or `ConfigError` for a folder that does not fit together.
     """
 
@@ -41,7 +43,9 @@ class Setting:
         self.run = load_training_run(run_folder)
         self.config = RunConfig.read(self.run.run_folder / CONFIG)
         module = read_skill_module(self.run.module_path, self.config.environment.features)
+        self.config.environment.spaces()  # loads what the environment needs, while files may be opened
         limit_files()
+        self.walls = raise_walls(self.run.run_folder.resolve(), _caches(self.config.environment))
         self.functions = executed(module)
         _check_numbers(self.run, self.functions.task_to_skill_index, task_to_skill(module))
         seed_everything(self.config.seed)
@@ -92,6 +96,15 @@ class Setting:
         folder = self.run.policies_folder
         latest = max(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
         return latest, load_moe_checkpoint(folder / str(latest))
+
+
+def _caches(environment: SkillEnvironment) -> list[Path]:
+    """Where an environment keeps what it has compiled; made here, as a folder that is missing can't be opened."""
+    cache = getattr(environment, "cache", None)
+    folders = [] if cache is None else [Path(cache).expanduser()]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    return folders
 
 
 def _check_numbers(run: TrainingRun, told: Sequence[int], written: Sequence[int]) -> None:

@@ -19,6 +19,7 @@ from policysmith.skills.training.guard import within
 from policysmith.skills.training.progression import Attempts
 from policysmith.skills.training.setting import Setting
 from policysmith.skills.training.skill_ppo import SkillCollector
+from policysmith.skills.walls.walls import standing
 from policysmith.store.files import json_bytes, replace_file
 from policysmith.training.online import Report
 from policysmith.training.stopping import graceful_stop
@@ -36,7 +37,9 @@ def train_skill(run_folder: str | Path) -> int:
 
     Call it in a process of its own: it executes the skill's code, limits this process for good, and wants signals.
     """
-    return _Training(Setting(run_folder)).run()
+    setting = Setting(run_folder)
+    print("walls:", "; ".join(standing(setting.walls)), flush=True)  # into the worker's log
+    return _Training(setting).run()
 
 
 class _Training:
