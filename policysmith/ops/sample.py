@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +15,15 @@ from torch import Tensor
 from policysmith.ops.whole import whole
 
 __all__ = [
+    "bounded",
     "categorical_entropy",
     "categorical_log_prob",
     "categorical_sample",
+    "inverse_tanh",
     "mask_logits",
     "normal_entropy",
     "normal_log_prob",
+    "open_tanh",
     "squashed_entropy",
     "squashed_log_prob",
 ]
@@ -27,27 +31,71 @@ __all__ = [
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 TINY = 1e-30  # no clock shows zero: 0/0 would be the greatest of all
 MANY = 64  # choices from which inversion is faster than a race
-SATURATION = 1e-6  # keeps atanh finite: |tanh| ≤ 1 - SATURATION in float32
-# Gauss–Hermite nodes and weights for E[f(z)], z standard normal: Σ w f(z), exact for polynomials up to degree 15.
-_NODES, _WEIGHTS = (
-    [
-        -4.1445471861,
-        -2.8024858612,
-        -1.6365190424,
-        -0.5390798114,
-        0.5390798114,
-        1.6365190424,
-        2.8024858612,
-        4.1445471861,
-    ],
-    [0.0001126145, 0.0096352201, 0.1172399077, 0.3730122577, 0.3730122577, 0.1172399077, 0.0096352201, 0.0001126145],
-)
+# log cosh u + log 2 = E|u + L| for a logistic L of density sech²(l)/2. That density is a mixture of centred normals:
+# three with these weights and deviations (fitted for the least greatest error) give log cosh to within 4e-5 for all u.
+_WEIGHTS = (0.3233003361, 0.5660622580, 0.1106374059)
+_DEVIATIONS = (0.5763520238, 0.9206023999, 1.4581455905)
+FAR = 9.0  # deviations from which erf is ±1 in double precision; without the clamp the square overflows
 
 
 @whole
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
     """Illegal logits (*, N) become the dtype's lowest finite value; a tracer keeps this as one call."""
     return torch.where(mask, logits, torch.finfo(logits.dtype).min)
+
+
+class _Bounded(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, low: float, high: float) -> Tensor:
+        return x.clamp(low, high)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        x, ctx.low, ctx.high = inputs
+        ctx.save_for_backward(x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (x,), (gradient,) = ctx.saved_tensors, gradients
+        stuck = ((x > ctx.high) & (gradient < 0)) | ((x < ctx.low) & (gradient > 0))
+        return torch.where(stuck, 0.0, gradient), None, None
+
+
+@whole
+def bounded(x: Tensor, low: float, high: float) -> Tensor:
+    """`x.clamp(low, high)` whose gradient beyond a bound is zero only where a descent step would lead further out.
+
+    clamp's own is zero either way, so a free parameter that an optimiser's momentum took past the bound stayed there
+    for ever. A tracer keeps this as one call.
+    """
+    if not torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return x.clamp(low, high)
+    return _Bounded.apply(x, low, high)
+
+
+@whole
+def inverse_tanh(y: Tensor) -> Tensor:
+    """The u with tanh(u) = y; ±1 and beyond count as the last number below 1 of the dtype (float32: |u| ≤ 8.66).
+
+    A tracer keeps this as one call.
+    """
+    return _inside(y).atanh()
+
+
+@whole
+def open_tanh(u: Tensor) -> Tensor:
+    """tanh(u), never quite ±1: who takes atanh of it (other libraries' densities) gets a number.
+
+    A tracer keeps this as one call.
+    """
+    return _inside(u.tanh())
+
+
+def _inside(y: Tensor) -> Tensor:
+    limit = 1.0 - torch.finfo(y.dtype).eps / 2
+    return y.clamp(-limit, limit)
 
 
 def categorical_sample(log_probs: Tensor, choices: int = 0) -> Tensor:
@@ -90,18 +138,29 @@ def normal_entropy(log_std: Tensor) -> Tensor:
 
 
 def _log_tanh_slope(u: Tensor) -> Tensor:
-    """log(1 - tanh²(u)) without cancellation: 2 (log 2 - u - softplus(-2u))."""
-    return 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
+    """log(1 - tanh²(u)) = 2 (log 2 - |u| - log(1 + exp(-2|u|))); with -u for |u| the terms would cancel below zero."""
+    size = u.abs()
+    return 2.0 * (math.log(2.0) - size - F.softplus(-2.0 * size))
 
 
-def squashed_log_prob(y: Tensor, loc: Tensor, log_std: Tensor) -> Tensor:
-    """Density at y = tanh(u) in (-1, 1), u Gaussian (SAC, arXiv 1801.01290, app. C): (*, D) → (*)."""
-    u = torch.atanh(y)
+def squashed_log_prob(u: Tensor, loc: Tensor, log_std: Tensor) -> Tensor:
+    """Density at tanh(u), u Gaussian (SAC, arXiv 1801.01290, app. C), told by u itself: (*, D) → (*)."""
     return normal_log_prob(u, loc, log_std) - _log_tanh_slope(u).sum(-1)
 
 
 def squashed_entropy(loc: Tensor, log_std: Tensor) -> Tensor:
-    """Entropy of tanh(u), (*, D) → (*): the Gaussian's plus E[log(1 - tanh²(u))] by Gauss–Hermite quadrature."""
-    std = log_std.exp()
-    slopes = [weight * _log_tanh_slope(loc + node * std) for node, weight in zip(_NODES, _WEIGHTS, strict=True)]
-    return normal_entropy(log_std) + torch.stack(slopes).sum(0).sum(-1)
+    """Entropy of tanh(u), (*, D) → (*), within 1e-4 a dimension: the Gaussian's less 2 E[log cosh u].
+
+    Convolving the mixture for log cosh with the Gaussian adds the variances, so its mean is closed at every deviation;
+    quadrature in u is not: its nodes lie further apart than the slope of tanh is wide.
+    """
+    variance = (2.0 * log_std).exp()
+    terms = [w * _mean_size(loc, (variance + s * s).sqrt()) for w, s in zip(_WEIGHTS, _DEVIATIONS, strict=True)]
+    means = terms[0] + terms[1] + terms[2]
+    return normal_entropy(log_std) + (2.0 * (math.log(2.0) - means)).sum(-1)
+
+
+def _mean_size(loc: Tensor, std: Tensor) -> Tensor:
+    """E|x| of a Gaussian: the mean of a folded normal."""
+    far = (loc / std).clamp(-FAR, FAR)
+    return std * math.sqrt(2.0 / math.pi) * (-0.5 * far.square()).exp() + loc * torch.erf(far * math.sqrt(0.5))

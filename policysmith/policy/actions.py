@@ -18,13 +18,15 @@ from torch import Tensor, nn
 from policysmith.errors import ConfigError
 from policysmith.ops import sample
 from policysmith.policy.distributions import DistributionView
+from policysmith.policy.log_std import log_std_range
 from policysmith.policy.spaces import SpacePath, leaf_spaces, leaves_of, rebuild
 
 __all__ = ["ActionDistribution", "ActionLayout"]
 
 # For each leaf: how many parameters a linear layer gives, and how many are free (a state-independent log-deviation).
 ActionLayout = tuple[tuple[int, int], ...]
-LOG_STD_RANGE = (-20.0, 2.0)  # of a state-dependent log-deviation, as in SAC (arXiv 1801.01290)
+# Of a mean before tanh, which is flat from 10 on: beyond, log-probabilities would be infinite, their ratio no number.
+LOC_LIMIT = 1e4
 
 
 class CategoricalLeaf(nn.Module):
@@ -33,6 +35,7 @@ class CategoricalLeaf(nn.Module):
     Tables are (*, N) for a single variable and (*, K, N) for several; shorter variables are padded as illegal.
     """
 
+    squash = False
     columns: Tensor
     start: Tensor
 
@@ -112,68 +115,104 @@ class CategoricalLeaf(nn.Module):
 class GaussianLeaf(nn.Module):
     """A Box with a diagonal Gaussian. D numbers.
 
-    `squash` bounds the action by tanh, scaled to the space's limits. With `dependent_std` a network gives the
-    log-deviation: it is clamped, and its zero stands for `initial_std`.
+    `squash` bounds the action by tanh, scaled to the space's limits; the draw is what tanh is taken of. With
+    `dependent_std` a network gives the log-deviation, and its zero stands for `initial_std`. It stays in `log_std`.
     """
 
     mask_width = 0
+    low: Tensor
+    high: Tensor
     centre: Tensor
     half_range: Tensor
 
-    def __init__(self, space: spaces.Box, squash: bool, dependent_std: bool, initial_std: float) -> None:
+    def __init__(
+        self,
+        space: spaces.Box,
+        squash: bool,
+        dependent_std: bool,
+        initial_std: float,
+        log_std: tuple[float, float],
+    ) -> None:
         super().__init__()
+        self.log_std_range = log_std
         self.space, self.squash, self.dependent_std = space, squash, dependent_std
         self.log_initial_std = math.log(initial_std)
         self.size = int(np.prod(space.shape))
         self.parameters_wanted = 2 * self.size
         self.shape = tuple(space.shape)
         low, high = (torch.as_tensor(bound.astype(np.float32)).flatten() for bound in (space.low, space.high))
-        if squash and not (torch.isfinite(low).all() and torch.isfinite(high).all() and (low < high).all()):
+        # Halved first: the sum or difference of two numbers near the end of float32 is infinite.
+        centre, half = low / 2 + high / 2, high / 2 - low / 2
+        if squash and not (torch.isfinite(half).all() and (half > 0).all()):
             raise ConfigError(
                 "squash needs an action space with finite bounds; set squash: false or rescale the actions"
                 if (low < high).all()
                 else "squash needs bounds that differ: an action with low = high can't be chosen; set squash: false"
             )
-        self.register_buffer("centre", (low + high) / 2, persistent=False)
-        self.register_buffer("half_range", (high - low) / 2, persistent=False)
+        self.register_buffer("low", low, persistent=False)
+        self.register_buffer("high", high, persistent=False)
+        self.register_buffer("centre", centre, persistent=False)
+        self.register_buffer("half_range", half, persistent=False)
         self.log_half = float(self.half_range.log().sum()) if squash else 0.0
 
     def split(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters (*, 2D) → loc (*, D), log_std (*, D)."""
+        """Parameters (*, 2D) → loc (*, D), log_std (*, D) within its bounds."""
         loc, log_std = params[..., : self.size], params[..., self.size :]
-        return loc, (log_std + self.log_initial_std).clamp(*LOG_STD_RANGE) if self.dependent_std else log_std
+        if self.dependent_std:
+            log_std = log_std + self.log_initial_std
+        if self.squash:
+            loc = sample.bounded(loc, -LOC_LIMIT, LOC_LIMIT)
+        return loc, sample.bounded(log_std, *self.log_std_range)
+
+    def draw(self, params: Tensor, mask: Tensor | None, deterministic: bool) -> tuple[Tensor, Tensor]:
+        """Parameters (*, 2D) → what tanh is taken of (*, *shape), log_prob (*), exact however flat tanh is there."""
+        loc, log_std = self.split(params)
+        u = self._drawn(loc, log_std, deterministic)
+        return self._shaped(u), self._log_prob(u, loc, log_std)
 
     def choose(self, params: Tensor, mask: Tensor | None, deterministic: bool) -> tuple[Tensor, Tensor]:
-        """Parameters (*, 2D) → action (*, *shape), log_prob (*)."""
+        """Parameters (*, 2D) → action (*, *shape), log_prob (*) of the action as it is rounded."""
         loc, log_std = self.split(params)
-        # No gradient flows through the action: its log-probability has that of the score, as with Categorical.
-        u = loc.detach() if deterministic else (loc + log_std.exp() * torch.randn_like(loc)).detach()
-        if self.squash:
-            limit = 1.0 - sample.SATURATION
-            y = self.centre + self.half_range * u.tanh().clamp(-limit, limit)
-        else:
-            y = u
-        action = self._shaped(y)
-        return action, self._log_prob(action, loc, log_std)
+        action = self.action_of(self._shaped(self._drawn(loc, log_std, deterministic)))
+        return action, self._log_prob(self._draw_of(action), loc, log_std)
 
-    def evaluate(self, params: Tensor, action: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Parameters and action → log_prob (*), entropy (*)."""
+    def evaluate(
+        self, params: Tensor, action: Tensor, mask: Tensor | None, drawn: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Parameters and action, or with `drawn` the draw → log_prob (*), entropy (*)."""
         loc, log_std = self.split(params)
         if self.squash:
             entropy = sample.squashed_entropy(loc, log_std) + self.log_half
         else:
             entropy = sample.normal_entropy(log_std)
-        return self._log_prob(action, loc, log_std), entropy
+        u = self._flat(action) if drawn else self._draw_of(action)
+        return self._log_prob(u, loc, log_std), entropy
 
-    def _log_prob(self, action: Tensor, loc: Tensor, log_std: Tensor) -> Tensor:
-        flat = action.flatten(-len(self.shape)) if len(self.shape) > 1 else action
-        if not self.shape:
-            flat = action.unsqueeze(-1)
+    def action_of(self, draw: Tensor) -> Tensor:
+        """A draw (*, *shape) → the action, in the environment's units."""
         if not self.squash:
-            return sample.normal_log_prob(flat, loc, log_std)
-        limit = 1.0 - sample.SATURATION
-        y = ((flat - self.centre) / self.half_range).clamp(-limit, limit)
-        return sample.squashed_log_prob(y, loc, log_std) - self.log_half
+            return draw
+        y = self.centre + self.half_range * sample.open_tanh(self._flat(draw))
+        return self._shaped(y.clamp(self.low, self.high))  # rounding may take the sum past a limit
+
+    def _drawn(self, loc: Tensor, log_std: Tensor, deterministic: bool) -> Tensor:
+        # No gradient flows through the action: its log-probability has that of the score, as with Categorical.
+        return loc.detach() if deterministic else (loc + log_std.exp() * torch.randn_like(loc)).detach()
+
+    def _draw_of(self, action: Tensor) -> Tensor:
+        """The draw (*, D) behind an action, as well as its rounding tells."""
+        flat = self._flat(action)
+        return sample.inverse_tanh((flat - self.centre) / self.half_range) if self.squash else flat
+
+    def _log_prob(self, u: Tensor, loc: Tensor, log_std: Tensor) -> Tensor:
+        if not self.squash:
+            return sample.normal_log_prob(u, loc, log_std)
+        return sample.squashed_log_prob(u, loc, log_std) - self.log_half
+
+    def _flat(self, action: Tensor) -> Tensor:
+        if not self.shape:
+            return action.unsqueeze(-1)
+        return action.flatten(-len(self.shape)) if len(self.shape) > 1 else action
 
     def _shaped(self, flat: Tensor) -> Tensor:
         if not self.shape:
@@ -193,15 +232,19 @@ class ActionDistribution(nn.Module):
         squash: bool = False,
         dependent_std: bool = False,
         initial_std: float = 1.0,
+        log_std_min: float | None = None,
+        log_std_max: float | None = None,
     ) -> None:
         super().__init__()
         self.space, self.dependent_std = space, dependent_std
+        bounds = log_std_range("dependent" if dependent_std else "independent", initial_std, log_std_min, log_std_max)
         found = list(leaf_spaces(space, "action"))
         self.paths: list[SpacePath] = [path for path, _ in found]
-        self.leaf_modules = nn.ModuleList(_leaf(leaf, squash, dependent_std, initial_std) for _, leaf in found)
+        self.leaf_modules = nn.ModuleList(_leaf(leaf, squash, dependent_std, initial_std, bounds) for _, leaf in found)
         self.sizes = [leaf.parameters_wanted for leaf in self.leaves]
         self.composite = self.paths != [()]
         self.discrete = [i for i, leaf in enumerate(self.leaves) if leaf.mask_width]
+        self.squashed = any(leaf.squash for leaf in self.leaves)
 
     @property
     def leaves(self) -> list[Any]:
@@ -231,12 +274,25 @@ class ActionDistribution(nn.Module):
         ]
         return [action for action, _ in chosen], _total([log_prob for _, log_prob in chosen])
 
+    def draw(self, params: Tensor, masks: Sequence[Tensor] = ()) -> tuple[list[Tensor], Tensor]:
+        """As `choose`, but squashed leaves come before tanh: the draws, whose log_prob no rounding of tanh touches."""
+        drawn = [
+            leaf.draw(part, mask, False) if leaf.squash else leaf.choose(part, mask, False)
+            for leaf, part, mask in zip(self.leaves, self._split(params), self._masks(masks), strict=True)
+        ]
+        return [draw for draw, _ in drawn], _total([log_prob for _, log_prob in drawn])
+
+    def action_of(self, draw: Any) -> Any:
+        """Draws → actions in the environment's units, both in the space's structure; what is not squashed is both."""
+        leaves = zip(self.leaves, self.leaves_of(draw), strict=True)
+        return self.structure([leaf.action_of(found) if leaf.squash else found for leaf, found in leaves])
+
     def evaluate(
-        self, params: Tensor, actions: Sequence[Tensor], masks: Sequence[Tensor] = ()
+        self, params: Tensor, actions: Sequence[Tensor], masks: Sequence[Tensor] = (), drawn: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """Parameters (B, P) and action leaves → log_prob (B,), entropy (B,)."""
+        """Parameters (B, P) and action leaves, or with `drawn` what `draw` gave → log_prob (B,), entropy (B,)."""
         results = [
-            leaf.evaluate(part, action, mask)
+            leaf.evaluate(part, action, mask, drawn) if leaf.squash else leaf.evaluate(part, action, mask)
             for leaf, part, action, mask in zip(
                 self.leaves, self._split(params), actions, self._masks(masks), strict=True
             )
@@ -283,12 +339,14 @@ class ActionDistribution(nn.Module):
         return [given.get(i) for i in range(len(self.leaves))]
 
 
-def _leaf(space: Any, squash: bool, dependent_std: bool, initial_std: float) -> CategoricalLeaf | GaussianLeaf:
+def _leaf(
+    space: Any, squash: bool, dependent_std: bool, initial_std: float, log_std: tuple[float, float]
+) -> CategoricalLeaf | GaussianLeaf:
     if not isinstance(space, spaces.Box):
         return CategoricalLeaf(space)
     if not np.issubdtype(space.dtype, np.floating):
         raise ConfigError(f"a Box action space of {space.dtype} is not continuous: declare it as MultiDiscrete")
-    return GaussianLeaf(space, squash, dependent_std, initial_std)
+    return GaussianLeaf(space, squash, dependent_std, initial_std, log_std)
 
 
 def _sizes(space: Any) -> tuple[int, ...]:

@@ -158,14 +158,35 @@ class ActorCritic(Swapping, TensorDictModuleBase):
 
         return act
 
-    def evaluating(self, masks: int = 0, return_aux: bool = False, extra: Sequence[str] = ()) -> Callable[..., Any]:
+    def drawing(self) -> Acting:
+        """`acting` for those who learn from it: squashed actions come before tanh, (obs, legal_mask=None) → (draw, …).
+
+        `actions.action_of(draw)` is the action; `evaluating(drawn=True)` takes draws in place of actions. A draw
+        beyond ±8 can't be told from its action in float32, where tanh is flat. What is not squashed is drawn as it is.
+        """
+        if not self.actions.squashed:
+            return self.acting()
+
+        def draw(obs: Any, legal_mask: Any = None) -> tuple[Any, Tensor, Tensor]:
+            tensors = self.observations.read(obs)
+            masks = self._masks(obs, tensors, legal_mask)
+            draws, log_prob, value = self._run(("draw", len(masks)), [*tensors, *masks])
+            return self.actions.structure(draws), log_prob, value
+
+        drawn: Acting = torch.inference_mode()(draw)
+        return drawn
+
+    def evaluating(
+        self, masks: int = 0, return_aux: bool = False, extra: Sequence[str] = (), drawn: bool = False
+    ) -> Callable[..., Any]:
         """One function for training: leaves of observation, actions and masks → (log_prob, entropy, value, *extra).
 
-        It is compiled for the present training mode; ask again after changing it. `extra` names further edges of the
+        It is compiled for the present training mode; ask again after changing it. With `drawn` the leaves of actions
+        are those that `drawing` gave. `extra` names further edges of the
         plan that a loss reads (`ConfigError` for one that there is not); `return_aux` appends what components report.
         """
         self.require_edges(extra)
-        key = ("evaluate", masks, *extra)
+        key = ("evaluate_draws" if drawn else "evaluate", masks, *extra)
         if return_aux:
             return lambda *tensors: self._run_reporting(key, tensors)
         if is_compiling():
@@ -347,12 +368,12 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         `run` is what runs the steps.
         """
         kind, inputs = key[0], list(self.plan.inputs)
-        extra = key[2:] if kind in ("evaluate", "edges") else ()
+        extra = key[2:] if kind in ("evaluate", "evaluate_draws", "edges") else ()
         fewer = {"value": [self._value_edge], "score": [self._policy_edge], "edges": list(extra)}
         edges = fewer.get(kind, [self._policy_edge, self._value_edge, *extra])
         steps = steps_for(self._steps, edges)
         count, masks = len(inputs), key[1] if len(key) > 1 else 0
-        actions = len(self.actions.leaves) if kind in ("evaluate", "score") else 0
+        actions = len(self.actions.leaves) if kind in ("evaluate", "evaluate_draws", "score") else 0
         runtime = self.runtime
 
         def body(*tensors: Tensor) -> Any:
@@ -371,7 +392,9 @@ class ActorCritic(Swapping, TensorDictModuleBase):
                 return params, value
             if kind == "act":
                 return (*distribution.choose(params, legal, key[2]), value)
-            return (*distribution.evaluate(params, chosen, legal), value, *more)
+            if kind == "draw":
+                return (*distribution.draw(params, legal), value)
+            return (*distribution.evaluate(params, chosen, legal, kind == "evaluate_draws"), value, *more)
 
         return body, count + actions + masks, steps
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from policysmith.parts.activations import Activation
 from policysmith.parts.task_experts import ExpertNetwork, run_experts
+from policysmith.policy.log_std import LogStd, log_std_range
 from policysmith.registry import register
 from policysmith.types import ActionLayout, Count, EventShapes, NumEmbeddings, Positive, Width
 
@@ -48,6 +49,8 @@ class ExpertActionHead(_Networks):
         std: The deviation follows from the observation.
         initial_std: Where the standard deviation starts.
         squash: Whether continuous actions pass through tanh into their bounds.
+        log_std_min: The lowest logarithm of the deviation; null for -20.
+        log_std_max: The highest; null for 2 where it follows from the observation, else 10 above the start.
     """
 
     def __init__(
@@ -61,7 +64,10 @@ class ExpertActionHead(_Networks):
         std: Literal["dependent"] = "dependent",
         initial_std: Positive = 1.0,
         squash: bool = False,
+        log_std_min: LogStd | None = None,
+        log_std_max: LogStd | None = None,
     ) -> None:
+        log_std_range(std, initial_std, log_std_min, log_std_max)
         options = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}
         wanted = sum(size for size, _ in layout)
         super().__init__("actor_networks", event_shapes, num_tasks, wanted, role="policy_out", **options)

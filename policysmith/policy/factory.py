@@ -159,7 +159,8 @@ def _heads(components: Mapping[str, ComponentSpec], report: Report) -> dict[str,
 def _actions(space: spaces.Space[Any], head: ComponentSpec | None) -> ActionDistribution:
     options = head.part.options if head is not None and head.part is not None else {}
     dependent = options.get("std") == "dependent"
-    return ActionDistribution(space, options.get("squash", False), dependent, options.get("initial_std", 1.0))
+    bounds = {name: options.get(name) for name in ("log_std_min", "log_std_max")}
+    return ActionDistribution(space, options.get("squash", False), dependent, options.get("initial_std", 1.0), **bounds)
 
 
 def _number_of_actions(space: spaces.Space[Any]) -> int | None:

@@ -5,7 +5,7 @@ In: features (*, F), joined by the graph. Out: (*, P) and (*,).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from annotated_types import Gt
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from policysmith.ops.init import with_role
 from policysmith.parts.activations import Activation
 from policysmith.parts.mlp import MLP
+from policysmith.policy.log_std import LogStd, Std, log_std_range
 from policysmith.registry import Infer, register
 from policysmith.types import Width
 
@@ -34,6 +35,8 @@ class ActionHead(nn.Module):
         std: Whether the deviation of continuous actions is a parameter or follows from the observation.
         initial_std: Where the standard deviation starts.
         squash: Whether continuous actions pass through tanh into their bounds.
+        log_std_min: The lowest logarithm of the deviation; null for -20.
+        log_std_max: The highest; null for 2 where it follows from the observation, else 10 above the start.
         temperature: What the logits of discrete actions are divided by.
     """
 
@@ -43,12 +46,15 @@ class ActionHead(nn.Module):
         layout: Annotated[tuple[tuple[int, int], ...], Infer("action_layout")],
         hidden: list[Width] = [],  # noqa: B006 - read only
         activation: Activation = "tanh",
-        std: Literal["independent", "dependent"] = "independent",
+        std: Std = "independent",
         initial_std: Annotated[float, Gt(0)] = 1.0,
         squash: bool = False,
         temperature: Annotated[float, Gt(0)] = 1.0,
+        log_std_min: LogStd | None = None,
+        log_std_max: LogStd | None = None,
     ) -> None:
         super().__init__()
+        log_std_range(std, initial_std, log_std_min, log_std_max)
         self.layout, self.temperature = layout, temperature
         self.body = MLP(in_features, hidden, activation) if hidden else nn.Identity()
         self.out = with_role(nn.Linear(hidden[-1] if hidden else in_features, sum(n for n, _ in layout)), "policy_out")

@@ -103,15 +103,16 @@ class StatefulActorCritic(ActorCritic):
         first: Tensor | None = None,
         sink: dict[str, Tensor] | None = None,
         extra: Sequence[str] = (),
+        drawn: bool = False,
     ) -> tuple[Tensor, ...]:
         """`evaluate` for leaves that are flat already, (B·T, …), with `rows` = (B, T); results are flat too.
 
-        The tensors of the edges named in `extra` come after the three.
+        With `drawn` the actions are what `drawing` gave. Tensors of the edges named in `extra` come after the three.
         """
         self.require_edges(extra)
         edges = [self._policy_edge, self._value_edge, *extra]
         values = self._sequence(leaves, rows, state, first, edges, sink)
-        evaluated = self.actions.evaluate(values[self._policy_edge], actions, masks)
+        evaluated = self.actions.evaluate(values[self._policy_edge], actions, masks, drawn)
         return (*evaluated, values[self._value_edge], *(values[name] for name in extra))
 
     def unroll(
@@ -186,7 +187,26 @@ class StatefulActorCritic(ActorCritic):
 
         return act
 
-    def evaluating(self, masks: int = 0, return_aux: bool = False, extra: Sequence[str] = ()) -> NoReturn:
+    def drawing(self) -> Callable[..., Any]:
+        """`acting` for those who learn from it: squashed actions come before tanh, as `ActorCritic.drawing` says."""
+        if not self.actions.squashed:
+            return self.acting()
+
+        def draw(
+            obs: Any, state: Mapping[str, Tensor], first: Tensor | None = None, legal_mask: Any = None
+        ) -> tuple[Any, Tensor, Tensor, State]:
+            tensors = self.observations.read(obs)
+            masks = self._masks(obs, tensors, legal_mask)
+            inputs = [*tensors, *self._begun(state, first, len(tensors[0])), *masks]
+            draws, log_prob, value, after = self._run(("step_draw", len(masks)), inputs)
+            return self.actions.structure(draws), log_prob, value, self._named(after)
+
+        drawn: Callable[..., Any] = torch.inference_mode()(draw)
+        return drawn
+
+    def evaluating(
+        self, masks: int = 0, return_aux: bool = False, extra: Sequence[str] = (), drawn: bool = False
+    ) -> NoReturn:
         """Memoryless policies only; sequences go through `evaluate`."""
         self._refuse("evaluating", "evaluate(obs, actions, state, first)")
 
@@ -251,6 +271,8 @@ class StatefulActorCritic(ActorCritic):
             if kind == "step_forward":
                 return params, value, after
             distribution = stand_in(self.actions, params)
+            if kind == "step_draw":
+                return (*distribution.draw(params, tensors[count:]), value, after)
             return (*distribution.choose(params, tensors[count:], key[2]), value, after)
 
         return body, count + masks, steps

@@ -304,7 +304,10 @@ def _check_role(old: NodePlan, new: NodePlan) -> None:
     """A head stays a head, and draws from the same distribution: trainers hold on to it."""
     if old.role != new.role:
         raise WiringError(f"{new.name}: {new.part.type!r} has the role {new.role}, expected {old.role}")
-    for option in ("std", "squash"):
+    fixed = ["std", "squash", "log_std_min", "log_std_max"]
+    if old.part.options.get("std") == "dependent":
+        fixed.append("initial_std")  # of the distribution; an independent one is a weight of the head
+    for option in fixed:
         was, would = old.part.options.get(option), new.part.options.get(option)
         if old.role == "policy" and was != would:
             raise WiringError(f"{new.name}.{option}: a live policy keeps its distribution: {was!r}, found {would!r}")

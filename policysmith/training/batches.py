@@ -54,13 +54,15 @@ class RowBatches:
 
     def __init__(self, policy: ActorCritic, rollout: Rollout, columns: Columns, extra: Extra = Extra()) -> None:  # noqa: B008 - immutable
         like = columns.advantage
-        leaves = [*rollout.observations, *rollout.actions, *(_over_rows(mask, like) for mask in rollout.masks)]
+        chosen = rollout.actions if rollout.draws is None else rollout.draws
+        leaves = [*rollout.observations, *chosen, *(_over_rows(mask, like) for mask in rollout.masks)]
         valid = rollout.valid
         self.leaves = [leaf.flatten(0, 1) if valid is None else leaf[valid] for leaf in leaves]
         self.columns = Columns(*(column.flatten() if valid is None else column[valid] for column in columns))
         self.targets = [target.flatten() if valid is None else target[valid] for target in extra.targets]
         self.reports = policy.reports
-        self._evaluate = policy.evaluating(len(rollout.masks), return_aux=self.reports, extra=extra.edges)
+        drawn = {} if rollout.draws is None else {"drawn": True}
+        self._evaluate = policy.evaluating(len(rollout.masks), return_aux=self.reports, extra=extra.edges, **drawn)
 
     def minibatches(self, count: int, parts: int = 1) -> Iterator[list[Minibatch]]:
         """About equal minibatches, each cut into at most `parts`: rows are shuffled once an epoch, then sliced."""
@@ -105,7 +107,8 @@ class SequenceBatches:
         steps, self.environments = rollout.first.shape
         times = keep_times(steps, length, burn_in)
         self.observations = [_cut(leaf, length) for leaf in rollout.observations]
-        self.actions = [_cut(leaf, length) for leaf in rollout.actions]
+        self.drawn = rollout.draws is not None
+        self.actions = [_cut(leaf, length) for leaf in rollout.draws or rollout.actions]
         self.masks = [_cut(_over_rows(mask, columns.advantage), length) for mask in rollout.masks]
         self.first = _cut(rollout.first, length)
         self.columns = Columns(*(_cut(column, length) for column in columns))
@@ -143,7 +146,7 @@ class SequenceBatches:
         rows = (len(chosen), self.length)
         sink = aux if self.policy.reports else None
         results: Any = self.policy.evaluate_leaves(
-            leaves, actions, masks, rows, self._state(chosen), self.first[chosen], sink, self.edges
+            leaves, actions, masks, rows, self._state(chosen), self.first[chosen], sink, self.edges, self.drawn
         )
         if valid is not None:
             results = [result[valid.flatten()] for result in results]

@@ -41,6 +41,8 @@ class Rollout:
     told one. For a policy with memory `first` marks steps that begin an episode, and `states` holds the state
     before some steps, by step. `skipped` is None, or marks steps left out for a number that is not finite, which are
     not valid either; `nonfinite` says where each was.
+    before some steps, by step. `draws` are leaves as `policy.drawing` gave them, where actions are squashed: what is
+    learned from in their place, since tanh rounds actions near their limits to one and the same number.
     """
 
     observations: list[Tensor]
@@ -59,6 +61,7 @@ class Rollout:
     states: dict[int, State] = field(default_factory=dict)
     skipped: Tensor | None = None
     nonfinite: list[NonFinite] = field(default_factory=list)
+    draws: list[Tensor] | None = None
 
 
 class Gatherer(Protocol):
@@ -132,8 +135,8 @@ class Collector:
             self._begins = self._begins | seen.begun
 
     def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
-        """What chooses: (obs, mask=None) → (action, log_prob, value)."""
-        return self.policy.acting()
+        """What chooses: (obs, mask=None) → (action, or draw where it is squashed, log_prob, value)."""
+        return self.policy.drawing() if self.policy.actions.squashed else self.policy.acting()
 
     def _cut_off(self, record: _Record, t: int, rows: np.ndarray) -> None:
         """Note the last observations of episodes that a time limit ended at step `t`."""
@@ -177,9 +180,12 @@ class Collector:
         valid_TN = np.stack(valid) if self.next_step else None
         if skipped is not None:
             valid_TN = ~skipped if valid_TN is None else valid_TN & ~skipped
+        drawn = [torch.stack(leaf) for leaf in zip(*map(leaves, chosen), strict=True)]
+        squashed = policy.actions.squashed
         return Rollout(
             observations=[torch.stack(leaf) for leaf in zip(*map(read, observations), strict=True)],
-            actions=[torch.stack(leaf) for leaf in zip(*map(leaves, chosen), strict=True)],
+            actions=leaves(policy.actions.action_of(policy.actions.structure(drawn))) if squashed else drawn,
+            draws=drawn if squashed else None,
             masks=self._stack_masks(observations, masks),
             log_probs=torch.stack(log_probs),
             values=values_TN,
@@ -240,7 +246,7 @@ class MemoryCollector(Collector):
         self._state = {key: tensor.detach() for key, tensor in policy.init_state(self.count).items()}
 
     def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
-        act, device = self.policy.acting(), self.policy.device
+        act, device = self.policy.drawing(), self.policy.device
 
         def remember_and_act(obs: Any, mask: Any = None) -> tuple[Any, Tensor, Tensor]:
             t = len(record.first)
@@ -322,8 +328,10 @@ def _preparer(policy: ActorCritic) -> Callable[[Any], Any]:
 
 
 def _action_writer(policy: ActorCritic) -> Callable[[Any], Any]:
-    """`actions.to_environment`; a single discrete action on the CPU only changes its clothes."""
+    """Draw → what the environment's step takes; a single discrete action on the CPU only changes its clothes."""
     actions = policy.actions
+    if actions.squashed:
+        return lambda draw: actions.to_environment(actions.action_of(draw))
     if not actions.composite and actions.discrete and policy.device.type == "cpu":
         return Tensor.numpy
     return actions.to_environment

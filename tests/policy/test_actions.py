@@ -22,7 +22,6 @@ from torch.distributions import (
 )
 
 from policysmith.errors import ConfigError
-from policysmith.ops import sample
 from policysmith.policy import ActionDistribution, ActionHead
 from policysmith.registry import default_registry
 from tests.laws.policies import ACTIONS, batch_of, leaves, lively, policy_of
@@ -129,7 +128,8 @@ def test_a_squashed_box_is_a_gaussian_through_tanh_and_an_affine_map():
     assert inside.sum() > 8  # nearer to the edge float32 itself loses the digits
     torch.testing.assert_close(drawn[inside], expected[inside], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(log_prob[inside], expected[inside], rtol=1e-3, atol=1e-3)
-    fast, slow = gradient(log_prob[inside], params), gradient(expected[inside], params)
+    twin, kept = squashed(params[inside], BOX), chosen[inside]  # others' gradients are NaN in torch's, even times zero
+    fast, slow = gradient(log_prob[inside], params), gradient(twin.log_prob(kept), params)
     torch.testing.assert_close(fast, slow, rtol=1e-2, atol=1e-2)
 
 
@@ -137,7 +137,10 @@ def test_a_squashed_box_in_double_precision_is_exact():
     actions = ActionDistribution(BOX, squash=True).double()
     params = params_of(actions).double()
     (chosen,), drawn = actions.choose(params)
-    torch.testing.assert_close(drawn, squashed(params, BOX).log_prob(chosen), rtol=1e-4, atol=1e-4)
+    expected = squashed(params, BOX).log_prob(chosen)
+    kept = expected.isfinite()  # torch's own makes NaN of an action that was rounded to its limit
+    assert drawn.isfinite().all() and kept.sum() > 12
+    torch.testing.assert_close(drawn[kept], expected[kept], rtol=1e-4, atol=1e-4)
 
 
 def test_the_entropy_of_a_squashed_box_is_that_of_many_draws():
@@ -150,18 +153,6 @@ def test_the_entropy_of_a_squashed_box_is_that_of_many_draws():
     slope = 2 * (math.log(2) - u - F.softplus(-2 * u)) + actions.leaves[0].half_range.double().log()
     drawn = (slope - Normal(loc, log_std.exp()).log_prob(u)).sum(-1).mean(0)
     torch.testing.assert_close(entropy.double(), drawn, rtol=0, atol=0.05)
-
-
-@pytest.mark.parametrize(("std", "tolerance"), [(0.01, 1e-5), (0.5, 1e-3), (1.0, 2e-3), (2.0, 0.03), (3.0, 0.11)])
-def test_the_entropy_of_a_squashed_number_is_its_integral(std, tolerance):
-    """Eight nodes are exact to a thousandth of a nat for a deviation up to 1, and drift beyond it."""
-    for loc in (-3.0, -1.0, 0.0, 0.5, 2.0):
-        z = torch.linspace(-12, 12, 100_001, dtype=torch.float64)
-        u = loc + std * z
-        slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
-        expected = torch.trapezoid((slope - Normal(loc, std).log_prob(u)) * Normal(0.0, 1.0).log_prob(z).exp(), z)
-        found = sample.squashed_entropy(torch.tensor([[loc]]), torch.tensor([[std]]).log())
-        assert abs(float(found) - float(expected)) < tolerance
 
 
 def test_squashed_actions_stay_finite_at_the_edge_of_the_box():

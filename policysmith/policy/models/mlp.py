@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from policysmith.parts.activations import Activation
 from policysmith.parts.norms import Norm
+from policysmith.policy.log_std import LogStd, stated_bounds
 from policysmith.registry import register
 from policysmith.types import Dropout, Positive, Width
 
@@ -22,6 +23,8 @@ def mlp(
     std: Literal["independent", "dependent"] = "independent",
     initial_std: Positive = 1.0,
     squash: bool = False,
+    log_std_min: LogStd | None = None,
+    log_std_max: LogStd | None = None,
 ) -> dict[str, Any]:
     """Dense actor and critic over any observation space; separate trunks unless `shared`.
 
@@ -33,11 +36,14 @@ def mlp(
         std: Whether the deviation of continuous actions is a parameter or follows from the observation.
         initial_std: Where the standard deviation starts.
         squash: Whether continuous actions pass through tanh into their bounds.
+        log_std_min: The lowest logarithm of the deviation; null for -20.
+        log_std_max: The highest; null for 2 where it follows from the observation, else 10 above the start.
         shared: Whether actor and critic share the hidden layers.
     """
     layers: dict[str, Any] = {"hidden": hidden, "activation": activation, "norm": norm, "dropout": dropout}
     trunk = {"type": "mlp", "in_keys": "observation", **layers}
-    head = {"type": "action_head", "std": std, "initial_std": initial_std, "squash": squash}
+    head: dict[str, Any] = {"type": "action_head", "std": std, "initial_std": initial_std, "squash": squash}
+    head |= stated_bounds(log_std_min, log_std_max)
     if shared:
         return {
             "trunk": trunk,

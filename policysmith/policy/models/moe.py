@@ -11,6 +11,7 @@ from annotated_types import MinLen
 
 from policysmith.errors import ConfigError, Problem
 from policysmith.parts.activations import Activation
+from policysmith.policy.log_std import LogStd, stated_bounds
 from policysmith.registry import register
 from policysmith.types import Count, NonNegativeInt, Positive, Width
 
@@ -26,6 +27,8 @@ def moe(
     experts: Annotated[list[NonNegativeInt], MinLen(1)] | None = None,
     initial_std: Positive = 1.0,
     squash: bool = False,
+    log_std_min: LogStd | None = None,
+    log_std_max: LogStd | None = None,
 ) -> dict[str, Any]:
     """Experts over a Dict observation: `task`, a Discrete, says which of them acts on what `observation` holds.
 
@@ -39,6 +42,8 @@ def moe(
         activation: The nonlinearity.
         initial_std: Where the standard deviation starts.
         squash: Whether continuous actions pass through tanh into their bounds.
+        log_std_min: The lowest logarithm of the deviation; null for -20.
+        log_std_max: The highest; null for 2 where it follows from the observation, else 10 above the start.
         num_tasks: How many tasks there are; null takes the number of the space.
         experts: The expert of each task; null gives task i the expert i.
     """
@@ -49,8 +54,9 @@ def moe(
         raise ConfigError([Problem("model.experts", f"must be{wanted} different numbers, found {experts}")])
     if num_tasks is not None or experts is not None:
         network["num_tasks"] = num_tasks or len(experts or ())
+    deviation = {"initial_std": initial_std, **stated_bounds(log_std_min, log_std_max)}
     return {
         "features": {"type": "concat", "in_keys": "observation.observation"},
-        "policy": {"type": "expert_action_head", "initial_std": initial_std, "squash": squash, **network},
+        "policy": {"type": "expert_action_head", **deviation, "squash": squash, **network},
         "state_value": {"type": "expert_value_head", **network},
     }

@@ -8,6 +8,7 @@ from policysmith.config.options import error_at, located, options_of
 from policysmith.parts.transformer.core import DynamicTransformerCore
 from policysmith.parts.transformer.extractors import Extractor
 from policysmith.parts.transformer.pool import Pooling
+from policysmith.policy.log_std import LogStd, stated_bounds
 from policysmith.registry import PartSpec, Slot, register
 from policysmith.types import Count, Positive, Width
 
@@ -30,6 +31,8 @@ def transformer(
     initial_std: Positive = 1.0,
     squash: bool = False,
     temperature: Positive = 1.0,
+    log_std_min: LogStd | None = None,
+    log_std_max: LogStd | None = None,
     batch_coupled: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
@@ -44,6 +47,8 @@ def transformer(
         std: Whether the deviation of continuous actions is a parameter or follows from the observation.
         initial_std: Where the standard deviation starts.
         squash: Whether continuous actions pass through tanh into their bounds.
+        log_std_min: The lowest logarithm of the deviation; null for -20.
+        log_std_max: The highest; null for 2 where it follows from the observation, else 10 above the start.
         temperature: What the logits of discrete actions are divided by.
         context: How many steps the policy remembers; null for observations that are whole windows.
         extractor: Convolutions over the window before the stack.
@@ -59,6 +64,7 @@ def transformer(
         memory = {"type": "transformer_memory", "in_keys": "observation", "context": context, "dim": dim, **options}
         trunk = {"memory": memory}
     action = {"std": std, "initial_std": initial_std, "squash": squash, "temperature": temperature}
+    action |= stated_bounds(log_std_min, log_std_max)
     return {**trunk, **_heads(list(trunk)[-1], head, action)}
 
 
