@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import groupby
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from policysmith.cli.arguments import AsJson
 from policysmith.cli.output import chatter_to_stderr, print_columns, print_json, print_paragraph, print_rich
+from policysmith.cli.types_catalogue import CatalogueData, TypeData, catalogue, matching
 from policysmith.errors import RegistryError, did_you_mean
-
-if TYPE_CHECKING:
-    from policysmith.api import TypeInfo
 
 __all__ = ["list_types"]
 
 
 def list_types(
+    ctx: typer.Context,
     pattern: Annotated[
         str,
-        typer.Argument(metavar="PATTERN", help="A name, a wildcard ('nn.*'), a slot (models), presets or profiles."),
+        typer.Argument(metavar="PATTERN", help="A name, a wildcard ('nn.*'), slots, one of them, presets or profiles."),
     ] = "*",
     slot: Annotated[str | None, typer.Option(metavar="SLOT", help="Only types for this slot.")] = None,
     as_json: AsJson = False,
@@ -33,6 +31,7 @@ def list_types(
 
     Examples:
         policysmith list
+        policysmith list slots
         policysmith list components
         policysmith list 'nn.*'
         policysmith list mlp
@@ -43,30 +42,37 @@ def list_types(
         _list_recipes(pattern.rstrip("s"), as_json)
         return
     with chatter_to_stderr():
-        from policysmith import api
-        from policysmith.registry import SLOTS
-
-        if slot is not None and slot not in SLOTS:
-            raise RegistryError(f"unknown slot {slot!r}{did_you_mean(slot, SLOTS)}; slots: {', '.join(SLOTS)}")
-        wanted = next((s for s in SLOTS if pattern in (s, _plural(s))), None) if slot is None else None
-        found = api.list_types("*" if wanted else pattern, wanted or slot)
+        data = catalogue(plugins=bool(ctx.obj))
+    slots = data["slots"]
+    if pattern in ("slot", "slots") and slot is None:
+        _list_slots(data, as_json)
+        return
+    if slot is not None and slot not in slots:
+        raise RegistryError(f"unknown slot {slot!r}{did_you_mean(slot, slots)}; slots: {', '.join(slots)}")
+    wanted = next((s for s in slots if pattern in (s, _plural(s))), None) if slot is None else slot
+    found = matching(data, pattern if wanted in (None, slot) else "*", wanted)
     if as_json:
-        print_json({"types": [asdict(info) for info in found]})
-    elif found and pattern in {info.name for info in found}:
+        print_json({"types": [_described(info) for info in found]})
+    elif found and pattern in {info["name"] for info in found}:
         _print_options(found)
     elif found:
         _print_types(found)
     else:
-        raise RegistryError(_nothing(pattern, wanted or slot))
+        raise RegistryError(_nothing(data, pattern, wanted))
 
 
-def _nothing(pattern: str, slot: str | None) -> str:
-    from policysmith import api
-    from policysmith.registry import SLOTS
+def _described(info: TypeData) -> dict[str, Any]:
+    """A type as JSON tells it: its options with the values they take."""
+    from policysmith.config.schema import option_text
 
-    if pattern == "*" or pattern in map(_plural, SLOTS) or pattern in SLOTS:
+    return {**info, "options": {name: option_text(schema) for name, schema in info["options"].items()}}
+
+
+def _nothing(data: CatalogueData, pattern: str, slot: str | None) -> str:
+    slots = data["slots"]
+    if pattern == "*" or pattern in map(_plural, slots) or pattern in slots:
         return f"no type is registered for the slot {slot!r}"
-    names = {info.name for info in api.list_types(slot=slot)} | {_plural(s) for s in SLOTS}
+    names = {info["name"] for info in matching(data, slot=slot)} | {_plural(s) for s in slots}
     return f"no type matches {pattern!r}{did_you_mean(pattern, sorted(names))}"
 
 
@@ -74,28 +80,26 @@ def _plural(slot: str) -> str:
     return f"{slot[:-1]}ies" if slot.endswith("y") else f"{slot}s"
 
 
-def _print_types(found: Sequence[TypeInfo]) -> None:
+def _print_types(found: Sequence[TypeData]) -> None:
     """A block a slot, aligned over all of them."""
     from policysmith.config.schema import plain_text
 
-    width = max(len(info.name) for info in found)
-    for index, (slot, group) in enumerate(groupby(found, key=lambda info: info.slot)):
+    width = max(len(info["name"]) for info in found)
+    for index, (slot, group) in enumerate(groupby(found, key=lambda info: info["slot"])):
         _print_heading(slot, first=index == 0)
-        print_columns([(info.name, plain_text(info.summary)) for info in group], [width])
+        print_columns([(info["name"], plain_text(info["summary"])) for info in group], [width])
 
 
-def _print_options(found: Sequence[TypeInfo]) -> None:
+def _print_options(found: Sequence[TypeData]) -> None:
     """Types of one name, with all their options: name, values, default, what it is."""
-    from policysmith.config.schema import option_text, plain_text, type_options
-    from policysmith.registry import default_registry
+    from policysmith.config.schema import option_text, plain_text
 
     for index, info in enumerate(found):
-        options = type_options(default_registry.entry(info.slot, info.name))
-        _print_heading(f"{info.slot} {info.name}", first=index == 0)
-        print_paragraph(plain_text(info.summary))
-        if options:
+        _print_heading(f"{info['slot']} {info['name']}", first=index == 0)
+        print_paragraph(plain_text(info["summary"]))
+        if info["options"]:
             typer.echo()
-            rows = [(n, option_text(s), _default(s), s.get("description", "")) for n, s in options.items()]
+            rows = [(n, option_text(s), _default(s), s.get("description", "")) for n, s in info["options"].items()]
             print_columns(rows)
 
 
@@ -120,6 +124,16 @@ def _print_heading(text: str, *, first: bool = True) -> None:
     if not first:
         typer.echo()
     print_rich(Text(text, style="bold"))
+
+
+def _list_slots(data: CatalogueData, as_json: bool) -> None:
+    """Every slot, how many types it has, and some of them."""
+    names = {slot: [info["name"] for info in matching(data, slot=slot)] for slot in data["slots"]}
+    if as_json:
+        print_json({"slots": [{"name": slot, "types": found} for slot, found in names.items()]})
+        return
+    _print_heading("slots")
+    print_columns([(slot, str(len(found)), ", ".join(found)) for slot, found in names.items()])
 
 
 def _list_recipes(kind: str, as_json: bool) -> None:

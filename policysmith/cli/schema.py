@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 from policysmith.cli.output import chatter_to_stderr, print_json, shown_path, write_file
+from policysmith.cli.types_catalogue import catalogue
 
 __all__ = ["schema"]
 
 
 def schema(
+    ctx: typer.Context,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write to a file instead of printing.")] = None,
 ) -> None:
     """Print the JSON Schema of experiment files, for editors.
@@ -25,11 +27,7 @@ def schema(
         policysmith --plugin my_parts.py schema --output policysmith.schema.json
     """
     with chatter_to_stderr():
-        import policysmith.api  # noqa: F401 - importing registers the types
-        from policysmith.config.schema import experiment_schema
-        from policysmith.registry import default_registry
-
-        data = experiment_schema(default_registry)
+        data = catalogue(plugins=bool(ctx.obj))["schema"]
     if output is None:
         print_json(data)
         return

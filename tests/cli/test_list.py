@@ -6,7 +6,7 @@ import pytest
 
 from policysmith import api
 from policysmith.cli.list import _yaml
-from policysmith.registry import SLOTS
+from policysmith.registry import SLOTS, default_registry
 
 
 def _headings(text):
@@ -109,3 +109,10 @@ def test_an_unknown_slot_is_said(run):
 
 def test_defaults_are_written_as_in_yaml():
     assert _yaml({"a": [1, 2.5, None], "b": {"c": True}, "d": "x"}) == "{a: [1, 2.5, null], b: {c: true}, d: x}"
+
+
+def test_every_slot_is_listed_with_its_types(run):
+    lines = run("list", "slots").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["slots", *SLOTS]
+    slots = json.loads(run("list", "slots", "--json").stdout)["slots"]
+    assert next(slot["types"] for slot in slots if slot["name"] == "norm") == default_registry.names("norm")
