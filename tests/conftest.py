@@ -1,6 +1,7 @@
 """Shared set-up: one torch thread, registered types, small policies."""
 
 import gymnasium as gym
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -9,6 +10,8 @@ import policysmith.api  # noqa: F401 - registers every type
 from tests.thinning import quick
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault of the code
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser):

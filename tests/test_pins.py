@@ -19,6 +19,7 @@ PIN_FILES = {
     "constraints.txt": ["dev"],
     "constraints/interop.txt": ["dev", "interop"],
     "constraints/ray.txt": ["dev", "ray"],
+    "constraints/jax.txt": ["dev", "craftax", "minari"],
 }
 
 
