@@ -6,7 +6,7 @@ import ast
 import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,11 +20,12 @@ MAX_LINES = 500
 LOW = {"errors", "lazy_names"}
 DATA = LOW | {"config", "registry"}
 TENSORS = DATA | {"ops", "types"}
-POLICY = TENSORS | {"parts", "graph", "policy", "wrappers"}
-STORE = POLICY | {"store"}
-TRAINING = STORE | {"training"}
-BESIDE = {"transform", "interop"}
-EVERYTHING = TRAINING | BESIDE | {"skills", "api"}
+WRAPPERS = TENSORS | {"parts", "graph"}
+POLICY = WRAPPERS | {"wrappers"}
+STORE = POLICY | {"policy"}
+TRAINING = STORE | {"store"}
+SKILLS = TRAINING | {"training"}
+EVERYTHING = SKILLS | {"transform", "skills", "api"}
 # Public names over the dialects: nothing but names, and nobody else imports either.
 FACES = {"__init__", "compat", "modules", "importers"}
 
@@ -38,22 +39,21 @@ ALLOWED: dict[str, set[str]] = {
     "parts": TENSORS,
     "graph": TENSORS,
     "policy": POLICY,
-    "wrappers": POLICY,
+    "wrappers": WRAPPERS,
     "store": STORE,
     "training": TRAINING,
-    "skills": TRAINING | {"skills"},
-    "transform": STORE,
-    "interop": STORE,
-    "testing": POLICY | {"testing"},
-    "api": TRAINING | BESIDE | {"skills"},
-    "tuning": TRAINING | {"api"},
+    "skills": SKILLS,
+    "transform": TRAINING,
+    "testing": STORE,
+    "api": SKILLS | {"transform", "skills"},
+    "tuning": SKILLS | {"api"},
     "dialects": EVERYTHING,
     "compat": LOW | {"dialects"},
     "modules": LOW | {"dialects"},
     "importers": LOW | {"registry", "dialects"},
-    "cli": EVERYTHING | {"cli", "tuning"},
+    "cli": EVERYTHING | {"tuning"},
     "__main__": {"cli"},
-    "__init__": EVERYTHING | {"dialects"},
+    "__init__": EVERYTHING | {"modules", "dialects"},
 }
 
 # Packages from elsewhere that a room keeps away from; everything else is free.
@@ -69,7 +69,7 @@ FORBIDDEN: dict[str, set[str]] = {
 
 @dataclass(frozen=True)
 class Import:
-    """One import: who imports what, where, and whether only type checkers do, or only a call."""
+    """One import: who imports what, where; whether only for type checkers, in a call, or by a name in a text."""
 
     file: str
     line: int
@@ -77,6 +77,7 @@ class Import:
     target: str
     typing_only: bool
     lazy: bool
+    by_name: bool = False
 
     @property
     def top(self) -> str:
@@ -115,6 +116,14 @@ def walk(node: ast.AST, typing_only: bool = False, lazy: bool = False) -> Iterat
         yield from walk(child, guarded, lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
 
 
+def named(tree: ast.AST) -> Iterator[tuple[ast.expr, str]]:
+    """Modules of ours that a text names in full, `"policysmith.store"`: whoever does loads them by that name."""
+    known = {module_name(file) for file in files()} - {"policysmith"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in known:
+            yield node, node.value
+
+
 def targets(node: ast.stmt, file: Path) -> list[str]:
     """The full names that a statement imports; `from policysmith.graph import spec` may name a module."""
     if isinstance(node, ast.Import):
@@ -132,11 +141,11 @@ def targets(node: ast.stmt, file: Path) -> list[str]:
 def imports() -> tuple[Import, ...]:
     found = []
     for file in files():
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree, name = ast.parse(file.read_text(encoding="utf-8")), str(file.relative_to(PACKAGE.parent))
         for node, typing_only, lazy in walk(tree):
             for target in targets(node, file):
-                name = str(file.relative_to(PACKAGE.parent))
                 found.append(Import(name, node.lineno, room_of(file), target, typing_only, lazy))
+        found += [Import(name, text.lineno, room_of(file), target, False, True, True) for text, target in named(tree)]
     return tuple(found)
 
 
@@ -152,15 +161,20 @@ def test_the_reader_of_imports_sees_them_all():
     assert len(ours()) > 100
 
 
-def test_every_room_has_its_place_in_the_order():
-    assert sorted({room_of(file) for file in files()} - set(ALLOWED)) == []
+def test_every_room_has_its_place_in_the_order_and_no_other_has():
+    assert {room_of(file) for file in files()} == set(ALLOWED)
+
+
+def test_the_order_has_no_circle():
+    """Two rooms that may import each other would be one room."""
+    graphlib.TopologicalSorter(ALLOWED).prepare()
 
 
 @pytest.mark.parametrize("room", ALLOWED)
 def test_no_room_imports_upwards(room):
     allowed = ALLOWED[room] | {room}
     wrong = [i for i in ours() if i.room == room and i.top not in allowed and not i.top.startswith("__")]
-    wrong = [i for i in wrong if not is_public_name_of_graph(i)]
+    wrong = [i for i in wrong if not is_found_by_name(i)]
     assert not wrong, "\n".join(map(str, wrong))
 
 
@@ -171,15 +185,20 @@ def test_nothing_below_the_public_face_imports_it():
     assert not [str(i) for i in wrong if i.room not in rooms]
 
 
-def is_public_name_of_graph(i: Import) -> bool:
-    """`policysmith.graph` offers a name of the dialects, and type checkers see where it comes from."""
-    return i.file == "policysmith/graph/__init__.py" and i.typing_only
+# Who finds the dialects by a name in a text, so that no room below needs them.
+BY_NAME = {"policysmith/registry.py", "policysmith/graph/__init__.py", "policysmith/cli/import_.py"}
+
+
+def is_found_by_name(i: Import) -> bool:
+    """The dialects are; `policysmith.graph` offers a name of theirs, and type checkers see where it comes from."""
+    offered = i.file == "policysmith/graph/__init__.py" and i.typing_only
+    return i.top == "dialects" and (offered or (i.by_name and i.file in BY_NAME))
 
 
 def test_no_room_imports_the_dialects():
     """The registry finds them by name; only modules of public names import them."""
     wrong = [i for i in ours() if i.top == "dialects" and i.room not in FACES | {"dialects"}]
-    assert [str(i) for i in wrong if not is_public_name_of_graph(i)] == []
+    assert [str(i) for i in wrong if not is_found_by_name(i)] == []
     assert not [str(i) for i in ours() if i.top == "importers" and i.room != "importers"]
 
 
@@ -206,17 +225,23 @@ def test_parts_and_graph_never_import_each_other():
     assert not [str(i) for i in ours() if (i.room, i.top) in {("parts", "graph"), ("graph", "parts")}]
 
 
-def test_no_file_imports_another_in_a_circle():
+def needs_of_files() -> dict[str, set[str]]:
+    """Which modules a file imports, at any time and for whatever reason; not the face of its own package."""
     modules = {module_name(file) for file in files()}
     needs: dict[str, set[str]] = {name: set() for name in modules}
     for i in ours():
-        if i.lazy or i.typing_only:
+        if i.by_name:  # a table of what can be found is how a room stays free of it
             continue
         name = module_name(PACKAGE.parent / i.file)
         found = next((t for t in (i.target, i.target.rpartition(".")[0]) if t in modules), None)
         if found is not None and found != name and not name.startswith(f"{found}."):
             needs[name].add(found)
-    graphlib.TopologicalSorter(needs).prepare()
+    return needs
+
+
+def test_no_file_imports_another_in_a_circle():
+    """Neither when it is loaded, nor in a call, nor for type checkers: what knows each other is one thing."""
+    graphlib.TopologicalSorter(needs_of_files()).prepare()
 
 
 @pytest.mark.parametrize(
@@ -259,14 +284,46 @@ def test_files_are_mostly_short():
     assert lengths[len(lengths) // 2] <= 150
 
 
-@pytest.mark.parametrize("file", files(), ids=lambda f: str(f.relative_to(PACKAGE)))
-def test_what_a_file_promises_it_has(file):
-    """Every name of `__all__` is defined or imported in the file (lazily, for the package's own face)."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    promised: list[str] = []
+def bound(body: Iterable[ast.stmt]) -> Iterator[str]:
+    """The names that statements at the top of a file bind, also under a condition."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            yield from (alias.asname or alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.If | ast.Try):
+            handlers = [handler.body for handler in getattr(node, "handlers", [])]
+            yield from (name for part in (node.body, node.orelse, *handlers) for name in bound(part))
+        else:
+            yield from (n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+
+
+def promised(tree: ast.Module) -> list[str]:
+    """`__all__`; unpacked parts of it are names that are found elsewhere."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            promised = [ast.literal_eval(e) for e in getattr(node.value, "elts", []) if isinstance(e, ast.Constant)]
-    text = file.read_text(encoding="utf-8")
-    assert len(promised) == len(set(promised))
-    assert [name for name in promised if text.count(name) < 2] == []
+            return [e.value for e in getattr(node.value, "elts", []) if isinstance(e, ast.Constant)]
+    return []
+
+
+def offered_on_demand(tree: ast.Module) -> set[str]:
+    """The names that a module's own `__getattr__` gives: keys of the mappings at its top."""
+    if "__getattr__" not in set(bound(tree.body)):
+        return set()
+    tables = [node.value for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+    keys = [key for table in tables if isinstance(table, ast.Dict) for key in table.keys]
+    return {key.value for key in keys if isinstance(key, ast.Constant)}
+
+
+@pytest.mark.parametrize("file", files(), ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_what_a_file_promises_it_has(file):
+    """Every name of `__all__` is bound at the top of the file, or given by its `__getattr__`."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    names = promised(tree)
+    assert len(names) == len(set(names))
+    assert sorted(set(names) - set(bound(tree.body)) - offered_on_demand(tree)) == []
+
+
+def test_a_promise_is_not_kept_by_a_longer_name():
+    tree = ast.parse('__all__ = ["MLP", "Both", "Later"]\nclass ResidualMLP: ...\nif True:\n    import Both\n')
+    assert set(promised(tree)) - set(bound(tree.body)) == {"MLP", "Later"}

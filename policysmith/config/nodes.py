@@ -9,12 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from policysmith.errors import ConfigError, Problem
-
-if TYPE_CHECKING:
-    from policysmith.config.overrides import Override
 
 __all__ = [
     "MAX_DEPTH",
@@ -24,6 +20,7 @@ __all__ = [
     "Entries",
     "Findings",
     "Node",
+    "Override",
     "Path",
     "Place",
     "Refused",
@@ -81,6 +78,15 @@ class Node:
     has_interpolation: bool = False
     has_template: bool = False
     edits: tuple[tuple[Path, Override], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """One override; `value` is None where it removes."""
+
+    path: Path
+    value: Node | None
+    place: Place
 
 
 def scalar(value: Scalar, place: Place | None) -> Node:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from policysmith.config.nodes import (
     Findings,
     Node,
+    Override,
     Path,
     Place,
     Refused,
@@ -28,18 +28,9 @@ from policysmith.config.nodes import (
 from policysmith.config.yaml_text import read_yaml, scalar_node
 from policysmith.errors import did_you_mean
 
-__all__ = ["Override", "apply", "edited", "parse_path"]
+__all__ = ["apply", "edited", "parse_path"]
 
 SEGMENT = re.compile(r"\.?([^.\[\]]+)|\[([^\[\]]+)\]")
-
-
-@dataclass(frozen=True, slots=True)
-class Override:
-    """One override; `value` is None where it removes."""
-
-    path: Path
-    value: Node | None
-    place: Place
 
 
 def apply(root: Node, texts: Iterable[str], findings: Findings) -> Node:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from policysmith.errors import ConfigError
 from policysmith.ops import sample
-from policysmith.policy.distributions import DistributionView
 from policysmith.policy.log_std import log_std_range
 from policysmith.policy.spaces import SpacePath, leaf_spaces, leaves_of, rebuild
 
@@ -298,10 +297,6 @@ class ActionDistribution(nn.Module):
             )
         ]
         return _total([log_prob for log_prob, _ in results]), _total([entropy for _, entropy in results])
-
-    def view(self, params: Tensor, masks: Sequence[Tensor] = ()) -> DistributionView:
-        """The same distribution behind the interface of `torch.distributions`."""
-        return DistributionView(self, params, masks)
 
     def leaves_of(self, action: Any) -> list[Tensor]:
         """Action in the space's structure → its leaves."""

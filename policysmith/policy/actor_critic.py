@@ -248,7 +248,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
             obs, legal_mask = _observation(obs), _mask(obs, legal_mask)
         tensors = self.observations.read(obs)
         params, _ = self._run(("forward",), tensors)
-        return self.actions.view(params, self._masks(obs, tensors, legal_mask))
+        return DistributionView(self.actions, params, self._masks(obs, tensors, legal_mask))
 
     get_dist = distribution
 

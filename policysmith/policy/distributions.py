@@ -6,12 +6,11 @@ Discrete, MultiDiscrete and MultiBinary, Gaussian and composite spaces look alik
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from policysmith.policy.actions import ActionDistribution
+from policysmith.policy.actions import ActionDistribution
 
 __all__ = ["DistributionView"]
 

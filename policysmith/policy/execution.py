@@ -14,22 +14,21 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from policysmith.config.experiment import Execution, decode_execution
+from policysmith.graph.container import ComponentContainer
 from policysmith.graph.exclusive import exclusive
 from policysmith.graph.executors import Executor, ParallelExecutor, SequentialExecutor
 from policysmith.graph.executors.trial import Trials, alike, drew
+from policysmith.graph.plan import Plan
 from policysmith.graph.program import Program, Step, run_steps
 from policysmith.ops.whole import whole
 from policysmith.policy.trials import Choice, fastest
-
-if TYPE_CHECKING:
-    from policysmith.policy.actor_critic import ActorCritic
 
 __all__ = ["Branched", "Executed", "Runtime"]
 
@@ -49,6 +48,36 @@ def channels_last(x: Tensor) -> Tensor:
 def full_precision(x: Tensor) -> Tensor:
     """Half-precision numbers as float32. A tracer keeps this as one call."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class Host(Protocol):
+    """A policy, as far as its calls' ways to run need to know it."""
+
+    runtime: Runtime
+
+    @property
+    def plan(self) -> Plan:
+        """What is computed from what; its inputs come first among the tensors of a call."""
+
+    @property
+    def components(self) -> ComponentContainer:
+        """What is run."""
+
+    @property
+    def actions(self) -> nn.Module:
+        """The distribution, whose parts a program may inline too."""
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Everything that may learn."""
+
+    def buffers(self) -> Iterable[Tensor]:
+        """Everything else that is stored."""
+
+    def eval(self) -> Self:
+        """Leave the training mode."""
+
+    def _forward_leaves(self, leaves: Sequence[Tensor]) -> Any:
+        """The whole network on leaves of observations."""
 
 
 class Runtime:
@@ -91,9 +120,7 @@ class Runtime:
         """What the network gives, as sampling, losses and callers want it: float32."""
         return [full_precision(tensor) for tensor in tensors] if self.settings.amp else list(tensors)
 
-    def program(
-        self, policy: ActorCritic, body: Callable[..., Any], arity: int, steps: Sequence[Step]
-    ) -> Program | Executed:
+    def program(self, policy: Host, body: Callable[..., Any], arity: int, steps: Sequence[Step]) -> Program | Executed:
         """What runs `body`: the emitted program alone unless the settings ask for more."""
         if not self.settings.amp and not self.settings.compile:
             return Program(body, arity, steps, [policy.actions], owner=policy.components)
@@ -107,7 +134,7 @@ class Runtime:
         """A new record of which manner was faster."""
         return Trials(isinstance(self.executor, ParallelExecutor) and self.executor.force, self.timer)
 
-    def region(self, policy: ActorCritic, leaves: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    def region(self, policy: Host, leaves: Sequence[Tensor]) -> AbstractContextManager[Any]:
         """The precision for modules that are run one by one, or by someone else's compiler."""
         if not self.settings.amp:
             return nullcontext()
@@ -118,7 +145,7 @@ class Runtime:
         """Autocast, where it was chosen."""
         return torch.autocast(device.type, AMP_DTYPE) if choice.amp else nullcontext()
 
-    def choice(self, policy: ActorCritic, leaves: Sequence[Tensor]) -> Choice:
+    def choice(self, policy: Host, leaves: Sequence[Tensor]) -> Choice:
         """What runs where these observations are; the first ones there decide about `auto`, for every call."""
         device = leaves[0].device
         known = self.chosen.get(device)
@@ -132,7 +159,7 @@ class Runtime:
         """Nothing is measured while someone compiles: what is not decided yet stays off."""
         return self.chosen.get(device) or Choice(self.settings.amp is True, self.settings.compile is True)
 
-    def _decide(self, policy: ActorCritic, leaves: Sequence[Tensor], device: torch.device) -> Choice:
+    def _decide(self, policy: Host, leaves: Sequence[Tensor], device: torch.device) -> Choice:
         options = [Choice(a, c) for c in _wishes(self.settings.compile) for a in _wishes(self.settings.amp)]
         if len(options) == 1:
             return options[0]
@@ -151,7 +178,7 @@ class Executed:
     """One call of a policy under a runtime; it stands where a `Program` would."""
 
     def __init__(
-        self, runtime: Runtime, policy: ActorCritic, body: Callable[..., Any], arity: int, steps: Sequence[Step]
+        self, runtime: Runtime, policy: Host, body: Callable[..., Any], arity: int, steps: Sequence[Step]
     ) -> None:
         self._runtime, self._policy, self._body = runtime, policy, body
         self._arity, self._steps = arity, steps
@@ -210,9 +237,7 @@ class Branched:
     `make(run)` is the body of the call with another way to run its steps.
     """
 
-    def __init__(
-        self, policy: ActorCritic, program: Program | Executed, make: Callable[[Any], Callable[..., Any]]
-    ) -> None:
+    def __init__(self, policy: Host, program: Program | Executed, make: Callable[[Any], Callable[..., Any]]) -> None:
         assert isinstance(policy.runtime.executor, ParallelExecutor)
         self._policy, self._program, self._make = policy, program, make
         self._executor = policy.runtime.executor
@@ -252,7 +277,7 @@ class Branched:
         return self._branch(self._make(run), tensors), found[0]
 
 
-def _trial(policy: ActorCritic, leaves: Sequence[Tensor], settings: Execution) -> Callable[[], Any]:
+def _trial(policy: Host, leaves: Sequence[Tensor], settings: Execution) -> Callable[[], Any]:
     """The whole network on these observations under fixed settings, by a twin that shares its weights.
 
     The twin is in eval mode and the policy itself is not called: no statistic moves, no flag changes.

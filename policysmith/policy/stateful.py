@@ -239,7 +239,7 @@ class StatefulActorCritic(ActorCritic):
             self._refuse("distribution", "distribution(obs, state=state, first=first)")
         tensors = self.observations.read(obs)
         params, _, _ = self._run(("step_forward",), [*tensors, *self._begun(state, first, len(tensors[0]))])
-        return self.actions.view(params, self._masks(obs, tensors, legal_mask))
+        return DistributionView(self.actions, params, self._masks(obs, tensors, legal_mask))
 
     get_dist = distribution
 

@@ -23,6 +23,7 @@ from torch.distributions import (
 
 from policysmith.errors import ConfigError
 from policysmith.policy import ActionDistribution, ActionHead
+from policysmith.policy.distributions import DistributionView
 from policysmith.registry import default_registry
 from tests.laws.policies import ACTIONS, batch_of, leaves, lively, policy_of
 
@@ -293,7 +294,7 @@ def test_a_box_without_bounds_is_not_clipped():
 )
 def test_parameters_have_the_usual_names(space, named):
     actions = ActionDistribution(space)
-    view = actions.view(params_of(actions, 4))
+    view = DistributionView(actions, params_of(actions, 4))
     assert {name: tuple(t.shape) for name, t in view.parameters.items()} == named
     if "scale" in named:
         assert (view.parameters["scale"] > 0).all()
