@@ -32,7 +32,7 @@ from policysmith.store.codec import (
 )
 from policysmith.store.files import find_directory, json_bytes, replace_directory
 
-__all__ = ["TrainingState", "load", "load_training", "save"]
+__all__ = ["TrainingState", "check_target", "load", "load_training", "save"]
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def save(policy: ActorCritic, directory: str | Path, *, training: TrainingState 
     """
     directory = Path(directory)
     try:
-        _check_target(directory)
+        check_target(directory)
         replace_directory(directory, _contents(policy, training), OWN)
     except OSError as error:
         remedy = "check that its parent directory can be written to, is on the same file system, and has room"
@@ -85,8 +85,8 @@ def load_training(directory: str | Path) -> TrainingState | None:
     return _settled(Path(directory), _load_training)
 
 
-def _check_target(directory: Path) -> None:
-    """Refuse to replace what is no artifact."""
+def check_target(directory: Path) -> None:
+    """Refuse to replace what is no artifact; raises `CheckpointError`."""
     target = directory.resolve()
     if Path.cwd().is_relative_to(target):
         remedy = "save to a directory below it, or from elsewhere"

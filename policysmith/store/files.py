@@ -29,6 +29,7 @@ from policysmith.errors import CheckpointError
 __all__ = [
     "find_directory",
     "json_bytes",
+    "link_directory",
     "remove_left",
     "replace_directory",
     "replace_file",
@@ -67,6 +68,25 @@ def replace_directory(directory: Path, files: Mapping[str, bytes], own: Collecti
         sync_directory(target.parent)
         if fresh.is_dir():  # now the old one: files may have come to it since they were carried over
             _carry(fresh, target, own)
+    finally:
+        remove_left(fresh)
+
+
+def link_directory(source: Path, names: Collection[str], goal: Path) -> None:
+    """Make `goal` hold those files of `source` that are there, as the same files where there are hard links.
+
+    It is for files that are replaced and never written to. All at once, in place of an older `goal`.
+    """
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    fresh = _sibling(goal, "tmp")
+    try:
+        fresh.mkdir()
+        for name in names:
+            with suppress(FileNotFoundError):
+                _link(source / name, fresh / name)
+        sync_directory(fresh)
+        _put_in_place(fresh, goal)
+        sync_directory(goal.parent)
     finally:
         remove_left(fresh)
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from policysmith.errors import CheckpointError
+from policysmith.errors import CheckpointError, PolicysmithError
 
 try:
     import fcntl
 except ImportError:  # not a POSIX system
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["HAVE_LOCKS", "Lock"]
+__all__ = ["HAVE_LOCKS", "Lock", "claimed"]
 
 HAVE_LOCKS = fcntl is not None
+_CLAIMED: set[int] = set()  # handles that a forked child lets go of: it would hold a claim longer than its parent lives
 
 
 class Lock:
@@ -56,13 +57,55 @@ def _held(file: Path, kind: int) -> Iterator[None]:
         os.close(handle)  # which lets go of the lock
 
 
+@contextmanager
+def claimed(file: Path, taken: str) -> Iterator[None]:
+    """A piece of work for one process alone, as long as the context is open; `file` is there meanwhile.
+
+    Raises `PolicysmithError` with the sentence `taken` where another has it. A killed process lets go of it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = _claim(file, taken)
+    _CLAIMED.add(handle)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)  # while it is held: who has opened it meanwhile sees that it has lost its name
+        _CLAIMED.discard(handle)
+        os.close(handle)
+
+
+def _claim(file: Path, taken: str) -> int:
+    file.parent.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            handle = _take(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PolicysmithError(taken) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), file.stat()):
+                return handle
+        os.close(handle)
+
+
+def _let_go() -> None:
+    for handle in _CLAIMED:
+        os.close(handle)
+    _CLAIMED.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 def _take(file: Path, kind: int) -> int:
     """A handle that holds the lock. Raises `CheckpointError` naming the file."""
     try:
         file.parent.mkdir(exist_ok=True)
         handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise CheckpointError(f"{file}: cannot be opened: {error}; check the permissions of the store") from error
+        raise CheckpointError(f"{file}: cannot be opened: {error}; check the permissions of its directory") from error
     try:
         fcntl.flock(handle, kind)
     except BaseException:

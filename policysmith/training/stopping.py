@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["graceful_stop"]
+__all__ = ["deaf", "graceful_stop"]
 
 
 @contextmanager
-def graceful_stop(*signals: int) -> Iterator[threading.Event]:
-    """The first Ctrl-C, or one of `signals`, asks to stop after the iteration; the second one interrupts as usual."""
+def graceful_stop(*signals: int, said: str | None = None) -> Iterator[threading.Event]:
+    """The first Ctrl-C, or one of `signals`, asks to stop after the iteration; the second one interrupts as usual.
+
+    `said` is what the first one answers at once, on standard error.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
@@ -23,6 +28,8 @@ def graceful_stop(*signals: int) -> Iterator[threading.Event]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        if said:
+            _say(said)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *signals)}
     try:
@@ -30,3 +37,22 @@ def graceful_stop(*signals: int) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Ctrl-C is not heard, here and in processes begun meanwhile: who leads them tells them to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _say(text: str) -> None:
+    """Write a line past all buffers: a signal may have come in the middle of a write to them."""
+    with suppress(OSError, ValueError, AttributeError):  # a closed stream, or one that is no file
+        os.write(sys.stderr.fileno(), f"\n{text}\n".encode())

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from policysmith.errors import PolicysmithError
 from policysmith.registry import load_plugin_file
-from policysmith.training.stopping import graceful_stop
+from policysmith.training.stopping import deaf, graceful_stop
 from policysmith.tuning.search import Search
 from policysmith.tuning.study import (
     REASON,
@@ -72,7 +69,7 @@ def share(search: Search, count: int, workers: int, plugins: Sequence[Path], tol
     ]
     news = _News(search, open_study(search), told)
     with graceful_stop() as stop:
-        with _deaf():
+        with deaf():
             for process in made:
                 process.start()
         while alive := [process.sentinel for process in made if process.is_alive()]:
@@ -115,19 +112,6 @@ def _work_on(search: Search, number: int, tickets: Any, stopped: Any, plugins: l
 
     study = open_study(search, number)
     work(search, study, lambda: not ends() and tickets.acquire(block=False), ends=ends)
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes begun here do not hear Ctrl-C but while they train: who leads them tells them to stop."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _one(search: Search, study: Any, ends: Callable[[], bool]) -> None:
