@@ -9,16 +9,20 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector.async_vector_env import AsyncState
 
 from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, Problem, did_you_mean, missing_extra
-from policysmith.training.games import GAMES, game_spaces, is_game
+from policysmith.training.games import GAMES, Games, game_spaces, is_game
+from policysmith.training.replay import Replayable
+from policysmith.training.stopping import deaf
 
-__all__ = ["WRAPPERS", "make_environment", "make_vector", "single_spaces"]
+__all__ = ["WRAPPERS", "close_vector", "make_environment", "make_vector", "single_spaces"]
 
 # Environments that a package registers when it is imported: prefix of the id → (module, extra).
 _PROVIDERS = {"MiniGrid-": ("minigrid", "minigrid"), "BabyAI-": ("minigrid", "minigrid")}
@@ -67,15 +71,41 @@ def single_spaces(section: Environment) -> tuple[gymnasium.Space[Any], gymnasium
     return environment.observation_space, environment.action_space
 
 
-def make_vector(section: Environment, num_envs: int | None = None) -> VectorEnv:
-    """`num_envs` copies (default: the section's) that reset themselves; `autoreset_mode` is in their metadata."""
+def make_vector(section: Environment, num_envs: int | None = None, *, replayable: bool = False) -> VectorEnv:
+    """`num_envs` copies (default: the section's) that reset themselves; `autoreset_mode` is in their metadata.
+
+    `replayable` ones keep a journal, by which they can be brought back to where they stood. Worker processes leave
+    Ctrl-C to this one.
+    """
     count = num_envs or section.num_envs
     if section.vectorization == "envpool":
         return _envpool(section, count)
     mode = AutoresetMode.SAME_STEP if section.autoreset == "same_step" else AutoresetMode.NEXT_STEP
-    thunks: list[Callable[[], Any]] = [lambda: make_environment(section) for _ in range(count)]
-    kind = SyncVectorEnv if section.vectorization == "sync" else AsyncVectorEnv
-    return kind(thunks, autoreset_mode=mode)
+    thunks = [partial(_copy, section, index if replayable else None) for index in range(count)]
+    if section.vectorization == "sync":
+        return SyncVectorEnv(thunks, autoreset_mode=mode)
+    with deaf():
+        return AsyncVectorEnv(thunks, autoreset_mode=mode)
+
+
+def close_vector(environments: VectorEnv | Games) -> str | None:
+    """Close environments, whatever state they are in; which worker processes had died, as a sentence, if any had."""
+    if not isinstance(environments, AsyncVectorEnv):
+        environments.close()
+        return None
+    dead = [(i, p.exitcode) for i, p in enumerate(environments.processes) if not p.is_alive()]
+    told = ", ".join(f"{i} (exit code {code})" for i, code in dead)
+    if dead or environments._state != AsyncState.DEFAULT:  # it would wait for an answer that does not come
+        environments._state = AsyncState.DEFAULT
+        environments.close(terminate=True)
+    else:
+        environments.close()
+    return f"the worker process of environment {told} ended" if dead else None
+
+
+def _copy(section: Environment, index: int | None) -> gymnasium.Env[Any, Any]:
+    environment = make_environment(section)
+    return environment if index is None else Replayable(environment, index)
 
 
 def _envpool(section: Environment, count: int) -> VectorEnv:

@@ -18,6 +18,7 @@ from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.environments import make_environment, make_vector
 from policysmith.training.finite_steps import FiniteSteps, VectorStep
+from policysmith.training.generators import generators_kept
 from policysmith.training.nonfinite import NonFiniteOptions, check_events
 from policysmith.training.threads import few_threads
 
@@ -55,17 +56,16 @@ def evaluate_policy(
     """Play `episodes` episodes, each environment its share, so that short episodes are not favoured.
 
     An episode with a number that is not finite does not count, and another is played for it; ten in a row of one
-    environment raise `NonFiniteError`. The policy's training mode and torch's global generator are left as they were.
+    environment raise `NonFiniteError`. The policy's training mode and the global generators are left as they were.
     """
-    was_training, state = policy.training, torch.get_rng_state()
-    torch.manual_seed(seed)
-    policy.eval()
-    try:
-        with few_threads(policy):
+    was_training = policy.training
+    with generators_kept(), few_threads(policy):
+        torch.manual_seed(seed)
+        policy.eval()
+        try:
             return _play(policy, environment, episodes, deterministic, seed)
-    finally:
-        policy.train(was_training)
-        torch.set_rng_state(state)
+        finally:
+            policy.train(was_training)
 
 
 def _play(policy: ActorCritic, section: Environment, episodes: int, deterministic: bool, seed: int) -> EvaluationResult:

@@ -18,6 +18,7 @@ from policysmith.errors import ConfigError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.training.evaluation import EvaluationResult, evaluate_policy, film_writer
 from policysmith.training.games import Games, is_game
+from policysmith.training.generators import generators_kept
 from policysmith.training.opponents import Player, PolicyPlayer, RandomPlayer, by_player
 from policysmith.training.threads import few_threads
 
@@ -95,18 +96,16 @@ def play_match(
     """Play so many games, in both seats by turns; without an `opponent` against a player of random legal moves.
 
     `deterministic` holds for both policies, which then play the same two games again and again. `name` is the
-    opponent's in the result. The policies' training modes and torch's global generator are left as they were.
+    opponent's in the result. The policies' training modes and the global generators are left as they were.
     """
     modes = [(player, player.training) for player in (policy, opponent) if player is not None]
-    state = torch.get_rng_state()
-    torch.manual_seed(seed)
-    try:
-        with few_threads(policy):
+    with generators_kept(), few_threads(policy):
+        torch.manual_seed(seed)
+        try:
             results = _play_all(_players(policy, opponent, deterministic, seed), environment, games, seed)
-    finally:
-        for player, training in modes:
-            player.train(training)
-        torch.set_rng_state(state)
+        finally:
+            for player, training in modes:
+                player.train(training)
     return MatchResult(*results, opponent=name or (RANDOM if opponent is None else "policy"))
 
 

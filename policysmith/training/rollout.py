@@ -5,7 +5,7 @@ What a step gives is kept as it comes and stacked once at the end: per-step copi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +22,8 @@ from policysmith.training.finite_steps import FiniteSteps, VectorStep
 from policysmith.training.nonfinite import NonFinite
 
 __all__ = ["Collector", "Episode", "Gatherer", "MemoryCollector", "Rollout"]
+
+MEMORY = "memory/"
 
 
 class Episode(NamedTuple):
@@ -134,6 +136,31 @@ class Collector:
             self._returns[seen.begun], self._lengths[seen.begun] = 0.0, 0
             self._begins = self._begins | seen.begun
 
+    @property
+    def seen(self) -> tuple[Any, dict[str, Any]]:
+        """What the environments last showed: observations, and what they tell beside."""
+        return self._observation, self._info
+
+    def state(self) -> dict[str, Tensor]:
+        """Where the episodes stand between two rollouts; where the environments do is not in it."""
+        arrays = {"returns": self._returns, "lengths": self._lengths, "ended": self._ended, "begins": self._begins}
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+    def load_state(self, state: Mapping[str, Tensor], observation: Any, info: dict[str, Any]) -> None:
+        """Go on where `state` was given, with environments that show this."""
+        self._observation, self._info = observation, info
+        self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
+        self._ended, self._begins = state["ended"].numpy().copy(), state["begins"].numpy().copy()
+
+    def standing(self, state: Mapping[str, Tensor]) -> list[tuple[bool, int, float | None]]:
+        """Of each environment, by a `state`: whether its next step is a reset, its episode's steps, and its return.
+
+        The return is None after the episode's end, when it counts no longer.
+        """
+        ended = state["ended"].tolist() if self.next_step else [False] * self.count
+        told = zip(ended, state["lengths"].tolist(), state["returns"].tolist(), strict=True)
+        return [(over, steps, None if over else total) for over, steps, total in told]
+
     def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
         """What chooses: (obs, mask=None) → (action, or draw where it is squashed, log_prob, value)."""
         return self.policy.drawing() if self.policy.actions.squashed else self.policy.acting()
@@ -244,6 +271,15 @@ class MemoryCollector(Collector):
         super().__init__(policy, environments, seed, step)
         self._keep = frozenset(keep)
         self._state = {key: tensor.detach() for key, tensor in policy.init_state(self.count).items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """With what the policy remembers."""
+        return {**super().state(), **{MEMORY + key: tensor.clone() for key, tensor in self._state.items()}}
+
+    def load_state(self, state: Mapping[str, Tensor], observation: Any, info: dict[str, Any]) -> None:
+        """With what the policy remembered."""
+        super().load_state(state, observation, info)
+        self._state = {key: state[MEMORY + key].to(tensor.device) for key, tensor in self._state.items()}
 
     def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
         act, device = self.policy.drawing(), self.policy.device
