@@ -6,7 +6,7 @@ In: the `environment` section. Out: `Games`, which tells who is to move and what
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -51,6 +51,8 @@ class Games:
         self._masks = np.zeros((count, *mask.shape), mask.dtype)
         self._planes = len(board.shape) == 3
         self.movers = np.zeros(count, dtype=np.int64)
+        self._journals: list[tuple[int, list[int]]] = [(0, [])] * count
+        self._seeds = np.random.default_rng()
 
     @property
     def seats(self) -> tuple[str, str]:
@@ -64,13 +66,34 @@ class Games:
 
     def reset(self, seed: int | None = None) -> None:
         """Begin a game at every table; chance, where a game knows it, follows from the seed."""
+        self._seeds = np.random.default_rng(seed)
         for i in range(self.count):
             self.restart(i, None if seed is None else seed + i)
 
     def restart(self, table: int, seed: int | None = None) -> None:
         """Begin a new game at one table."""
+        seed = int(self._seeds.integers(2**31)) if seed is None else seed
+        self._journals[table] = (seed, [])
         self._tables[table].reset(seed=seed)
         self._look(table)
+
+    @property
+    def journals(self) -> list[tuple[int, list[int]]]:
+        """Of the game at each table the seed of its chance, and the moves so far: lists that grow."""
+        return list(self._journals)
+
+    @property
+    def chance(self) -> dict[str, Any]:
+        """The generator of the seeds of games to come, as plain data."""
+        return dict(self._seeds.bit_generator.state)
+
+    def replay(self, journals: Sequence[tuple[int, Sequence[int]]], chance: Mapping[str, Any]) -> None:
+        """Bring every table to where `journals` and `chance` tell that it stood, by the same moves."""
+        for table, (seed, moves) in enumerate(journals):
+            self.restart(table, seed)
+            for move in moves:
+                self.play([table], [move])
+        self._seeds.bit_generator.state = chance
 
     def observe(self, tables: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """What the players to move at these tables see: copies."""
@@ -83,6 +106,7 @@ class Games:
         for k, (table, action) in enumerate(zip(tables, actions, strict=True)):
             self._refuse_illegal(table, action)
             game = self._tables[table]
+            self._journals[table][1].append(int(action))
             game.step(int(action))
             ply.rewards[k] = [game.rewards[agent] for agent in self._agents]
             ply.terminated[k] = any(game.terminations.values())

@@ -19,7 +19,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
 
-__all__ = ["Player", "PolicyPlayer", "Pool", "RandomPlayer", "by_player"]
+__all__ = ["Player", "PolicyPlayer", "Pool", "RandomPlayer", "by_player", "weights_of"]
 
 
 class Player(Protocol):
@@ -35,6 +35,11 @@ class RandomPlayer:
 
     def __init__(self, seed: int | None = None) -> None:
         self._random = np.random.default_rng(seed)
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """What its moves are drawn from."""
+        return self._random
 
     def act(self, observation: Mapping[str, np.ndarray]) -> np.ndarray:
         """The legal move with the highest lot."""
@@ -86,21 +91,29 @@ class Pool:
             self.past.append(_frozen(self.learner.policy))
 
     def state(self) -> dict[str, Tensor]:
-        """The weights of all copies: `<index>/<name>` → tensor."""
-        weights = [player.policy.state_dict() for player in self.past]
-        return {f"{i}/{name}": tensor.clone() for i, state in enumerate(weights) for name, tensor in state.items()}
+        """The weights of all copies: `<index>/<name>` → tensor. They never change."""
+        return weights_of(self.past)
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state` gave."""
+        self.past.clear()
+        self.past.extend(self.players(state))
+
+    def players(self, state: Mapping[str, Tensor]) -> list[PolicyPlayer]:
+        """Copies of the learner with weights that `weights_of` gave."""
         weights: dict[int, dict[str, Tensor]] = {}
         for key, tensor in state.items():
             index, name = key.split("/", 1)
             weights.setdefault(int(index), {})[name] = tensor
-        self.past.clear()
-        for _, tensors in sorted(weights.items()):
-            player = _frozen(self.learner.policy)
+        made = [(_frozen(self.learner.policy), tensors) for _, tensors in sorted(weights.items())]
+        for player, tensors in made:
             player.policy.load_state_dict(tensors)
-            self.past.append(player)
+        return [player for player, _ in made]
+
+    @property
+    def generators(self) -> dict[str, np.random.Generator]:
+        """What opponents, and the random player's moves, are drawn from."""
+        return {"lots": self._lots, "random": self.random.generator}
 
 
 def by_player(players: Iterable[Any]) -> dict[Any, np.ndarray]:
@@ -109,6 +122,12 @@ def by_player(players: Iterable[Any]) -> dict[Any, np.ndarray]:
     for table, player in enumerate(players):
         tables.setdefault(player, []).append(table)
     return {player: np.asarray(found) for player, found in tables.items()}
+
+
+def weights_of(players: Iterable[PolicyPlayer]) -> dict[str, Tensor]:
+    """The weights of players, `<index>/<name>` → tensor: those that they play with, no copies."""
+    states = [player.policy.state_dict() for player in players]
+    return {f"{i}/{name}": tensor.detach() for i, state in enumerate(states) for name, tensor in state.items()}
 
 
 def _frozen(policy: ActorCritic) -> PolicyPlayer:

@@ -6,6 +6,7 @@ the player's next turn. N tables, T moves a table, M moves of the learner, L of 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +16,15 @@ from torch import Tensor
 
 from policysmith.errors import ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
+from policysmith.training.environment_state import State
 from policysmith.training.games import Games
-from policysmith.training.opponents import Player, Pool, by_player
+from policysmith.training.opponents import Player, PolicyPlayer, Pool, by_player, weights_of
 from policysmith.training.rollout import Episode, Rollout
 
 __all__ = ["SelfPlayCollector"]
 
 UNKNOWN, ENDED = -1, -2
+RETIRED = "retired/"  # copies that have left the pool, and still play a game to its end
 
 
 @dataclass
@@ -88,6 +91,46 @@ class SelfPlayCollector:
         for _ in range(steps):
             self._move(act, moves)
         return self._rollout(moves)
+
+    def capture(self) -> Callable[[], State]:
+        """Where the games stand now; what is returned puts it into tensors and data, however late it is called."""
+        games, pool = self.environments, self.pool
+        known: list[Player] = [pool.learner, pool.random, *pool.past]
+        players = [[*pair] for pair in self._players]
+        retired = list({id(p): p for pair in players for p in pair if p not in known}.values())
+        numbers = {id(player): number for number, player in enumerate([*known, *retired])}
+        data = {
+            "section": games.id, "past": len(pool.past), "chance": games.chance, "side": self._side.tolist(),
+            "returns": self._returns.tolist(), "lengths": self._lengths.tolist(),
+            "players": [[numbers[id(player)] for player in pair] for pair in players],
+            "generators": {name: generator.bit_generator.state for name, generator in pool.generators.items()},
+        }  # fmt: skip
+        journals = [(seed, moves, len(moves)) for seed, moves in games.journals]
+        weights = weights_of(player for player in retired if isinstance(player, PolicyPlayer))
+        return lambda: (
+            {RETIRED + name: tensor for name, tensor in weights.items()},
+            {**data, "games": [[seed, moves[:count]] for seed, moves, count in journals]},
+        )
+
+    def restore(self, tensors: Mapping[str, Tensor], data: Mapping[str, Any], seed: int | None = None) -> str | None:
+        """Bring the games to where they stood; else None is changed but new games, and why.
+
+        The pool has its past copies back already.
+        """
+        if "games" not in data:
+            return "the checkpoint does not say where they stood"
+        found = data["section"], len(data["games"]), data["past"]
+        if found != (self.environments.id, self.count, len(self.pool.past)):
+            return "there are other games, tables or past opponents now"
+        self.environments.replay([(seed, moves) for seed, moves in data["games"]], data["chance"])
+        retired = {key.removeprefix(RETIRED): t for key, t in tensors.items() if key.startswith(RETIRED)}
+        everybody = [self.pool.learner, self.pool.random, *self.pool.past, *self.pool.players(retired)]
+        self._players = [[everybody[number] for number in pair] for pair in data["players"]]
+        self._side = np.asarray(data["side"])
+        self._returns, self._lengths = np.asarray(data["returns"], float), np.asarray(data["lengths"], np.int64)
+        for name, generator in self.pool.generators.items():
+            generator.bit_generator.state = data["generators"][name]
+        return None
 
     def _move(self, act: Any, moves: _Moves) -> None:
         games, policy = self.environments, self.policy
