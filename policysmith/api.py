@@ -41,6 +41,7 @@ from policysmith.training.match import RANDOM, MatchResult, play_match, record_m
 from policysmith.training.offline_config import dataset_spaces, known_spaces, place_dataset, require_offline
 from policysmith.training.offline_session import OfflineResult, run_offline
 from policysmith.training.recording import record_dataset
+from policysmith.training.run_folder import is_taken
 from policysmith.training.session import TrainingResult, run_training
 from policysmith.training.stored_swap import swap_stored
 from policysmith.transform.diagram import svg
@@ -144,6 +145,8 @@ def train(
         policy = load(resume, registry=registry)
         experiment = _experiment(config if config is not None else policy.config, overrides, registry, base_dir)
         _take_up(policy, experiment)
+        if experiment.environment is not None:
+            _check_spaces(policy, experiment)
         output = output or resume
     else:
         experiment = _experiment(config, [*overrides, *([] if seed is None else [f"seed={seed}"])], registry, base_dir)
@@ -453,7 +456,7 @@ def _take_up(policy: ActorCritic, experiment: Experiment) -> None:
 def _free_place(output: str | Path | None, resume: str | Path | None) -> Path | None:
     """Where a run is stored: never in place of another policy than the one it goes on with."""
     place = Path(output) if output is not None else None
-    if place is not None and _is_artifact(place) and (resume is None or place.resolve() != Path(resume).resolve()):
+    if place is not None and is_taken(place) and (resume is None or place.resolve() != Path(resume).resolve()):
         raise CheckpointError(f"{place} holds a policy already: continue it with resume, or choose another directory")
     return place
 

@@ -18,6 +18,8 @@ from policysmith.errors import ConfigError, PolicysmithError
 
 __all__ = ["Debug", "Plugins", "command", "with_plugins"]
 
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", metavar="FILE", help="A Python file that registers types; repeatable.")
 ]
@@ -85,6 +87,9 @@ def _reported(debug: bool) -> Iterator[None]:
         yield
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
         raise
+    except KeyboardInterrupt as error:
+        _notes(error)
+        raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -100,6 +105,13 @@ def _report(error: Exception, debug: bool) -> None:
         print_error(str(error))
     else:
         print_error(f"{_sentence(error)}{'' if debug else ' (unexpected: add --debug to see where)'}")
+    _notes(error)
+
+
+def _notes(error: BaseException) -> None:
+    """What is to be known beside an error: what of a run is saved, and how it goes on."""
+    for note in getattr(error, "__notes__", ()):
+        print_error(note, label="note")
 
 
 def _sentence(error: Exception) -> str:

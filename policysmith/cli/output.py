@@ -79,11 +79,11 @@ def print_problems(problems: Iterable[Problem], *, to_stderr: bool = False) -> N
         print_rich(Text.assemble(place, path, problem.message), to_stderr=to_stderr)
 
 
-def print_error(message: str, *, to_stderr: bool = True) -> None:
-    """What went wrong, in a sentence."""
+def print_error(message: str, *, to_stderr: bool = True, label: str = "error") -> None:
+    """What went wrong, in a sentence; `label` `note` for what is to be known beside it."""
     from rich.text import Text
 
-    print_rich(Text.assemble(("error: ", "bold red"), message), to_stderr=to_stderr)
+    print_rich(Text.assemble((f"{label}: ", "bold red" if label == "error" else "bold"), message), to_stderr=to_stderr)
 
 
 def facts(rows: Mapping[str, str | Text | Sequence[str]]) -> None:

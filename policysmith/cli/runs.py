@@ -41,9 +41,17 @@ def run_arguments(
 def run_place(config: str | None, output: Path | None, resume: Path | None) -> Path | None:
     """Where the run is stored; None: in place of the one that is resumed. Raises where another policy lies there."""
     place = output or (None if resume else _new_directory(config or ""))
-    if place and not (resume and place.resolve() == resume.resolve()) and (place / "manifest.json").exists():
+    if place and not (resume and place.resolve() == resume.resolve()) and _is_taken(place):
         raise PolicysmithError(f"{place} holds a policy already: choose another --output, or train it on with --resume")
     return place
+
+
+def _is_taken(place: Path) -> bool:
+    if not (place / "manifest.json").exists():
+        return False
+    from policysmith.training.run_folder import is_taken
+
+    return is_taken(place)
 
 
 def _new_directory(config: str) -> Path:

@@ -77,6 +77,7 @@ def _summary(ctx: typer.Context, result: TrainingResult, resumed: bool) -> None:
     if evaluation:
         score = mean_and_deviation(evaluation.mean, evaluation.std)
         rows["return"] = f"{score} over {evaluation.episodes:,} episodes"
+    rows |= {"note": result.notes} if result.notes else {}
     labels = {"learning_curve": "curve", "diagram": "diagram"}
     if result.artifact:
         rows["policy"] = shown_path(result.artifact)

@@ -70,6 +70,7 @@ def _summary(ctx: typer.Context, result: OfflineResult) -> None:
     if result.evaluation:
         score = mean_and_deviation(result.evaluation.mean, result.evaluation.std)
         rows["return"] = f"{score} over {result.evaluation.episodes:,} episodes"
+    rows |= {"note": result.notes} if result.notes else {}
     place = shown_path(result.artifact) if result.artifact else ""
     labels = {"learning_curve": "curve"}
     rows |= {"policy": place} | {labels.get(name, name): shown_path(path) for name, path in result.files.items()}

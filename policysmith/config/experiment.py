@@ -100,11 +100,15 @@ class Execution:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a trained policy is judged."""
+    """How a trained policy is judged, and `every` how many steps of training it is (null: at the end alone).
+
+    Judged on the way, it plays in environments of its own; the best one is kept in `best/`.
+    """
 
     episodes: Count = 100
     deterministic: bool = True
     seed: Annotated[int, Ge(0)] = 10_000
+    every: Count | None = None
 
 
 @dataclass(frozen=True)

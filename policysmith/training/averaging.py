@@ -95,6 +95,14 @@ class WeightAverage:
         self._average = self.learning()
         self._put(learning)
 
+    def state(self) -> dict[str, Tensor]:
+        """The average itself, as copies."""
+        return {name: tensor.clone() for name, tensor in self._average.items()}
+
+    def load_state(self, average: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave, beside the weights as they are."""
+        self._average = {name: average[name].clone() for name in self._learning}
+
     @torch.no_grad()
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
         for name, parameter in self._learning.items():

@@ -11,18 +11,30 @@ import numpy as np
 
 __all__ = ["plot_learning_curve", "plot_learning_curves", "plot_losses", "plot_search"]
 
-INK, BAND, LINE, GOAL = "#3d4450", "#b9c7de", "#2f5fb3", "#c0792a"
+INK, BAND, LINE, GOAL, JUDGED = "#3d4450", "#b9c7de", "#2f5fb3", "#c0792a", "#3a8f5c"
 SERIES = ("#2f5fb3", "#c0792a", "#3a8f5c", "#8a5bb5", "#b5433f", "#5b6573")
 
 
 def plot_learning_curve(
-    path: str | Path, steps: Sequence[int], returns: Sequence[float], title: str, goal: float | None = None
+    path: str | Path,
+    steps: Sequence[int],
+    returns: Sequence[float],
+    title: str,
+    goal: float | None = None,
+    judgements: Sequence[tuple[int, float, float]] = (),
 ) -> Path:
-    """Episode returns against environment steps, with the mean of the 20 latest and the goal, as a PNG."""
+    """Episode returns against environment steps, with the mean of the 20 latest and the goal, as a PNG.
+
+    `judgements` are (step, mean, standard deviation) of evaluations on the way.
+    """
     figure, axes = _page(title)
     if len(returns):
         axes.scatter(steps, returns, s=7, color=BAND, linewidths=0, label="episodes", rasterized=True)
         axes.plot(steps, _running_mean(np.asarray(returns, float)), color=LINE, linewidth=1.8, label="mean of 20")
+    if judgements:
+        at, means, deviations = zip(*judgements, strict=True)
+        style: dict[str, Any] = {"fmt": "o-", "markersize": 4, "linewidth": 1.2, "capsize": 2, "elinewidth": 0.8}
+        axes.errorbar(at, means, deviations, color=JUDGED, label="evaluation ± 1 std", zorder=4, **style)
     return _finish(figure, axes, path, goal)
 
 

@@ -140,6 +140,11 @@ class Progress:
             self._left_out, self._updates = [], 0
             self._next_warning = time.monotonic() + 5.0
 
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        if self._live or self._plain:
+            self._console.print(f"note: {text}", highlight=False, markup=False)
+
     def _figure(self, report: Report) -> str:
         if self._tag is not None:
             return f"{report.scalars.get(self._tag, float('nan')):.4g}"

@@ -17,6 +17,7 @@ from torch import Tensor
 from policysmith.errors import ConfigError, DatasetError, PolicysmithError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.registry import PartSpec, Slot, part, register
+from policysmith.training.checkpoints import MINUTES
 from policysmith.training.datasets.episodes import DatasetOption, Episodes
 from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
 from policysmith.training.distribution.batch_norms import average_statistics, synchronised
@@ -75,7 +76,9 @@ class Offline:
         max_grad_norm: to what the gradient's norm is clipped; null leaves it.
         validation_share: share of the episodes that is held out; 0 is none.
         report_every: updates between two reports and validations; null is an epoch.
-        checkpoint_every: updates between two saves; null saves at the start and at the end.
+        checkpoint_every: updates between two saves; null saves by the clock.
+        checkpoint_minutes: minutes between two saves; null saves at the start and at the end alone.
+        keep_checkpoints: how many saves stay beside the latest.
         sequence_length: steps of a window.
         burn_in: steps before a window.
         loggers: who writes reports down, where there is an output directory.
@@ -101,6 +104,8 @@ class Offline:
         validation_share: Annotated[float, Ge(0), Lt(1)] = 0.1,
         report_every: Count | None = None,
         checkpoint_every: Count | None = None,
+        checkpoint_minutes: Annotated[float, Gt(0)] | None = MINUTES,
+        keep_checkpoints: Annotated[int, Ge(0)] = 0,
         sequence_length: Count | None = None,
         burn_in: Annotated[int, Ge(0)] = 0,
         loggers: Loggers = ["tensorboard", "json_lines"],  # noqa: B006
@@ -118,6 +123,7 @@ class Offline:
         self.epochs, self.updates, self.batch_size = epochs, updates, batch_size
         self.max_grad_norm, self.validation_share = max_grad_norm, validation_share
         self.report_every, self.checkpoint_every = report_every, checkpoint_every
+        self.checkpoint_minutes, self.keep_checkpoints = checkpoint_minutes, keep_checkpoints
         self.sequence_length, self.burn_in = sequence_length, burn_in
         self.accumulate, self.ema = accumulate, ema
         self.loggers = [part("logger", logger) for logger in loggers]

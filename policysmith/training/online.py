@@ -25,6 +25,7 @@ from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.advantages import generalized_advantages
 from policysmith.training.batch_statistics import hold_statistics, refresh_statistics
 from policysmith.training.batches import Columns, Extra, Minibatch, RowBatches, SequenceBatches, keep_times
+from policysmith.training.checkpoints import MINUTES
 from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
 from policysmith.training.distribution.batch_norms import average_statistics, synchronised
 from policysmith.training.distribution.minibatches import Group, agreed
@@ -84,6 +85,8 @@ class PPO:
     `accumulate` cuts each minibatch into so many parts whose gradients add up: the same update with less memory.
     `ema` is the decay of a moving average of the weights, which is what is evaluated and stored.
     `optimizers` gives components rules of their own, `optimizer` all others; their `learning_rate` stands for this one.
+    A checkpoint is saved every `checkpoint_minutes` (null: none on the way), or every `checkpoint_every` steps where
+    that is set; the last `keep_checkpoints` stay beside the latest.
     `loggers` write reports down where there is an output directory; `callbacks` are functions of a report that end the
     training by returning true.
 
@@ -116,6 +119,8 @@ class PPO:
         normalize_advantage: bool = True,
         solved_at: float | None = None,
         checkpoint_every: Count | None = None,
+        checkpoint_minutes: Positive | None = MINUTES,
+        keep_checkpoints: Annotated[int, Ge(0)] = 0,
         sequence_length: Count | None = None,
         burn_in: Annotated[int, Ge(0)] = 0,
         value: Objective = "scalar",
@@ -140,6 +145,7 @@ class PPO:
             solved_at,
             checkpoint_every,
         )
+        self.checkpoint_minutes, self.keep_checkpoints = checkpoint_minutes, keep_checkpoints
         self.sequence_length, self.burn_in = sequence_length or rollout_steps, burn_in
         _check_sequences(rollout_steps, self.sequence_length, burn_in)
         self.value = value_objective(value)

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import random
 import secrets
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -20,40 +21,40 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from policysmith.config.experiment import Environment, Experiment, SelfPlay
-from policysmith.errors import CheckpointError, ConfigError, NonFiniteError, Problem
+from policysmith.errors import CheckpointError, ConfigError, NonFiniteError, PolicysmithError, Problem
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.store import TrainingState, save
-from policysmith.training.averaging import WeightAverage
+from policysmith.store import TrainingState
 from policysmith.training.curve import plot_learning_curve
 from policysmith.training.distribution import Strategy, joined
-from policysmith.training.distribution.checkpoint import Stored, below, newest, remove_shards, write_shards
+from policysmith.training.distribution.checkpoint import Stored, below, newest
 from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.distribution.gatherer import SharedGatherer, environment_seed
-from policysmith.training.environments import make_vector
+from policysmith.training.environment_state import EnvironmentState, State
+from policysmith.training.environments import close_vector, make_vector
 from policysmith.training.evaluation import EvaluationResult
 from policysmith.training.games import GAMES, Games, is_game
+from policysmith.training.history import History
 from policysmith.training.holding import offline_held
-from policysmith.training.logging import Logger, Progress, Window
-from policysmith.training.match import judge
+from policysmith.training.logging import WINDOW, Progress, Window
 from policysmith.training.nonfinite import LeftOut
 from policysmith.training.online import PPO, Report
 from policysmith.training.opponents import Pool
-from policysmith.training.optimizer import Adam, laid_out_as
-from policysmith.training.optimizers import Optimizers
-from policysmith.training.recorder import Recorder
 from policysmith.training.rollout import Gatherer
+from policysmith.training.run import PLACE, Run
 from policysmith.training.self_play import SelfPlayCollector
-from policysmith.training.stopping import graceful_stop
 from policysmith.training.threads import few_threads
 
 __all__ = ["TrainingResult", "run_training", "seed_everything"]
 
+SCHEDULES = ("learning_rate", "clip", "entropy_coef")
 PATIENCE = 5  # iterations between two evaluations that ask whether the task is solved
 
 
 @dataclass
 class TrainingResult:
     """What a run gives back. `returns` holds (step, episode return) of every episode, `files` what was written.
+
+    `notes` are sentences that it should be read with, such as why a resumed run could not go on in its episodes.
 
     `left_out` says what was not learned from because it was not finite. Of several processes only rank 0 writes, so
     `artifact` is None elsewhere.
@@ -67,6 +68,7 @@ class TrainingResult:
     evaluation: EvaluationResult | None = None
     interrupted: bool = False
     files: dict[str, Path] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
 
 
@@ -102,48 +104,62 @@ def run_training(
             raise ConfigError([Problem("training.strategy", message)])
         seed_everything(experiment.seed)
         run = _Run(experiment, policy, algorithm, environment, world.told(output), strategy)
-        if stored is not None:
-            run.resume(stored.training, resume)
-        return _train(run, progress and world.writes, evaluate)
+        with run.claimed(), run.guarded() as stop:
+            if stored is not None:
+                assert resume is not None
+                run.resume(stored.training, resume)
+            return _train(run, stored and stored.training, stop, progress and world.writes, evaluate)
 
 
-def _train(run: _Run, progress: bool, evaluate: bool) -> TrainingResult:
-    experiment, algorithm, policy, world = run.experiment, run.algorithm, run.policy, run.world
-    if run.output is not None:
-        run.save()  # finds out now, not after the training, whether the place can be written
-    world.reseed(run.seed, run.step)
+def _train(
+    run: _Run, stored: TrainingState | None, stop: threading.Event, progress: bool, evaluate: bool
+) -> TrainingResult:
+    algorithm, policy, world = run.algorithm, run.policy, run.world
     environments = run.environments()
     started, first_step = time.perf_counter(), run.step
-    try:
-        with ExitStack() as stack, graceful_stop() as stop:
-            stack.enter_context(few_threads(policy))
-            title = experiment.name or run.environment.id
-            display = stack.enter_context(Progress(algorithm.total_steps, title, run.step, progress))
-            loggers: list[Logger] = [display, *run.loggers()]
-            callbacks = [spec.build() for spec in algorithm.callbacks] if world.writes else []
-            for logger in loggers:
-                stack.callback(logger.close)
-            seed = None if experiment.seed is None else experiment.seed + run.step
-            with run.strategy.whole():
-                collector = run.gatherer(environments, environment_seed(seed, world, run.environment.num_envs))
+    with ExitStack() as stack:
+        stack.enter_context(_open(environments))
+        stack.enter_context(few_threads(policy))
+        world.reseed(run.seed, run.step)
+        with run.strategy.whole():
+            collector = run.gatherer(environments, stored)
+        if run.output is not None and not (stored and run.in_place):
+            run.capture()
+            run.save()  # finds out now, not after the training, whether the place can be written
+        run.watchers.display = stack.enter_context(Progress(algorithm.total_steps, run.title, run.step, progress))
+        for note in run.notes:
+            run.watchers.display.say(note)
 
-            def watch(report: Report) -> bool:
-                speed = (report.step - first_step) / (time.perf_counter() - started)
-                for logger in loggers:
-                    logger.report(report, speed)
-                wanted = [callback(report) for callback in callbacks]  # each is told, whoever wants to stop
-                return world.any(run.take(report) or any(wanted) or stop.is_set())
+        def watch(report: Report) -> bool:
+            solved = run.take(report)
+            speed = (report.step - first_step) / (time.perf_counter() - started)
+            return world.any(run.tell(report, speed) or solved or stop.is_set())
 
-            shared = {} if world.size == 1 else {"strategy": run.strategy}
-            with run.kept_when_not_finite():
-                algorithm.learn(policy, collector, run.optimizer, watch, run.iterations(collector.count), **shared)
-    finally:
-        environments.close()
+        shared = {} if world.size == 1 else {"strategy": run.strategy}
+        with run.kept_when_not_finite():
+            algorithm.learn(policy, collector, run.optimizer, watch, run.iterations(collector.count), **shared)
     seconds = time.perf_counter() - started
     return run.finish(seconds, interrupted=world.any(stop.is_set()), evaluate=evaluate)
 
 
-class _Run:
+@contextmanager
+def _open(environments: VectorEnv | Games) -> Iterator[None]:
+    """Close them at the end; an error that follows from a worker that was killed says so."""
+    try:
+        yield
+    except (EOFError, ConnectionError) as error:
+        if (told := close_vector(environments)) is not None:
+            raise PolicysmithError(told) from error
+        raise
+    except BaseException:
+        with suppress(Exception):  # the error counts, not that they can't be closed after it
+            close_vector(environments)
+        raise
+    else:
+        close_vector(environments)
+
+
+class _Run(Run):
     """The state of one run between iterations."""
 
     def __init__(
@@ -155,43 +171,53 @@ class _Run:
         output: Path | None,
         strategy: Strategy,
     ) -> None:
-        self.experiment, self.policy, self.algorithm = experiment, policy, algorithm
-        self.environment, self.output = environment, output
-        self.strategy, self.world = strategy, strategy.world
+        title = experiment.name or environment.id
+        super().__init__(experiment, policy, algorithm, output, strategy, algorithm.optimizer(policy), title)
+        self.environment = environment
         self.seed = self.world.told(secrets.randbits(31) if experiment.seed is None else experiment.seed)
-        self.optimizer: Adam | Optimizers = algorithm.optimizer(policy)
-        strategy.follow(self.optimizer)
-        self.average = None if algorithm.ema is None else WeightAverage(policy, algorithm.ema)
-        if self.average is not None:
-            self.average.follow(self.optimizer)
-        self.step = self.iteration = self.saved_at = 0
+        self.iteration = 0
         self.returns: list[tuple[int, float]] = []
+        self.episodes = History(self.watchers.directory, "returns.csv", ("step", "return", "length"))
         self.window, self.left_out = Window(), LeftOut()
         self.pool = Pool(policy, experiment.self_play or SelfPlay()) if is_game(environment) else None
-        self.evaluation: EvaluationResult | None = None
-        name = experiment.name or environment.id
-        self.recorder = Recorder(experiment.store, policy, name) if experiment.store else None
+        self.in_place = False
+        self._place: EnvironmentState | SelfPlayCollector | None = None
         self._ask_again = 0
 
     def environments(self) -> VectorEnv | Games:
         """What is played in: copies of the environment, or tables of a game for two."""
         if self.pool is not None:
             return Games(self.environment, self.environment.num_envs)
-        return make_vector(self.environment)
+        return make_vector(self.environment, replayable=self.output is not None and self.world.size == 1)
 
-    def loggers(self) -> list[Logger]:
-        """Who writes reports down, where there is a place for it."""
-        if self.output is None or not self.world.writes:
-            return []
-        return [spec.build(directory=self.output / "logs", step=self.step) for spec in self.algorithm.loggers]
-
-    def gatherer(self, environments: VectorEnv | Games, seed: int | None) -> Gatherer:
-        """What plays in them."""
+    def gatherer(self, environments: VectorEnv | Games, stored: TrainingState | None) -> Gatherer:
+        """What plays in them, and goes on in the midst of episodes where a run is resumed."""
+        seed = None if self.experiment.seed is None else self.experiment.seed + self.step
+        seed = environment_seed(seed, self.world, self.environment.num_envs)
         if self.pool is not None:
             own: Gatherer = SelfPlayCollector(self.policy, environments, self.pool, seed, self.step)
         else:
             own = self.algorithm.collector(self.policy, environments, seed, self.step)
-        return own if self.world.size == 1 else SharedGatherer(own, self.world)
+        self._check_total(own.count * self.world.size, resumed=stored is not None)
+        if self.world.size > 1:
+            return SharedGatherer(own, self.world)
+        if self.output is not None:
+            self._place = own if isinstance(own, SelfPlayCollector) else EnvironmentState(self.environment, own)
+        if stored is not None:
+            self._go_on(stored)
+        return own
+
+    def _go_on(self, stored: TrainingState) -> None:
+        if self._place is not None:
+            seed = None if self.experiment.seed is None else self.experiment.seed + self.step
+            tensors, data = below(PLACE, stored.tensors), stored.data.get("environments", {})
+            if (problem := self._place.restore(tensors, data, seed)) is not None:
+                self.say(f"resumed with new episodes, and not as the run would have gone on: {problem}")
+        self.resume_generators(stored)
+
+    def capture_place(self) -> Callable[[], State]:
+        """Of games and environments of this process."""
+        return super().capture_place() if self._place is None else self._place.capture()
 
     def iterations(self, count: int) -> int:
         """How many iterations the steps so far are, with so many episodes side by side: a run may go on with others."""
@@ -208,135 +234,152 @@ class _Run:
         except NonFiniteError as error:
             if self.output is None:
                 raise
+            self.capture(None if self.captured is None else self.captured.place)
             self.save()
+            self.rescued = True
             raise NonFiniteError(f"{error}, and so it is stored in {self.output}") from error
 
     def take(self, report: Report) -> bool:
-        """Note an iteration, save if it is time; True when the task is solved."""
+        """Note an iteration, and judge the policy if it is time; True when the task is solved."""
         self.left_out.add(report.nonfinite, report.scalars)
         self.step, self.iteration = report.step, report.iteration
         self.returns += [(e.step, e.episode_return) for e in report.episodes]
         self.window.returns.extend(e.episode_return for e in report.episodes)
         if self.pool is not None:
             self.pool.take(self.iteration)
-        every = self.algorithm.checkpoint_every
-        if self.recorder is not None and self.recorder.is_due(self.iteration):
-            self.record()
-        if every and self.output and self.step - self.saved_at >= every:
-            self.save(whole=False)
-        return self._solved()
-
-    def _solved(self) -> bool:
-        goal = self.algorithm.solved_at
-        recent = list(self.window.returns)[-20:]
-        if goal is None or len(recent) < 20 or self.iteration < self._ask_again or np.mean(recent) < goal:
-            return False
-        self.evaluation = self.evaluate()
-        self._ask_again = self.iteration + PATIENCE
-        return self.evaluation.mean >= goal
-
-    def evaluate(self) -> EvaluationResult:
-        """Rank 0 plays, and tells the others."""
-        policy, environment, options = self.policy, self.environment, self.experiment.evaluation
-        with self.averaged(), self.strategy.whole():
-            return self.world.by_writer(
-                lambda: judge(policy, environment, options.episodes, options.deterministic, options.seed)
-            )
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """With the average of the weights in their place, where one is kept."""
-        return nullcontext() if self.average is None else self.average.applied()
-
-    def record(self, **metrics: float) -> None:
-        """Keep the policy in the store, if there is one."""
-        recorder = self.recorder
-        if recorder is not None:
-            told = {"return": self.window.mean, "episodes": len(self.returns), **metrics}
-            with self.averaged(), self.strategy.whole():
-                self.world.by_writer(lambda: recorder.record(self.step, self.iteration, told).id)
-
-    def save(self, whole: bool = True) -> None:
-        """Store the artifact; between, a strategy that shards weights stores shards (`whole=False`)."""
-        output, policy = self.output, self.policy
-        assert output is not None
-        self.saved_at = self.step
         self.world.reseed(self.seed, self.step)
-        tensors, data = self._tensors(), self._data()
-        if self.strategy.shards and not whole:
-            with self.averaged():
-                write_shards(output, policy, TrainingState(tensors, data), self.world)
-            return
-        training = TrainingState(self.strategy.gathered(tensors), data)
-        with self.averaged(), self.strategy.whole():
-            self.world.by_writer(lambda: _store(policy, output, training))
+        self.note_rows(self.episodes, [(e.step, e.episode_return, e.length) for e in report.episodes])
+        self.capture()  # an error while the policy is judged loses nothing
+        judged = self.judge_if_due(report)
+        return self._solved(judged)
+
+    def tell(self, report: Report, speed: float) -> bool:
+        """Tell watchers of an iteration, and save if it is time; True when a callback wants to stop."""
+        try:
+            wanted = self.watchers.tell(report, speed)
+            if self.recorder is not None and self.recorder.is_due(self.iteration):
+                self.keep_in_store()
+        finally:  # callbacks may have changed the policy, or drawn
+            self.capture()
+        if self.is_due():
+            self.checkpoint()
+        return wanted
+
+    def _solved(self, judged: bool) -> bool:
+        """By the judgements on the way, where there are any; else returns in training say when to ask."""
+        goal = self.algorithm.solved_at
+        if goal is None:
+            return False
+        if self.experiment.evaluation.every is None:
+            recent = list(self.window.returns)[-20:]
+            if len(recent) < 20 or self.iteration < self._ask_again or np.mean(recent) < goal:
+                return False
+            self.evaluation, judged = self.evaluate(), True
+            self._ask_again = self.iteration + PATIENCE
+        return judged and self.evaluation is not None and self.evaluation.mean >= goal
+
+    def keep_in_store(self, **metrics: float) -> None:
+        """Keep the policy in the store with what is known of it, if there is one."""
+        self.record(self.step, self.iteration, {"return": self.window.mean, "episodes": len(self.returns), **metrics})
 
     def finish(self, seconds: float, interrupted: bool, evaluate: bool) -> TrainingResult:
         goal = self.algorithm.solved_at
         known = self.evaluation is not None and goal is not None and self.evaluation.mean >= goal
         if evaluate and not interrupted and not known:
+            if self.output is not None and self.step != self.saved_at:
+                self.save()  # the judgement may take long
             with self.kept_when_not_finite():
-                self.evaluation = self.evaluate()
+                self.judge_at_end()
+        elif not known:
+            self.evaluation = None  # an earlier one is none of this policy
         result = TrainingResult(
             self.policy, self.step, seconds, self.returns, evaluation=self.evaluation, interrupted=interrupted,
             left_out=self.left_out,
         )  # fmt: skip
-        self.record(**({"evaluation": self.evaluation.mean} if self.evaluation else {}))
+        self.keep_in_store(**({"evaluation": self.evaluation.mean} if self.evaluation else {}))
         if self.output is not None:
+            self.capture()
             self.save()
         if self.output is not None and self.world.writes:
             result.artifact = self.output
-            name = self.experiment.name or self.environment.id
-            steps, returns = [s for s, _ in self.returns], [r for _, r in self.returns]
-            picture = self.output / "learning_curve.png"
-            result.files["learning_curve"] = plot_learning_curve(picture, steps, returns, name, goal)
-        if self.average is not None:
-            self.average.settle()
-        self.strategy.release()
+            result.files |= self.best_file() | {"learning_curve": self._plot(self.output)}
+        result.notes = self.notes
+        self.settle()
         return result
 
-    def resume(self, state: TrainingState, directory: Path | None) -> None:
-        """Go on where another run, of however many processes, stood."""
-        tensors = dict(state.tensors)
-        torch.set_rng_state(tensors.pop("rng/torch"))
-        self.optimizer.load_state(below("adam/", tensors))
-        if self.average is not None:
-            learning, weights = below("learning/", tensors), dict(self.policy.named_parameters())
-            known = {name: laid_out_as(weights[name], tensor) for name, tensor in learning.items()}
-            self.average.resume(known or self.average.learning())
-        if self.pool is not None:
-            self.pool.load_state(below("pool/", tensors))
+    def _plot(self, output: Path) -> Path:
+        steps, returns = [s for s, _ in self.returns], [r for _, r in self.returns]
+        picture, goal = output / "learning_curve.png", self.algorithm.solved_at
+        return plot_learning_curve(picture, steps, returns, self.title, goal, self.judgements)
+
+    def resume(self, state: TrainingState, directory: Path) -> None:
+        """Go on where another run, of however many processes, stood; nothing is written yet."""
+        self.resume_shared(state, directory)
         data = state.data
-        self.step, self.iteration, self.saved_at = data["step"], data["iteration"], data["step"]
-        self.returns = [(int(s), float(r)) for s, r in data["returns"]]
-        self.window = Window([r for _, r in self.returns])
-        if self.recorder is not None:
-            self.recorder.parent = data.get("record")
+        self.in_place = self.output is not None and self.output.resolve() == directory.resolve()
+        if self.pool is not None:
+            self.pool.load_state(below("pool/", state.tensors))
+        self.iteration = data["iteration"]
+        window = [(int(s), float(r)) for s, r in data["returns"]]
+        self.returns = self._earlier(directory, window, data.get("episodes"))
+        self.window = Window([r for _, r in window])
         if self.step >= self.algorithm.total_steps:
-            raise ConfigError(
-                [
-                    Problem(
-                        "training.total_steps", f"{directory} has already trained {self.step} steps; raise total_steps"
-                    )
-                ]
+            self._refuse(f"{directory} has already trained {self.step} steps; raise total_steps")
+        self._note_horizon(data.get("total_steps"))
+
+    def _earlier(self, directory: Path, window: list[tuple[int, float]], count: int | None) -> list[tuple[int, float]]:
+        """All returns before: of the history, as far as it goes, or of a checkpoint that holds them all."""
+        if count is None:
+            self.note_rows(self.episodes, [(step, value, float("nan")) for step, value in window], later=True)
+            return window
+        rows = self.episodes.take_up(directory, count)
+        if len(rows) < count:
+            self.say(f"{directory / self.episodes.name} has {len(rows):,} of {count:,} episodes: the curve lacks some")
+        return [(int(step), value) for step, value, _ in rows]
+
+    def _check_total(self, count: int, resumed: bool) -> None:
+        """Refuse to resume what has no iteration left, and say so where not all of `total_steps` can be trained."""
+        rollout, total = getattr(self.algorithm, "rollout_steps", None), self.algorithm.total_steps
+        if rollout is None:  # an algorithm of one's own, which may count otherwise
+            return
+        size = rollout * count
+        if resumed and self.iterations(count) >= max(1, total // size):
+            self._refuse(
+                f"{self.step:,} of {total:,} steps are trained, and an iteration has {size:,}: raise total_steps to "
+                f"{(self.step // size + 1) * size:,} or more"
+            )
+        if total % size:
+            trained = max(1, total // size) * size
+            self.say(f"total_steps={total:,} is no multiple of an iteration's {size:,} steps: {trained:,} are trained")
+
+    def _refuse(self, message: str) -> NoReturn:
+        raise ConfigError([Problem("training.total_steps", message)])
+
+    def _note_horizon(self, before: int | None) -> None:
+        """A schedule is a function of the share of `total_steps` that is done."""
+        options = self.experiment.training.options
+        moving = [name for name in SCHEDULES if not isinstance(options.get(name), int | float | None)]
+        if before is not None and before != self.algorithm.total_steps and moving:
+            self.say(
+                f"{', '.join(moving)} follow{'s' if len(moving) == 1 else ''} the share of total_steps that is done, "
+                f"which is {self.step / self.algorithm.total_steps:.0%} now and was {self.step / before:.0%}"
             )
 
-    def _tensors(self) -> dict[str, Tensor]:
-        state = {f"adam/{name}": tensor for name, tensor in self.optimizer.state().items()}
-        past = {f"pool/{name}": tensor for name, tensor in self.pool.state().items()} if self.pool else {}
-        learning = self.average.learning() if self.average is not None else {}
-        past |= {f"learning/{name}": tensor for name, tensor in learning.items()}
-        return {**state, **past, "rng/torch": torch.get_rng_state()}
+    def logs(self) -> list[History]:
+        """With the episodes."""
+        return [*super().logs(), self.episodes]
 
-    def _data(self) -> Mapping[str, Any]:
-        evaluation = self.evaluation
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Copies of past opponents, which never change."""
+        return {f"pool/{name}": tensor for name, tensor in self.pool.state().items()} if self.pool else {}
+
+    def own_data(self) -> dict[str, Any]:
+        """The latest returns; all are in the history, which does not grow with every save."""
         return {
-            "step": self.step,
             "iteration": self.iteration,
-            "returns": [list(pair) for pair in self.returns],
-            "evaluation": {"mean": evaluation.mean, "std": evaluation.std, "episodes": evaluation.episodes}
-            if evaluation
-            else None,
-            **({"record": self.recorder.parent} if self.recorder is not None else {}),
+            "returns": [list(pair) for pair in self.returns[-WINDOW:]],
+            "episodes": self.episodes.count,
+            "total_steps": self.algorithm.total_steps,
         }
 
 
@@ -367,8 +410,3 @@ def _stored(directory: Path) -> Stored:
             f"{directory} holds a policy but no training state: it can't be resumed, only trained anew"
         )
     return stored
-
-
-def _store(policy: ActorCritic, output: Path, training: TrainingState) -> None:
-    save(policy, output, training=training)
-    remove_shards(output)

@@ -8,7 +8,7 @@ import torch
 import policysmith
 from policysmith.errors import CheckpointError, ConfigError
 from policysmith.store import load_training
-from policysmith.training import session
+from policysmith.training import run_folder, session
 
 
 def test_training_stores_an_artifact_with_curve_and_diagram_that_loads_to_the_same_policy(cartpole_config, tmp_path):
@@ -98,9 +98,9 @@ def test_ctrl_c_finishes_the_iteration_saves_and_can_be_resumed(cartpole_config,
 
 def test_checkpoints_are_written_every_so_many_steps(cartpole_config, tmp_path, monkeypatch):
     saved = []
-    original = session.save
+    original = run_folder.save
     monkeypatch.setattr(
-        session,
+        run_folder,
         "save",
         lambda *a, training, **k: saved.append(training.data["step"]) or original(*a, training=training, **k),
     )

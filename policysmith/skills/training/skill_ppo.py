@@ -28,8 +28,8 @@ FARTHEST = 5.0  # normalised advantages
 
 # Of PPO's options those that a run of its own obeys, and a skill's worker does not: it has `success` in place of
 # `solved_at`, saves by the clock, and is one process whose policy has no memory.
-NOT_OURS = ("solved_at", "checkpoint_every", "callbacks", "ema", "sequence_length", "burn_in", "strategy",
-            "sync_batch_norm")  # fmt: skip
+NOT_OURS = ("solved_at", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "callbacks", "ema",
+            "sequence_length", "burn_in", "strategy", "sync_batch_norm")  # fmt: skip
 
 
 @register("skill_ppo", slot="algorithm", skills=True)
