@@ -10,6 +10,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from multiprocessing.connection import wait
 from typing import Any
 
 import gymnasium
@@ -88,11 +89,15 @@ def make_vector(section: Environment, num_envs: int | None = None, *, replayable
         return AsyncVectorEnv(thunks, autoreset_mode=mode)
 
 
-def close_vector(environments: VectorEnv | Games) -> str | None:
-    """Close environments, whatever state they are in; which worker processes had died, as a sentence, if any had."""
+def close_vector(environments: VectorEnv | Games, patience: float = 0.0) -> str | None:
+    """Close environments, whatever state they are in; which worker processes had died, as a sentence, if any had.
+
+    A worker that is dying closes its pipe before it is dead: wait for that up to `patience` seconds.
+    """
     if not isinstance(environments, AsyncVectorEnv):
         environments.close()
         return None
+    wait([process.sentinel for process in environments.processes], patience)
     dead = [(i, p.exitcode) for i, p in enumerate(environments.processes) if not p.is_alive()]
     told = ", ".join(f"{i} (exit code {code})" for i, code in dead)
     if dead or environments._state != AsyncState.DEFAULT:  # it would wait for an answer that does not come

@@ -212,7 +212,7 @@ class _Run(Run):
         )  # fmt: skip
         self.keep_in_store(int(self.samplers.training.epochs(self.step)))
         if self.output is not None:
-            self.capture()
+            self.capture_judgement()
             self.save()
         if self.output is not None and self.world.writes:
             result.artifact = self.output

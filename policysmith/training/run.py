@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -229,6 +229,11 @@ class Run(ABC):
             {"step": self.step, **self.own_data(), **self._shared_data(), "generators": generators},
             self.capture_place(),
         )
+
+    def capture_judgement(self) -> None:
+        """Add what is known by the end; what was played, drawn and learned is as it was captured."""
+        if self.captured is not None:
+            self.captured = replace(self.captured, data={**self.captured.data, **self._shared_data()})
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint: by the step, or by the clock of the one who writes."""

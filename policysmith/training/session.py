@@ -47,6 +47,7 @@ from policysmith.training.threads import few_threads
 __all__ = ["TrainingResult", "run_training", "seed_everything"]
 
 SCHEDULES = ("learning_rate", "clip", "entropy_coef")
+CONSTANT = "constant"
 PATIENCE = 5  # iterations between two evaluations that ask whether the task is solved
 
 
@@ -148,7 +149,7 @@ def _open(environments: VectorEnv | Games) -> Iterator[None]:
     try:
         yield
     except (EOFError, ConnectionError) as error:
-        if (told := close_vector(environments)) is not None:
+        if (told := close_vector(environments, patience=2.0)) is not None:
             raise PolicysmithError(told) from error
         raise
     except BaseException:
@@ -298,7 +299,7 @@ class _Run(Run):
         )  # fmt: skip
         self.keep_in_store(**({"evaluation": self.evaluation.mean} if self.evaluation else {}))
         if self.output is not None:
-            self.capture()
+            self.capture_judgement()
             self.save()
         if self.output is not None and self.world.writes:
             result.artifact = self.output
@@ -358,7 +359,7 @@ class _Run(Run):
     def _note_horizon(self, before: int | None) -> None:
         """A schedule is a function of the share of `total_steps` that is done."""
         options = self.experiment.training.options
-        moving = [name for name in SCHEDULES if not isinstance(options.get(name), int | float | None)]
+        moving = [name for name in SCHEDULES if getattr(options.get(name), "type", CONSTANT) != CONSTANT]
         if before is not None and before != self.algorithm.total_steps and moving:
             self.say(
                 f"{', '.join(moving)} follow{'s' if len(moving) == 1 else ''} the share of total_steps that is done, "
