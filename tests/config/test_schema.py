@@ -339,7 +339,7 @@ def test_the_surface_is_frozen(schema):
     sections = {name: _properties(value) for name, value in schema["properties"].items()}
     assert {name: inner for name, inner in sections.items() if inner} == {
         "environment": ["autoreset", "id", "num_envs", "options", "template", "vectorization", "wrappers"],
-        "evaluation": ["deterministic", "episodes", "seed", "template"],
+        "evaluation": ["deterministic", "episodes", "every", "seed", "template"],
         "execution": [
             "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "executor",
             "template",
