@@ -88,6 +88,15 @@ class FiniteSteps:
         self._in_a_row[[row for row in range(self.count) if row not in met]] = 0
         return events
 
+    def state(self) -> dict[str, np.ndarray]:
+        """What is remembered from step to step, as copies."""
+        lost = np.zeros(self.count, dtype=bool) if self.lost is None else self.lost
+        return {"lost": lost.copy(), "in_a_row": self._in_a_row.copy()}
+
+    def load_state(self, lost: np.ndarray, in_a_row: np.ndarray) -> None:
+        """Take up what `state` gave."""
+        self.lost, self._in_a_row = lost.copy() if lost.any() else None, in_a_row.copy()
+
     def _finite(self, observation: Any, reward: np.ndarray) -> bool:
         """Whether all is surely finite: the one test of a step, about 2 µs an array."""
         if self._plain:

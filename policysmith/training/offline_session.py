@@ -9,7 +9,7 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from policysmith.training.distribution import World, joined
 from policysmith.training.distribution.batch_norms import average_statistics
 from policysmith.training.distribution.checkpoint import Stored, below, newest
 from policysmith.training.distribution.choice import strategy_of
+from policysmith.training.environment_state import State
 from policysmith.training.evaluation import EvaluationResult
 from policysmith.training.history import History
 from policysmith.training.logging import Progress
@@ -189,10 +190,10 @@ class _Run(Run):
         """Whether to copy the run again: at most every second, and for a hundredth of the time."""
         return time.monotonic() - self._captured_at >= max(1.0, 100.0 * self._capture_cost)
 
-    def capture(self) -> None:
+    def capture(self, place: Callable[[], State] | None = None) -> None:
         """As it is after an update."""
         began = time.monotonic()
-        super().capture()
+        super().capture(place)
         self._captured_at = time.monotonic()
         self._capture_cost = self._captured_at - began
 

@@ -144,6 +144,7 @@ class Collector:
     def state(self) -> dict[str, Tensor]:
         """Where the episodes stand between two rollouts; where the environments do is not in it."""
         arrays = {"returns": self._returns, "lengths": self._lengths, "ended": self._ended, "begins": self._begins}
+        arrays |= self._steps.state()
         return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
 
     def load_state(self, state: Mapping[str, Tensor], observation: Any, info: dict[str, Any]) -> None:
@@ -151,6 +152,7 @@ class Collector:
         self._observation, self._info = observation, info
         self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
         self._ended, self._begins = state["ended"].numpy().copy(), state["begins"].numpy().copy()
+        self._steps.load_state(state["lost"].numpy(), state["in_a_row"].numpy())
 
     def standing(self, state: Mapping[str, Tensor]) -> list[tuple[bool, int, float | None]]:
         """Of each environment, by a `state`: whether its next step is a reset, its episode's steps, and its return.

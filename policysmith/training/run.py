@@ -99,6 +99,7 @@ class Run(ABC):
         self.best: Best | None = None
         self.recorder = Recorder(experiment.store, policy, title) if experiment.store else None
         self.captured: Captured | None = None
+        self.rescued = False  # what ended it has stored the run itself
 
     # What differs
 
@@ -212,8 +213,8 @@ class Run(ABC):
             with self.averaged(), self.strategy.whole():
                 self.world.by_writer(lambda: recorder.record(step, epoch, metrics).id)
 
-    def capture(self) -> None:
-        """Copy all that a resumed run needs, as it is now."""
+    def capture(self, place: Callable[[], State] | None = None) -> None:
+        """Copy all that a resumed run needs, as it is now; `place` tells where episodes stood that are over."""
         if self.output is None:
             return
         learning = self.average.learning() if self.average is not None else {}
@@ -227,7 +228,7 @@ class Run(ABC):
             None if self.average is None else self.average.state(),
             {**tensors, **self.own_tensors()},
             {"step": self.step, **self.own_data(), **self._shared_data(), "generators": generators},
-            self.capture_place(),
+            self.capture_place() if place is None else place,
         )
 
     def capture_judgement(self) -> None:
@@ -330,7 +331,7 @@ class Run(ABC):
 
     def _rescue(self, error: BaseException) -> None:
         """Store what the last finished iteration gave, and say so with the error; of no iteration leave nothing."""
-        if self.folder is None or not self.world.writes or self.strategy.shards:
+        if self.folder is None or not self.world.writes or self.strategy.shards or self.rescued:
             return
         if self.captured is None or self.captured.step == self.began_at:
             with suppress(OSError):
