@@ -11,7 +11,7 @@ from policysmith.cli.check import check
 from policysmith.cli.command import Debug, Plugins, command
 from policysmith.cli.eval import evaluate
 from policysmith.cli.help import Command, Group
-from policysmith.cli.import_ import import_policy
+from policysmith.cli.import_ import program as importing
 from policysmith.cli.list import list_types
 from policysmith.cli.new import new
 from policysmith.cli.record import record
@@ -80,11 +80,11 @@ COMMANDS: Mapping[str, Callable[..., None]] = {
     "check": check,
     "list": list_types,
     "new": new,
-    "import": import_policy,
     "swap": swap,
     "schema": schema,
 }
 for name, function in COMMANDS.items():
     app.command(name, cls=Command)(command(function))
+app.add_typer(importing, name="import")
 app.add_typer(store, name="store")
 app.add_typer(skills, name="skills")

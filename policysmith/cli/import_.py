@@ -1,188 +1,71 @@
-"""`policysmith import`: what another system has stored becomes a policy of ours."""
+"""`policysmith import DIALECT …`: what another system has stored becomes a policy of ours.
+
+Each dialect is a command of its own; its options are those of its `read`, and of its `store` where it has one.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import re
+import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from policysmith.cli.command import with_plugins
+from policysmith.cli.command import command, with_plugins
+from policysmith.cli.from_signature import options_from, values_from
+from policysmith.cli.help import Command, Group
 from policysmith.cli.output import chatter_to_stderr, command_line, count, facts, shown_path
-from policysmith.errors import PolicysmithError, did_you_mean
+from policysmith.errors import ConfigError, PolicysmithError, did_you_mean
 
-__all__ = ["import_policy"]
+__all__ = ["program"]
 
-# The names alone, as the registry has them: help needs no registry, which imports pydantic.
-DIALECTS = sorted(name for slot, name in importlib.import_module("policysmith.dialects").TYPES if slot == "grammar")
-
-EVENT = re.compile(r"([A-Za-z_]\w*)=([1-9]\d{0,5}(?:[x×][1-9]\d{0,5})*)", re.IGNORECASE)
-LARGEST = re.compile(r"([^=,\s]+)=(\d{1,6})")
-GRID = re.compile(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})[x×]([1-9]\d{0,5})", re.IGNORECASE)
-SKILL = re.compile(r"(\d{1,9})=(.*\S.*)")
-SIDES = re.compile(r"([1-9]\d{0,5})[x×]([1-9]\d{0,5})", re.IGNORECASE)
-
-
-def check_dialect(name: str) -> str:
-    """The name, where it is one of a dialect; a usage error otherwise."""
-    from policysmith.registry import default_registry
-
-    known = default_registry.names("grammar")
-    if name not in known:
-        raise typer.BadParameter(f"unknown dialect {name!r}{did_you_mean(name, known)}; there are: {', '.join(known)}")
-    return name
+# Dialect → its module: help needs no registry, and one dialect does not import the others.
+DIALECTS = {
+    name: module for (slot, name), module in importlib.import_module("policysmith.dialects").TYPES.items()
+    if slot == "grammar"
+}  # fmt: skip
+OUTPUT = typer.Option(metavar="DIR", help="The directory in which the policy is stored.")
+OptionalOutput = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The directory in which the policy is stored.")
+]
+Weights = Annotated[Path | None, typer.Argument(metavar="WEIGHTS", help="The weights; without them they start anew.")]
 
 
-def check_sides(text: str | None) -> str | None:
-    """The text, where it tells the two sides of a board; a usage error otherwise."""
-    if text is not None and not SIDES.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no size of a board: write height x width, as in 9x9")
-    return text
+class Dialects(Group):
+    """The commands below `import`: one for each dialect, made when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the dialects."""
+        return sorted({*DIALECTS, *_registered()})
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        """The command of a dialect; a usage error for an unknown one."""
+        known = self.list_commands(ctx)
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise typer.BadParameter(f"unknown dialect {name!r}{hint}; there are: {', '.join(known)}")
+        return _command(name)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The dialects by name alone: what each takes needs it imported, and is told by its own help."""
+        with formatter.section(typer.style("Dialects", bold=True)):
+            formatter.write_text(", ".join(self.list_commands(ctx)))
+        super(Group, self).format_options(ctx, formatter)
 
 
-def check_grid(text: str | None) -> str | None:
-    """The text, where it tells a grid of features; a usage error otherwise."""
-    if text is not None and not GRID.fullmatch(text):
-        raise typer.BadParameter(f"{text!r} is no grid: write height x width x features, as in 11x11x22")
-    return text
+program = typer.Typer(cls=Dialects, no_args_is_help=True, rich_markup_mode=None)
 
 
-def check_events(texts: list[str] | None) -> list[str] | None:
-    """The texts, where each tells an input's shape; a usage error otherwise."""
-    for text in texts or []:
-        if not EVENT.fullmatch(text):
-            raise typer.BadParameter(f"{text!r} is no input: write its name and one row's shape, as in image=3x84x84")
-    return texts
-
-
-def check_actions(text: str | None) -> str | None:
-    """The text, where it lists action types; a usage error otherwise."""
-    if text is not None and not all(LARGEST.fullmatch(entry.strip()) for entry in text.split(",")):
-        raise typer.BadParameter(
-            f"{text!r} are no actions: write types with their largest parameter, as in noop=0,move=1"
-        )
-    return text
-
-
-def check_numbers(text: str | None) -> str | None:
-    """The text, where it lists numbers; a usage error otherwise."""
-    try:
-        [float(number) for number in (text or "0").split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} are no numbers: write them with commas, as in 1,10,255") from None
-    return text
-
-
-def check_skills(texts: list[str] | None) -> list[str] | None:
-    """The texts, where each tells an expert's skill; a usage error otherwise."""
-    for text in texts or []:
-        if not SKILL.fullmatch(text):
-            raise typer.BadParameter(f"{text!r} is no skill: write the expert's number and its name, as in 0=Wood")
-    return texts
-
-
-def import_policy(
-    ctx: typer.Context,
-    dialect: Annotated[
-        str, typer.Argument(metavar="DIALECT", callback=check_dialect, help=f"Who wrote it: {', '.join(DIALECTS)}.")
-    ],
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            metavar="FILE",
-            help="The checkpoint: .pt, .pth or .safetensors; of flowrl .npz, of metta and policy-constructor the YAML.",
-        ),
-    ],
-    output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The directory in which the policy is stored.")
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Argument(metavar="WEIGHTS", help="metta, policy-constructor: the weights; without them they start anew."),
-    ] = None,
-    board_size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW", callback=check_sides, help="The board, where the weights alone do not tell its sides."
-        ),
-    ] = None,
-    input_channels: Annotated[
-        int | None,
-        typer.Option(metavar="N", min=1, help="Planes of an observation, if others than the weights read."),
-    ] = None,
-    resize_input: Annotated[
-        bool,
-        typer.Option("--resize-input", help="Allow that: add planes with zero weights, or cut the last ones off."),
-    ] = False,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="The model's options in JSON or YAML, where the checkpoint holds none."),
-    ] = None,
-    unmasked: Annotated[
-        bool,
-        typer.Option("--unmasked", help="Let steps of decoder_only pyramids see later ones, as the original did."),
-    ] = False,
-    obs_shape: Annotated[
-        str | None,
-        typer.Option(metavar="HxWxC", callback=check_grid, help="metta: the grid of an observation, as in 11x11x22."),
-    ] = None,
-    actions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE=MAX,…",
-            callback=check_actions,
-            help="metta: action types with their largest parameter, as in noop=0,move=1.",
-        ),
-    ] = None,
-    trained_actions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TYPE=MAX,…",
-            callback=check_actions,
-            help="metta: the actions of the weights, where --actions are others.",
-        ),
-    ] = None,
-    feature_max: Annotated[
-        str | None,
-        typer.Option(
-            metavar="N,…",
-            callback=check_numbers,
-            help="metta: what each feature is divided by, where no weights tell.",
-        ),
-    ] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            metavar="NAME=SHAPE",
-            callback=check_events,
-            help="policy-constructor: the shape of one row of an input, as in image=3x84x84; one for each.",
-        ),
-    ] = None,
-    library: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="flowrl: take the experts up into this library of skills.")
-    ] = None,
-    remap: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="flowrl: the remap.json of the run that the experts are from.")
-    ] = None,
-    skill: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="INDEX=NAME", callback=check_skills, help="flowrl: whose an expert is, by its number there."
-        ),
-    ] = None,
-    activation: Annotated[
-        str | None, typer.Option(metavar="NAME", help="flowrl: what is between the layers; tanh by default.")
-    ] = None,
-) -> None:
+@program.callback()
+def describe_import() -> None:
     """Import a policy that another system has stored.
 
     Sizes follow from the weights, or from the configuration stored with them. Nothing in the file is run: one that
-    holds more than plain data is refused.
+    holds more than plain data is refused. `policysmith import DIALECT --help` tells the options of a dialect.
 
     Examples:
         policysmith import keisei old.pt --output runs/shogi
@@ -192,83 +75,85 @@ def import_policy(
         policysmith import policy-constructor head.yaml head.pt --output head
         policysmith import flowrl experts.npz --library library --skill 0=Wood
     """
-    if output is None and (library is None or dialect != "flowrl"):
+
+
+def _registered() -> list[str]:
+    """Dialects of plugins, where a registry is at work already."""
+    registry = sys.modules.get("policysmith.registry")
+    return registry.default_registry.names("grammar") if registry is not None else []
+
+
+def _command(dialect: str) -> Any:
+    """The command of one dialect: FILE, perhaps WEIGHTS, --output, and what its functions take."""
+    from policysmith.config.schema import argument_notes
+    from policysmith.registry import default_registry
+
+    grammar: Any = default_registry.entry("grammar", dialect).target
+    store = getattr(grammar, "store", None)
+    notes = argument_notes(inspect.getdoc(grammar.read) or "")
+    options = options_from(grammar.read, notes)
+    if store is not None:
+        options |= options_from(store, argument_notes(inspect.getdoc(store) or ""))
+
+    def run(ctx: typer.Context, file: Path, **given: Any) -> None:
+        _import(ctx, dialect, grammar, file, given)
+
+    run.__doc__ = inspect.getdoc(grammar)
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            _keyword("ctx", typer.Context),
+            _keyword("file", Annotated[Path, typer.Argument(metavar="FILE", help=_sentence(notes.get("path", "")))]),
+            *([_keyword("weights", Weights, None)] if grammar.weights_apart else []),
+            _keyword("output", Annotated[Path, OUTPUT])
+            if store is None
+            else _keyword("output", Annotated[Path | None, OUTPUT], None),
+            *options.values(),
+        ]
+    )
+    alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+    alone.command(dialect, cls=Command)(command(run))
+    return typer.main.get_command(alone)
+
+
+def _keyword(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _sentence(note: str) -> str:
+    return note[:1].upper() + note[1:]
+
+
+def _import(ctx: typer.Context, dialect: str, grammar: Any, file: Path, given: dict[str, Any]) -> None:
+    """Read the file, store what it became, and tell."""
+    output, weights = given.get("output"), given.get("weights")
+    stored = values_from(grammar.store, given) if hasattr(grammar, "store") else {}
+    if output is None and not stored:
         raise typer.BadParameter("say where the policy goes", param_hint="--output")
-    if resize_input and input_channels is None:
-        raise typer.BadParameter("give the number of planes with --input-channels", param_hint="--resize-input")
     if output is not None and ((output / "manifest.json").exists() or (output / "graph.yaml").exists()):
         raise PolicysmithError(f"{output} holds a policy already: choose another --output")
-    given = {
-        "board_size": _sides(board_size),
-        "input_channels": input_channels,
-        "resize_input": resize_input or None,
-        "config": config,
-        "unmasked": unmasked or None,
-        "weights": weights,
-        "obs_shape": _grid(obs_shape),
-        "actions": _largest(actions),
-        "trained_actions": _largest(trained_actions),
-        "feature_max": [float(number) for number in feature_max.split(",")] if feature_max else None,
-        "inputs": _events(inputs),
-        "remap": remap,
-        "activation": activation,
-    }
-    if dialect != "flowrl" and (library is not None or skill):
-        raise typer.BadParameter(f"{dialect} has no skills", param_hint="--library" if library else "--skill")
-    with chatter_to_stderr():
-        from policysmith.registry import default_registry
-
-        grammar: Any = default_registry.entry("grammar", dialect).target
-        imported = grammar.read(checkpoint, **_options(dialect, grammar, given))
-        if library is not None:
-            taken = imported.take_up(library, _skills(skill))
-        if output is not None:
-            imported.save(output)
-    if library is not None:
-        facts({"library": shown_path(library), "skills": taken})
-    if dialect == "policy-constructor" and output is not None:
+    with chatter_to_stderr(), _usage_errors(given):
+        apart = {"weights": weights} if weights is not None else {}
+        imported = grammar.read(file, **apart, **values_from(grammar.read, given))
+        told = grammar.store(imported, output, **stored) if hasattr(grammar, "store") else imported.save(output)
+    if told:
+        facts({name: shown_path(value) if isinstance(value, Path) else value for name, value in told.items()})
+    if hasattr(imported, "model") and output is not None:
         _summary_of_graph(imported, shown_path(output))
     else:
         _summary(ctx, imported, output)
 
 
-def _sides(text: str | None) -> tuple[int, int] | None:
-    match = SIDES.fullmatch(text) if text else None
-    return (int(match[1]), int(match[2])) if match else None
-
-
-def _grid(text: str | None) -> tuple[int, int, int] | None:
-    match = GRID.fullmatch(text) if text else None
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
-
-
-def _largest(text: str | None) -> dict[str, int] | None:
-    """Action types with their largest parameter."""
-    matches = [LARGEST.fullmatch(entry.strip()) for entry in text.split(",")] if text else []
-    return {match[1]: int(match[2]) for match in matches if match} or None
-
-
-def _events(texts: list[str] | None) -> dict[str, list[int]] | None:
-    """Shapes by name."""
-    matches = [EVENT.fullmatch(text) for text in texts or []]
-    return {match[1]: [int(size) for size in re.split("[x×]", match[2])] for match in matches if match} or None
-
-
-def _skills(texts: list[str] | None) -> dict[int, str]:
-    """Names by number."""
-    matches = [SKILL.fullmatch(text) for text in texts or []]
-    return {int(match[1]): match[2] for match in matches if match}
-
-
-def _options(dialect: str, grammar: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What was given, where the dialect takes all of it."""
-    stated = {name: value for name, value in given.items() if value is not None}
-    taken = {name for name in inspect.signature(grammar.read).parameters if name != "weights" or grammar.weights_apart}
-    for name in stated:
-        if name not in taken:
-            option = {"weights": "WEIGHTS", "inputs": "--input"}.get(name, f"--{name.replace('_', '-')}")
-            raise typer.BadParameter(f"checkpoints of {dialect} take no such option", param_hint=option)
-    return stated
+@contextmanager
+def _usage_errors(options: Mapping[str, Any]) -> Iterator[None]:
+    """A problem of an option is wrong usage: it is told with the option's flag."""
+    try:
+        yield
+    except ConfigError as error:
+        for problem in error.problems:
+            if problem.place is None and problem.path in options:
+                flag = f"--{problem.path.replace('_', '-')}"
+                raise typer.BadParameter(problem.message, param_hint=flag) from None
+        raise
 
 
 def _summary_of_graph(imported: Any, place: str) -> None:

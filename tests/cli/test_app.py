@@ -55,31 +55,28 @@ SURFACE = {
     "check": ["CONFIG", "OVERRIDE", "--base-dir", "--json", *GLOBAL],
     "list": ["PATTERN", "--slot", "--json", *GLOBAL],
     "new": ["FILE", "--env", "--force", *GLOBAL],
-    "import": [
-        "DIALECT",
+    "swap": ["ARTIFACT", "NAME=NEW", "--output", "--keep-weights", "--resize", "--seed", *GLOBAL],
+    "schema": ["--output", *GLOBAL],
+    "import": [],
+    "store": [],
+    "skills": [],
+}
+IMPORTS = {
+    "flowrl": ["FILE", "--output", "--remap", "--activation", "--library", "--skill", *GLOBAL],
+    "keisei": ["FILE", "--output", "--board-size", "--input-channels", "--resize-input", *GLOBAL],
+    "metta": [
         "FILE",
-        "--output",
         "WEIGHTS",
-        "--board-size",
-        "--input-channels",
-        "--resize-input",
-        "--config",
-        "--unmasked",
+        "--output",
         "--obs-shape",
         "--actions",
         "--trained-actions",
         "--feature-max",
-        "--input",
-        "--library",
-        "--remap",
-        "--skill",
-        "--activation",
+        "--seed",
         *GLOBAL,
     ],
-    "swap": ["ARTIFACT", "NAME=NEW", "--output", "--keep-weights", "--resize", "--seed", *GLOBAL],
-    "schema": ["--output", *GLOBAL],
-    "store": [],
-    "skills": [],
+    "model-config": ["FILE", "--output", "--config", "--unmasked", *GLOBAL],
+    "policy-constructor": ["FILE", "WEIGHTS", "--output", "--input", *GLOBAL],
 }
 PLUGIN = """\
 from policysmith import register
@@ -102,6 +99,8 @@ def test_commands_and_options_are_frozen():
     group = typer.main.get_command(app)
     assert {name: _names(command) for name, command in group.commands.items()} == SURFACE
     assert _names(group) == [*GLOBAL, "--version"]
+    dialects = group.commands["import"]
+    assert {name: _names(dialects.get_command(None, name)) for name in dialects.list_commands(None)} == IMPORTS
 
 
 @pytest.mark.parametrize("word", ["--version", "--help"])

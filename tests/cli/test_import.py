@@ -141,7 +141,7 @@ def test_an_option_of_a_legacy_agent_that_is_none_is_a_usage_error(run, option, 
 
 def test_weights_beside_a_checkpoint_are_refused(run, tower):
     result = run("import", "keisei", "old.pt", "old.pt", "--output", "new")
-    assert result.exit_code == 2 and "checkpoints of keisei take no such option" in result.stderr
+    assert result.exit_code == 2 and "unexpected extra argument" in result.stderr
 
 
 def test_every_problem_of_a_checkpoint_is_told_and_nothing_is_written(run, tower, tmp_path):
@@ -196,7 +196,7 @@ def test_a_directory_of_something_else_is_refused(run, tower, tmp_path):
         (("keisei", "old.pt", "--output", "new", "--board-size", "9"), "'9' is no size of a board"),
         (("keisei", "old.pt", "--output", "new", "--board-size", "0x9"), "write height x width, as in 9x9"),
         (("keisei", "old.pt", "--output", "new", "--input-channels", "0"), "--input-channels"),
-        (("keisei", "old.pt", "--output", "new", "--resize-input"), "give the number of planes with --input-channels"),
+        (("keisei", "old.pt", "--output", "new", "--resize-input"), "give the number of planes"),
     ],
 )
 def test_wrong_usage_is_told_before_anything_is_read(run, words, message):
@@ -215,7 +215,7 @@ def test_an_option_that_a_dialect_lacks_is_wrong_usage(run, monkeypatch):
     monkeypatch.setattr(KeiseiGrammar, "read", staticmethod(lambda path: pytest.fail("it was read")))
     result = run("import", "keisei", "old.pt", "--output", "new", "--board-size", "9x9")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "checkpoints of keisei take no such option" in result.stderr and "--board-size" in result.stderr
+    assert "No such option" in result.stderr and "--board-size" in result.stderr
 
 
 def test_what_an_importer_prints_stays_out_of_the_results(run, tower, monkeypatch):

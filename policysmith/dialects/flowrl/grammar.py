@@ -10,17 +10,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from gymnasium import spaces
 from torch import Tensor
 
+from policysmith.config.spelling import Spelled, spelled_mapping
 from policysmith.dialects.flowrl.library import add_experts
 from policysmith.dialects.flowrl.weights import component_of, fitted, of_expert, our_name, our_tensor, read_arrays
 from policysmith.dialects.imported import Imported, refuse_weights
 from policysmith.dialects.rebuild import rebuild
-from policysmith.errors import CheckpointError
+from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.registry import Registry, register
 
 __all__ = ["FlowrlGrammar", "ImportedExperts", "read"]
@@ -45,6 +46,41 @@ class ImportedExperts(Imported):
         Raises `PolicysmithError` for experts without a name, before any is added.
         """
         return add_experts(root, self.experts, {**self.skills, **names}, names, self.frames, self.dependencies)
+
+
+SKILLS = Spelled(
+    "INDEX=NAME",
+    spelled_mapping(
+        r"\d{1,9}",
+        r".*\S.*",
+        lambda number, name: (int(number), name),
+        "is no skill: write the expert's number and its name, as in 0=Wood",
+    ),
+    repeated=True,
+)
+
+
+def store(
+    imported: ImportedExperts,
+    output: Path | None = None,
+    *,
+    library: Path | None = None,
+    skill: Annotated[Mapping[int, str], SKILLS] | None = None,
+) -> dict[str, Any]:
+    """Store the policy in `output`, take its experts up into a library, or both; returns what to tell of the library.
+
+    Args:
+        imported: what was read.
+        output: where the policy goes.
+        library: take the experts up into this library of skills.
+        skill: whose an expert is, by its number there.
+    """
+    if output is None and library is None:
+        raise ConfigError([Problem("output", "say where the policy goes")])
+    told = {} if library is None else {"library": library, "skills": imported.take_up(library, skill or {})}
+    if output is not None:
+        imported.save(output)
+    return told
 
 
 def read(
@@ -97,6 +133,7 @@ class FlowrlGrammar:
 
     weights_apart = False
     read = staticmethod(read)
+    store = staticmethod(store)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from policysmith.config.spelling import Spelled, spelled_sizes
 from policysmith.dialects.imported import Imported, refuse_weights
 from policysmith.dialects.keisei.weights import Layout, find_layout
 from policysmith.dialects.rebuild import rebuild
@@ -60,16 +61,28 @@ def import_checkpoint(
     ).policy
 
 
+BoardSize = Annotated[Board, Spelled("HxW", spelled_sizes(2, "is no size of a board: write height x width, as in 9x9"))]
+
+
 def read(
     path: str | Path,
     weights: None = None,
     *,
-    board_size: Board | None = None,
+    board_size: BoardSize | None = None,
     input_channels: int | None = None,
     resize_input: bool = False,
     registry: Registry | None = None,
 ) -> Imported:
-    """As `import_checkpoint`, with notes on what was changed or left behind; `weights` is for other dialects."""
+    """As `import_checkpoint`, with notes on what was changed or left behind; `weights` is for other dialects.
+
+    Args:
+        path: the checkpoint: .pt, .pth or .safetensors.
+        weights: nothing: they are what `path` holds.
+        board_size: the board, where the weights alone do not tell its sides.
+        input_channels: planes of an observation, if others than the weights read.
+        resize_input: allow that: add planes with zero weights, or cut the last ones off.
+        registry: where types are looked up.
+    """
     refuse_weights("keisei", weights)
     _check(board_size, input_channels, resize_input)
     stored = read_weights(path)
@@ -112,7 +125,7 @@ def _check(board_size: Any, input_channels: Any, resize_input: bool) -> None:
     if input_channels is not None and not _is_count(input_channels):
         problems.append(Problem("input_channels", f"expected an integer > 0, found {input_channels!r}"))
     if resize_input and input_channels is None:
-        problems.append(Problem("resize_input", "says nothing without input_channels, the number to resize to"))
+        problems.append(Problem("resize_input", "says nothing without input_channels: give the number of planes"))
     if problems:
         raise ConfigError(problems)
 

@@ -5,14 +5,16 @@ In: the file, the weights if there are any, and what neither can know. Out: the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 
+from policysmith.config.spelling import Spelled, spelled_numbers, spelled_sizes
 from policysmith.dialects.imported import Imported
 from policysmith.dialects.metta.actions import ActionPairs, embedding_rows
 from policysmith.dialects.metta.agent import Agent, read_agent
@@ -33,6 +35,18 @@ __all__ = ["ActionPairs", "MettaGrammar", "import_agent", "pack_state", "read", 
 
 TITLE = "the weights of this agent"
 Shape = tuple[int, int, int]
+GRID = spelled_sizes(3, "is no grid: write height x width x features, as in 11x11x22")
+
+
+def _actions(text: str) -> dict[str, int]:
+    """`noop=0,move=1`."""
+    entries = [re.fullmatch(r"([^=,\s]+)=(\d{1,6})", entry.strip()) for entry in text.split(",")]
+    if not all(entries):
+        raise ValueError(f"{text!r} are no actions: write types with their largest parameter, as in noop=0,move=1")
+    return {entry[1]: int(entry[2]) for entry in entries if entry}
+
+
+ACTIONS = Spelled("TYPE=MAX,…", _actions)
 
 
 def import_agent(path: str | Path, **options: Any) -> ActorCritic:
@@ -44,10 +58,10 @@ def read(
     path: str | Path,
     weights: str | Path | None = None,
     *,
-    obs_shape: Shape | None = None,
-    actions: Mapping[str, int] | None = None,
-    trained_actions: Mapping[str, int] | None = None,
-    feature_max: Sequence[float] | None = None,
+    obs_shape: Annotated[Shape, Spelled("HxWxC", GRID)] | None = None,
+    actions: Annotated[Mapping[str, int], ACTIONS] | None = None,
+    trained_actions: Annotated[Mapping[str, int], ACTIONS] | None = None,
+    feature_max: Annotated[Sequence[float], Spelled("N,…", spelled_numbers)] | None = None,
     seed: int = 0,
     registry: Registry | None = None,
 ) -> Imported:

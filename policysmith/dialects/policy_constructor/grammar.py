@@ -6,10 +6,11 @@ In: a configuration, and what `torch.save` wrote of the built model. Out: the sa
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors.torch
 import yaml
@@ -19,6 +20,7 @@ from torch.nn.parameter import is_lazy
 import policysmith.parts  # noqa: F401 - its types fill the default registry
 from policysmith.config.nodes import Findings, Place
 from policysmith.config.plain import to_plain
+from policysmith.config.spelling import Spelled, spelled_mapping
 from policysmith.config.yaml_text import read_yaml
 from policysmith.dialects.policy_constructor.native_graph import NativeGraph, to_native
 from policysmith.dialects.policy_constructor.weights import load_weights
@@ -75,15 +77,36 @@ def import_graph(
     return read(config, weights, registry=registry, inputs=inputs, allow_targets=allow_targets).model
 
 
+INPUTS = Spelled(
+    "NAME=SHAPE",
+    spelled_mapping(
+        r"[A-Za-z_]\w*",
+        r"[1-9]\d{0,5}(?:[x×][1-9]\d{0,5})*",
+        lambda name, shape: (name, [int(size) for size in re.split("[x×X]", shape)]),
+        "is no input: write its name and one row's shape, as in image=3x84x84",
+    ),
+    repeated=True,
+    flag="--input",
+)
+
+
 def read(
     path: str | Path | Mapping[str, Any],
     weights: str | Path | None = None,
     *,
     registry: Registry | None = None,
-    inputs: Mapping[str, Sequence[int]] | None = None,
+    inputs: Annotated[Mapping[str, Sequence[int]], INPUTS] | None = None,
     allow_targets: Sequence[str] = (),
 ) -> ImportedGraph:
-    """As `import_graph`, with what the model can be built from again, and notes."""
+    """As `import_graph`, with what the model can be built from again, and notes.
+
+    Args:
+        path: the YAML file, or its content.
+        weights: `<name>.pt` as `torch.save(model.state_dict())` wrote it, or `.safetensors`; none, and they are new.
+        registry: where types beyond those of version 1 are looked up.
+        inputs: the shape of one row of an input, as in image=3x84x84; one for each.
+        allow_targets: prefixes below which `_target_` and `imports` may name code.
+    """
     model = build_model(path, registry, inputs=inputs, seed=0, allow_targets=allow_targets)
     if not isinstance(model.plan, CallPlan):
         raise ConfigError("this is no configuration of schema version 1: it is in our own grammar, and needs no import")

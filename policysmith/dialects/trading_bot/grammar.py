@@ -74,7 +74,12 @@ def read(
 ) -> Imported:
     """As `import_checkpoint`, with notes on what was changed or left behind.
 
-    `weights` is the checkpoint where `path` is the file of the flat configuration.
+    Args:
+        path: the checkpoint: .pt, .pth or .safetensors; with `weights`, the file of the flat configuration.
+        weights: the checkpoint, where `path` is the configuration.
+        config: the model's options in JSON or YAML, where the checkpoint holds none.
+        unmasked: let steps of decoder_only pyramids see later ones, as the original did.
+        registry: where types are looked up.
     """
     if weights is not None and config is not None:
         raise ConfigError([Problem("config", "is given twice: where there are weights, path is the configuration")])
