@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from policysmith.registry import PartSpec
+from policysmith.training.generators import generators_kept
 from policysmith.training.logging import Logger, Progress
 from policysmith.training.online import Report
 
@@ -73,8 +74,9 @@ class Watchers:
         if self._loggers is None:
             self._loggers = []
             if self.directory is not None:
-                for spec in self._specs:
-                    self._try(None, partial(self._open, spec))
+                with generators_kept():  # a package that is imported may draw, and only once a process
+                    for spec in self._specs:
+                        self._try(None, partial(self._open, spec))
         return list(self._loggers)
 
     def _open(self, spec: PartSpec) -> None:
