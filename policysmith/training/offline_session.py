@@ -30,6 +30,7 @@ from policysmith.training.distribution.checkpoint import Stored, below, newest
 from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.environment_state import State
 from policysmith.training.evaluation import EvaluationResult
+from policysmith.training.generators import generators_kept
 from policysmith.training.history import History
 from policysmith.training.logging import Progress
 from policysmith.training.offline import Offline
@@ -104,8 +105,9 @@ def _train(run: _Run, progress: bool, evaluate: bool) -> OfflineResult:
     started = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(few_threads(run.policy))
-        shown = Progress(run.total, run.title, run.step, progress and world.writes, "updates", TRAINING_LOSS)
-        run.watchers.display = stack.enter_context(shown)
+        with generators_kept():  # rich draws when it is imported
+            shown = Progress(run.total, run.title, run.step, progress and world.writes, "updates", TRAINING_LOSS)
+            run.watchers.display = stack.enter_context(shown)
         shared: dict[str, Any] = {} if world.size == 1 else {"strategy": run.strategy}
         if run.average is not None:
             shared["judging"] = run.averaged

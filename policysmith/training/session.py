@@ -33,6 +33,7 @@ from policysmith.training.environment_state import EnvironmentState, State
 from policysmith.training.environments import close_vector, make_vector
 from policysmith.training.evaluation import EvaluationResult
 from policysmith.training.games import GAMES, Games, is_game
+from policysmith.training.generators import generators_kept
 from policysmith.training.history import History
 from policysmith.training.holding import offline_held
 from policysmith.training.logging import WINDOW, Progress, Window
@@ -127,7 +128,8 @@ def _train(
         if run.output is not None and not (stored and run.in_place):
             run.capture()
             run.save()  # finds out now, not after the training, whether the place can be written
-        run.watchers.display = stack.enter_context(Progress(algorithm.total_steps, run.title, run.step, progress))
+        with generators_kept():  # rich draws when it is imported
+            run.watchers.display = stack.enter_context(Progress(algorithm.total_steps, run.title, run.step, progress))
         for note in run.notes:
             run.watchers.display.say(note)
 
