@@ -252,9 +252,11 @@ class _Run(Run):
             self.pool.take(self.iteration)
         self.world.reseed(self.seed, self.step)
         self.note_rows(self.episodes, [(e.step, e.episode_return, e.length) for e in report.episodes])
-        self.capture()  # an error while the policy is judged loses nothing
-        judged = self.judge_if_due(report)
-        return self._solved(judged)
+        try:
+            return self._solved(self.judge_if_due(report))
+        except BaseException:
+            self.capture()  # an error while the policy is judged loses nothing
+            raise
 
     def tell(self, report: Report, speed: float) -> bool:
         """Tell watchers of an iteration, and save if it is time; True when a callback wants to stop."""
