@@ -79,26 +79,44 @@ class _Seen(NamedTuple):
 class PPO:
     """PPO with clipped ratios, GAE, minibatch epochs, gradient clipping and optional early stopping by KL divergence.
 
-    `total_steps` counts transitions of all environments; `rollout_steps` is per environment. `learning_rate`, `clip`
-    and `entropy_coef` are numbers or schedules of progress. Defaults follow the common CartPole recipe. `value` is what
-    the value learns from: returns (`scalar`), or how games end (`multi_head`, which has weights of its own).
-    `accumulate` cuts each minibatch into so many parts whose gradients add up: the same update with less memory.
-    `ema` is the decay of a moving average of the weights, which is what is evaluated and stored.
-    `optimizers` gives components rules of their own, `optimizer` all others; their `learning_rate` stands for this one.
-    A checkpoint is saved every `checkpoint_minutes` (null: none on the way), or every `checkpoint_every` steps where
-    that is set; the last `keep_checkpoints` stay beside the latest.
-    `loggers` write reports down where there is an output directory; `callbacks` are functions of a report that end the
-    training by returning true.
-
-    Under torchrun every process has environments, rollouts and minibatches of these sizes, and `total_steps` counts
-    what all play. `strategy` says how they share the weights, `ddp` (where none is stated) or `fsdp`, and
-    `sync_batch_norm` whether batch normalisations see the rows of all.
+    Defaults follow the common CartPole recipe. Under torchrun every process has environments, rollouts and minibatches
+    of these sizes.
 
     What is not finite is left out: rows of environments, whose episodes then end, and steps of the optimiser. After
     `nonfinite.max` of them in a row, training goes back to its last finite state and raises `NonFiniteError`.
 
-    A policy with memory learns over sequences of `sequence_length` steps (null: the whole rollout), each from the state
-    it acted with, or from one made anew by `burn_in` steps before it; `minibatches` then divides the sequences.
+    Args:
+        total_steps: Transitions of all environments together; under torchrun of all processes too.
+        rollout_steps: Transitions of each environment between two updates.
+        epochs: How often an update goes through its rollout.
+        minibatches: Into how many parts an epoch divides the rollout; with memory, its sequences.
+        learning_rate: The rate, or a schedule of progress.
+        gamma: The discount of a step.
+        gae_lambda: How far advantages trust rewards before values: 0 one step, 1 the whole return (arXiv 1506.02438).
+        clip: How far a ratio may leave 1 before its gradient stops; a number or a schedule of progress.
+        value_clip: How far a value may leave what it was when acting; null does not bound it.
+        value_coef: The weight of half the squared error of the value.
+        entropy_coef: The weight of the entropy bonus; a number or a schedule of progress.
+        max_grad_norm: The largest norm of all gradients together; null does not bound it.
+        target_kl: An update ends early where the estimated divergence from the acting policy is greater; null never
+            does.
+        normalize_advantage: Whether each minibatch has its advantages shifted and scaled to mean 0 and deviation 1.
+        solved_at: The mean return at which training ends.
+        checkpoint_every: A checkpoint every so many steps, in place of the one by the clock.
+        checkpoint_minutes: Minutes between two checkpoints; null saves none on the way.
+        keep_checkpoints: How many earlier checkpoints stay beside the latest.
+        sequence_length: How many steps a policy with memory learns over at once; null takes the whole rollout.
+        burn_in: How many steps before a sequence make its state anew; 0 takes the state it acted with.
+        value: What the value learns from: returns (`scalar`), or how games end (`multi_head`).
+        accumulate: Into how many parts a minibatch is cut, whose gradients add up: the same update with less memory.
+        ema: The decay of a moving average of the weights, which is then what is evaluated and stored; null has none.
+        optimizer: The rule of all components without one of their own.
+        optimizers: Rules of single components by name; their `learning_rate` stands for this one.
+        loggers: What writes reports down, where there is an output directory.
+        callbacks: Functions of a report that end the training by returning true.
+        strategy: How processes share the weights; `ddp` where none is stated.
+        sync_batch_norm: Whether batch normalisations see the rows of all processes.
+        nonfinite: How many numbers in a row may be not finite before the run stops.
     """
 
     def __init__(

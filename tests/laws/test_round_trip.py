@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from policysmith.config.load import load
 from policysmith.config.options import failures
+from policysmith.config.schema import type_options
 from policysmith.errors import ConfigError
 from policysmith.graph import GraphSpec, build_model
 from policysmith.graph.spec import COMPONENT_KEYS, decode_components
@@ -135,6 +136,13 @@ def test_every_default_is_legal(slot, name):
 @every_entry
 def test_every_type_says_what_it_is(slot, name):
     assert len(default_registry.entry(slot, name).summary) > 10
+
+
+@every_entry
+def test_every_option_says_what_it_is(slot, name):
+    """In a line under `Args:` of its type, or of what its options are taken from."""
+    options = type_options(default_registry.entry(slot, name))
+    assert [option for option, schema in options.items() if not schema.get("description")] == []
 
 
 @every_component
