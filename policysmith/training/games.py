@@ -15,6 +15,7 @@ from gymnasium import spaces
 from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, MissingExtraError, Problem, missing_extra
 from policysmith.policy.observations import MASK, ROOT
+from policysmith.training.finite_rows import all_finite, bad_rows
 
 __all__ = ["GAMES", "Games", "Ply", "game_spaces", "is_game"]
 
@@ -98,6 +99,12 @@ class Games:
     def observe(self, tables: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         """What the players to move at these tables see: copies."""
         return {ROOT: self._boards[tables], MASK: self._masks[tables]}
+
+    def ill(self) -> np.ndarray | None:
+        """(N,) tables whose player to move sees a number that is not finite; None where there surely is none."""
+        if self._boards.dtype.kind != "f" or all_finite(self._boards):
+            return None
+        return bad_rows(self._boards)
 
     def play(self, tables: Sequence[int] | np.ndarray, actions: Sequence[int] | np.ndarray) -> Ply:
         """One move at each of these tables, by whoever is to move there; an illegal one raises `ValueError`."""

@@ -14,10 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policysmith.errors import ConfigError, Problem
+from policysmith.errors import ConfigError, NonFiniteError, Problem
 from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.observations import ROOT
 from policysmith.training.environment_state import State
-from policysmith.training.games import Games
+from policysmith.training.finite_rows import all_finite, bad_rows, first_bad
+from policysmith.training.games import Games, Ply
+from policysmith.training.nonfinite import NonFinite
 from policysmith.training.opponents import Player, PolicyPlayer, Pool, by_player, weights_of
 from policysmith.training.rollout import Episode, Rollout
 
@@ -79,6 +82,8 @@ class SelfPlayCollector:
         self._players: list[list[Player]] = [[pool.learner, pool.learner] for _ in range(self.count)]
         self._side = np.arange(self.count) % 2
         self._returns, self._lengths = np.zeros(self.count), np.zeros(self.count, dtype=np.int64)
+        self._left_out: list[NonFinite] = []
+        self._in_a_row = np.zeros(self.count, dtype=np.int64)
         pool.seed(seed)
         games.reset(seed)
         for table in range(self.count):
@@ -90,7 +95,11 @@ class SelfPlayCollector:
         moves = _Moves(self.count)
         for _ in range(steps):
             self._move(act, moves)
-        return self._rollout(moves)
+        rollout = self._rollout(moves)
+        met = {event.environment for event in self._left_out}
+        self._in_a_row[[table for table in range(self.count) if table not in met]] = 0
+        rollout.nonfinite, self._left_out = self._left_out, []
+        return rollout
 
     def capture(self) -> Callable[[], State]:
         """Where the games stand now; what is returned puts it into tensors and data, however late it is called."""
@@ -148,7 +157,13 @@ class SelfPlayCollector:
                 moves.add(2 * table + games.movers[table])
         ply = games.play(range(self.count), actions)
         self.step += self.count
+        stopped = self._not_finite(ply)
         for table, rewards, terminated, truncated in zip(range(self.count), *map(np.ndarray.tolist, ply), strict=True):
+            if table in stopped:
+                for seat in (0, 1):
+                    moves.reward(2 * table + seat, 0.0, terminated=False, over=True)
+                self._begin(table)
+                continue
             over = terminated or truncated
             for seat in (0, 1):
                 moves.reward(2 * table + seat, rewards[seat], terminated, over)
@@ -160,8 +175,37 @@ class SelfPlayCollector:
     def _end(self, table: int, moves: _Moves) -> None:
         if self.pool.random in self._players[table]:
             moves.episodes.append(Episode(self.step, float(self._returns[table]), int(self._lengths[table])))
+        self._in_a_row[table] = 0
+        self._begin(table)
+
+    def _begin(self, table: int) -> None:
+        """A new game. Raises `NonFiniteError` where its opening is not finite: no game could be played."""
         self.environments.restart(table)
+        ill = self.environments.ill()
+        if ill is not None and ill[table]:
+            raise NonFiniteError(
+                f"{self.environments.id}: a new game at table {table} begins with numbers that are "
+                "not finite: mend the game"
+            )
         self._seat(table)
+
+    def _not_finite(self, ply: Ply) -> set[int]:
+        """Tables whose game ends here, for a reward or for what the next player sees. Their last moves have no known
+        outcome, as where a game is cut off.
+        """
+        rewards = None if all_finite(ply.rewards) else bad_rows(ply.rewards)
+        boards = self.environments.ill()
+        stopped: set[int] = set()
+        for leaf, rows, found in (("reward", rewards, ply.rewards), ("observation", boards, None)):
+            over = ply.terminated | ply.truncated if found is None else np.zeros(self.count, dtype=bool)
+            for table in [] if rows is None else np.flatnonzero(rows & ~over).tolist():
+                if table not in stopped:
+                    self._in_a_row[table] += 1
+                    array = self.environments.observe([table])[ROOT] if found is None else found[table]
+                    event = NonFinite(self.step, table, leaf, first_bad(array), int(self._in_a_row[table]))
+                    self._left_out.append(event)
+                    stopped.add(table)
+        return stopped
 
     def _seat(self, table: int) -> None:
         """A new game: draw who plays it; against others the learner changes seats from game to game."""
@@ -175,7 +219,7 @@ class SelfPlayCollector:
     @torch.no_grad()
     def _rollout(self, moves: _Moves) -> Rollout:
         """Moves in columns, a seat each, in time. Fillers, and moves whose outcome is not known yet, are not valid."""
-        if all(after == UNKNOWN for after in moves.following):
+        if not self._left_out and all(after == UNKNOWN for after in moves.following):
             message = "so few moves at a table tell no result: a player's next turn must come within them"
             raise ConfigError([Problem("training.rollout_steps", message)])
         policy, device = self.policy, self.policy.device

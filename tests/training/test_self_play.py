@@ -297,3 +297,44 @@ def test_the_preset_beats_a_random_player_in_95_of_100_games(seed):
     result = policysmith.train("connect-four", seed=seed, progress=False)
     assert result.evaluation.episodes == 200 and result.evaluation.tally().wins >= 190
     assert min(result.evaluation.tally(seat).wins for seat in (0, 1)) >= 90, "in either colour"
+
+
+class Ill(Games):
+    """From the second move of every other game on, a table gives a bad reward, or a board that is not finite."""
+
+    def __init__(self, section, count, what):
+        super().__init__(section, count)
+        self.what, self.games, self.plies = what, [0] * count, [0] * count
+        self._boards = self._boards.astype(np.float32)
+
+    def restart(self, table, seed=None):
+        super().restart(table, seed)
+        self.games[table], self.plies[table] = self.games[table] + 1, 0
+
+    def play(self, tables, actions):
+        ply = super().play(tables, actions)
+        for table in tables:
+            self.plies[table] += 1
+            if self.plies[table] == 3 and self.games[table] % 2:
+                if self.what == "reward":
+                    ply.rewards[table, 1] = float("inf")
+                else:
+                    self._boards[table, 0, 0, 0] = float("nan")
+        return ply
+
+
+@pytest.mark.parametrize("what", ["reward", "observation"])
+def test_a_game_with_a_number_that_is_not_finite_is_cut_off_and_told(what):
+    policy = _policy()
+    games = Ill(TICTACTOE, 3, what)
+    collector = SelfPlayCollector(policy, games, Pool(policy, ALONE), seed=0)
+    rollout = collector.collect(60)
+    for tensor in (*rollout.observations, rollout.rewards, rollout.values, rollout.next_values):
+        assert tensor.isfinite().all()
+    assert {(e.leaf, e.in_a_row) for e in rollout.nonfinite} == {(what, 1)}
+    assert {e.environment for e in rollout.nonfinite} == {0, 1, 2} and rollout.nonfinite[0].step == 9
+    algorithm = PPO(rollout_steps=60, epochs=1, minibatches=2)
+    optimizer = algorithm.optimizer(policy)
+    algorithm.update(policy, optimizer, rollout)
+    assert optimizer.guard.taken().steps == 0
+    assert all(tensor.isfinite().all() for tensor in policy.state_dict().values())
