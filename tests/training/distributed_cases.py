@@ -163,6 +163,35 @@ def drawn(rank, place, strategy, accumulate):
         return ppo_update(policy, glue.of_rank(rank), chosen, **glue.TOGETHER, accumulate=int(accumulate))
 
 
+def half_ill(rank, place, what, strategy="ddp"):
+    """The second rank has a reward that is not finite, or no row to learn from; the first has neither."""
+    policy = cart_pole_policy()
+    before, rollout = weights_of(policy), half(rollout_of(policy), rank)
+    if rank == 1 and what == "loss":
+        rollout.rewards[3, 0] = float("nan")
+    if rank == 1 and what == "rows":
+        rollout.valid = torch.zeros_like(rollout.rewards, dtype=torch.bool)
+    with joined() as world:
+        algorithm = PPO(epochs=2, minibatches=2, normalize_advantage=False, strategy=strategy)
+        chosen = strategy_of(algorithm, world, policy)
+        optimizer = algorithm.optimizer(policy)
+        chosen.follow(optimizer)
+        algorithm.update(policy.train(), optimizer, rollout, strategy=chosen)
+        chosen.release()
+    return {"before": before, "weights": weights_of(policy), "skipped": optimizer.guard.taken()}
+
+
+def half_infinite(rank, place):
+    """A loss whose value alone is not finite, on one rank: its gradients are."""
+    weight = torch.nn.Parameter(torch.ones(2))
+    with joined() as world:
+        optimizer = Adam([weight], 0.1)
+        ALONE.__class__(world).follow(optimizer)
+        for step in range(3):
+            optimizer.step(weight.sum() + (float("inf") if rank == 1 and step == 1 else 0.0))
+    return {"weight": weight.detach(), "skipped": optimizer.guard.taken()}
+
+
 def expert_steps(policy, tasks_by_step, strategy=ALONE, parts=1):
     """Adam over losses of rows with these tasks; in the second step some experts have moments and no rows.
 

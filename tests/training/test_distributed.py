@@ -14,7 +14,8 @@ from tests.training.offline_data import ACTIONS, BOX, REMEMBERING, config
 STRATEGIES = ("ddp", "fsdp")
 QUICK = (*(f"{case}:{s}" for case in ("cloning", "averaged", "experts") for s in STRATEGIES),
          "experts:ddp:2", "experts:fsdp:2", "ppo:ddp:1", "ppo:fsdp:2", "batch_norm:true",
-         "drawn:ddp:1", "drawn:fsdp:2", "uneven:1", "uneven:4", "uneven:2:fsdp:2",
+         "drawn:ddp:1", "drawn:fsdp:2", "half_infinite", "uneven:1", "uneven:4", "uneven:2:fsdp:2",
+         *(f"half_ill:{what}:{s}" for what in ("loss", "rows") for s in STRATEGIES),
          "swapped:ddp", "swapped:fsdp")  # fmt: skip
 SLOW = (*(f"{case}:{s}" for case in ("frozen", "remembering", "online") for s in STRATEGIES),
         "ppo:ddp:2", "ppo:fsdp:1", "batch_norm:true", "batch_norm:false")  # fmt: skip
@@ -107,6 +108,28 @@ def test_a_swap_that_ranks_can_not_make_together_is_refused(quick):
     for rank in range(2):
         assert "guard would undo the swap on the one rank" in quick["swapped:ddp"][rank]["refused"][0]
         assert all("the weights are sharded" in said for said in quick["swapped:fsdp"][rank]["refused"])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_number_on_one_rank_that_is_not_finite_has_all_ranks_skip_the_step(quick, strategy):
+    first, second = quick[f"half_ill:loss:{strategy}"]
+    assert first["skipped"] == second["skipped"] and first["skipped"].steps == 4
+    assert_alike(first["weights"], second["weights"], 0.0)
+    assert_alike(first["weights"], first["before"], 0.0)
+
+
+def test_a_loss_on_one_rank_that_is_not_finite_behind_sound_gradients_does_so_too(quick):
+    for rank in quick["half_infinite"]:
+        assert rank["skipped"] == (1, 1)
+        torch.testing.assert_close(rank["weight"], torch.full((2,), 0.8))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_rank_without_a_row_to_learn_from_steps_along_without_counting(quick, strategy):
+    first, second = quick[f"half_ill:rows:{strategy}"]
+    assert first["skipped"].steps == second["skipped"].steps == 0
+    assert_alike(first["weights"], second["weights"], 0.0)
+    assert any(not torch.equal(first["weights"][n], t) for n, t in first["before"].items())
 
 
 @pytest.mark.slow
