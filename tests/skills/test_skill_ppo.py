@@ -164,3 +164,34 @@ def test_an_update_is_the_loop_over_the_rows_of_trained_experts(per_skill, accum
         for name, value in found.items():
             assert scalars[f"skills/{skill}/{name}"] == pytest.approx(value, abs=5e-5), name
     assert "skills/3/rows" not in scalars and scalars["skills/rows"] == int(rollout.valid.sum())
+
+
+def test_rows_with_numbers_that_are_not_finite_are_left_out_and_the_copy_begins_its_plan_anew():
+    class Ill(Counting):
+        """The second copy's every seventh reward is not a number."""
+
+        steps = 0
+
+        def step(self, actions, tasks):
+            seen = super().step(actions, tasks)
+            self.steps += 1
+            rewards = seen.rewards.copy()
+            if self.steps % 7 == 0:
+                rewards[1] = float("nan")
+            return seen._replace(rewards=rewards)
+
+    torch.manual_seed(0)
+    environments = TaskProgression(Ill(count=4), (0, 1), 2)
+    model = part("model", {"type": "moe", "layer_width": 8, "num_layers": 2})
+    spaces = environments.single_observation_space, environments.single_action_space
+    policy = build_policy(model, *spaces, default_registry, seed=0)
+    algorithm = part("algorithm", {"type": "skill_ppo", **OPTIONS, "nonfinite": {"max": 99}}).build()
+    collector = SkillCollector(policy, environments, frozenset({0, 1}), 0, 0)
+    rollout = collector.collect(48)
+    assert [(e.environment, e.leaf) for e in rollout.nonfinite] == [(1, "reward")] * 6
+    assert int((~rollout.valid).sum()) == 6 and rollout.rewards.isfinite().all()
+    assert sum(collector.frames.values()) == 48 * 4 - 6
+    optimizer = algorithm.optimizer(policy)
+    algorithm.update(policy, optimizer, rollout)
+    assert optimizer.guard.taken().steps == 0
+    assert all(tensor.isfinite().all() for tensor in policy.state_dict().values())

@@ -11,6 +11,7 @@ import signal
 import time
 from pathlib import Path
 
+from policysmith.errors import NonFiniteError
 from policysmith.skills.experts.checkpoint import MoECheckpoint
 from policysmith.skills.experts.names import expert_name
 from policysmith.skills.experts.partial_load import moments_of, restore_moments
@@ -72,7 +73,11 @@ class _Training:
                 return stop.is_set() or self._is_over(report)
 
             with within(ITERATION_SECONDS, f"{self.setting.run.module_path}: an iteration"):
-                self.algorithm.learn(self.policy, self.collector, self.optimizer, watch, iteration)
+                try:
+                    self.algorithm.learn(self.policy, self.collector, self.optimizer, watch, iteration)
+                except NonFiniteError:
+                    self.save()  # the last finite state, which training has gone back to
+                    raise
             for logger in loggers:
                 logger.close()
             self.save()
