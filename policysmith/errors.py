@@ -86,7 +86,12 @@ class DatasetError(PolicysmithError, ValueError):
 
 
 class NonFiniteError(PolicysmithError):
-    """Training met numbers that are not finite too many times in a row; what it holds is the last finite state."""
+    """Training met numbers that are not finite too many times in a row; what it holds is the last finite state.
+
+    `step` is when that was, where the trainer says so: offline, a number of updates.
+    """
+
+    step: int | None = None
 
 
 class DivergenceWarning(UserWarning):

@@ -41,9 +41,15 @@ class LastFinite:
         self._live: list[Tensor] = []
         self._copies: list[Tensor] = []
         self._norm: float | None = None
+        self._step: int | None = None
         self._undone, self._settled, self._warned = 0, True, False
 
     def __enter__(self) -> Self:
+        return self
+
+    def kept_at(self, step: int) -> Self:
+        """The same context, after keeping the present state as that of this step."""
+        self.keep(step)
         return self
 
     def __exit__(
@@ -51,10 +57,13 @@ class LastFinite:
     ) -> None:
         if error is not None and not self._settled:
             self.restore()
+            if isinstance(error, NonFiniteError):
+                error.step = self._step
 
     @torch.no_grad()
-    def keep(self) -> None:
-        """Take the present state as the last finite one."""
+    def keep(self, step: int | None = None) -> None:
+        """Take the present state as the last finite one; `step` says when that is, and an error hands it on."""
+        self._step = step
         live = self._state()
         if len(live) != len(self._live) or any(a is not b for a, b in zip(live, self._live, strict=True)):
             self._live, self._copies = live, [tensor.detach().clone() for tensor in live]

@@ -14,7 +14,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
-from policysmith.errors import ConfigError, DatasetError, PolicysmithError, Problem
+from policysmith.errors import ConfigError, DatasetError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.checkpoints import MINUTES
@@ -22,6 +22,8 @@ from policysmith.training.datasets.episodes import DatasetOption, Episodes
 from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
 from policysmith.training.distribution.batch_norms import average_statistics, synchronised
 from policysmith.training.distribution.share import SharedSampler
+from policysmith.training.last_finite import LastFinite
+from policysmith.training.nonfinite import UPDATES, NonFiniteOption, NonFiniteOptions
 from policysmith.training.offline_batches import Batch, Sampler, split_episodes, units_of
 from policysmith.training.offline_objectives import Learner, Loss, Objective, ObjectiveOption
 from policysmith.training.online import Report
@@ -36,6 +38,7 @@ Count = Annotated[int, Gt(0)]
 Loggers = list[Annotated[PartSpec | str, Slot("logger")]]
 Callbacks = list[Annotated[PartSpec | str, Slot("callback")]]
 EPOCHS = 10
+CHECK_EVERY = 100  # updates after which all that was learned is looked at, and kept to go back to
 
 
 class Watcher(Protocol):
@@ -88,6 +91,8 @@ class Offline:
         strategy: how the processes of torchrun share the work: ddp, where none is stated, or fsdp; each takes
             `batch_size` of every batch.
         sync_batch_norm: whether batch normalisations see the batch of all processes.
+        nonfinite: after `max` updates in a row whose loss or gradients are not finite, and which are left out, training
+            goes back to its last finite state and raises `NonFiniteError`.
     """
 
     def __init__(
@@ -114,7 +119,9 @@ class Offline:
         ema: Annotated[float, Gt(0), Lt(1)] | None = None,
         strategy: StrategyName | None = None,
         sync_batch_norm: bool = False,
+        nonfinite: NonFiniteOption = None,
     ) -> None:
+        self.nonfinite = nonfinite or NonFiniteOptions()
         if epochs is not None and updates is not None:
             message = f"says how long to train, and so does epochs={epochs}: leave one out"
             raise ConfigError([Problem("training.updates", message)])
@@ -185,7 +192,8 @@ class Offline:
         sums = _Sums()
         components, world = learner.policy.components, strategy.world
         learner.train(True)
-        with attach_all(components.values(), optimizer), self._norms(learner, world):
+        finite, updates_left_out = LastFinite([learner.policy, learner.extra], optimizer, self.nonfinite.max, world), 0
+        with attach_all(components.values(), optimizer), self._norms(learner, world), finite.kept_at(update):
             while update < total:
                 optimizer.advance(update / total, self._learning_rate(update / total))
                 found: list[tuple[Loss, float]] = []
@@ -195,11 +203,16 @@ class Offline:
                 sums.add(_together(found))
                 update += 1
                 stop = False
+                if update % CHECK_EVERY == 0 or update % every == 0 or update == total:
+                    updates_left_out += finite.settle().steps
+                    finite.keep(update)
                 if update % every == 0 or update == total:
                     average_statistics(learner.policy, world)
-                    scalars = {f"training/{name}": mean for name, mean in sums.means(update, world).items()}
+                    scalars = {f"training/{name}": mean for name, mean in sums.means(world).items()}
                     with judging(), strategy.whole():
                         scalars |= validate(learner, samplers.validation) | metrics_of(components)
+                    scalars |= {UPDATES: float(updates_left_out)} if updates_left_out else {}
+                    updates_left_out = 0
                     scalars["charts/learning_rate"] = optimizer.learning_rate
                     scalars["charts/epoch"] = samplers.training.epochs(update)
                     stop = watcher.report(Report(update, -(-update // every), [], scalars))
@@ -237,26 +250,31 @@ class _Sums:
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._count = 0.0
+        self._count: float | Tensor = 0.0
 
     def add(self, scalars: Mapping[str, Tensor], weight: float = 1.0) -> None:
-        self._count += weight
+        """Add figures in, but those of a loss that is not finite: its update was left out, too."""
+        finite = torch.isfinite(scalars["loss"].detach())
+        on_cpu = finite.device.type == "cpu"
+        if on_cpu and not finite:
+            for name, value in scalars.items():  # all processes know the same names, whatever they have met
+                self._sums.setdefault(name, torch.zeros_like(value.detach()))
+            return
+        # On an accelerator nothing is waited for: such figures count as zeros, in the sums and in their count.
+        self._count = self._count + (weight if on_cpu else finite * weight)
         for name, value in scalars.items():
-            value = value.detach() if weight == 1.0 else value.detach() * weight
+            value = value.detach() if on_cpu else torch.where(finite, value.detach(), 0.0)
+            value = value if weight == 1.0 else value * weight
             self._sums[name] = self._sums[name].add_(value) if name in self._sums else value.clone()
 
-    def means(self, update: int, world: World | None = None) -> dict[str, float]:
-        """The means since the last call, over all processes."""
-        found = {name: value.item() / self._count for name, value in self._sums.items()}
+    def means(self, world: World | None = None) -> dict[str, float]:
+        """The means since the last call, over all processes; none where no loss was finite."""
+        count = float(self._count)
+        found = {name: value.item() / count if count else math.nan for name, value in self._sums.items()}
         if world is not None:
             found = world.means(found)
-        if not math.isfinite(found["loss"]):
-            raise PolicysmithError(
-                f"the loss is {found['loss']} after {update:,} updates: lower learning_rate, or look for numbers in "
-                "the data that are not finite"
-            )
         self._sums, self._count = {}, 0.0
-        return found
+        return found if math.isfinite(found["loss"]) else {}
 
 
 def validate(learner: Learner, sampler: Sampler | None) -> dict[str, float]:
@@ -274,4 +292,4 @@ def validate(learner: Learner, sampler: Sampler | None) -> dict[str, float]:
     finally:
         learner.train(True)
         torch.set_rng_state(state)
-    return {f"validation/{name}": value for name, value in sums.means(0).items()}
+    return {f"validation/{name}": value for name, value in sums.means().items()}

@@ -55,6 +55,8 @@ class OfflineData:
             for name, leaf in zip(names, policy.actions.leaves, strict=True)
         ]
         self.masks = _masks(columns, policy, names, problems)
+        read = [*(leaf.name for leaf in policy.observations.leaves), *names]
+        problems += [bad for name in read if name in episodes.columns and (bad := episodes.not_finite(name))]
         if problems:
             raise DatasetError(f"{episodes.place} does not fit the policy: {'; '.join(problems)}")
 
@@ -101,8 +103,6 @@ def _bound(
         found.append(f"{name!r} has shape {tuple(column.shape[1:])}, expected {tuple(shape)}")
     elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         _check_range(name, column, space, found)
-    elif is_action and not torch.isfinite(column).all():
-        found.append(f"{name!r} has values that are not finite")
     return bound
 
 

@@ -1,18 +1,24 @@
 """Runs that meet numbers that are not finite: they go on, or stop with the place and the last finite policy."""
 
+import importlib
 import json
 import math
+import re
 
 import pytest
 import torch
 
 import policysmith
-from policysmith.errors import CheckpointError, ConfigError, DivergenceWarning, NonFiniteError
+from policysmith import api
+from policysmith.errors import CheckpointError, ConfigError, DatasetError, DivergenceWarning, NonFiniteError
 from policysmith.store import load_training
 from policysmith.training.last_finite import LastFinite
 from policysmith.training.nonfinite import NonFinite, sentence
+from policysmith.training.offline_objectives import Learner
 from policysmith.training.online import PPO
 from tests.training.ill_environment import REMEMBERING, ill_config
+from tests.training.offline_data import config as offline_config
+from tests.training.offline_data import walk
 
 NAN = float("nan")
 
@@ -139,3 +145,50 @@ def test_a_sentence_tells_the_first_few_and_counts_the_rest():
     assert told.startswith("left out what is not finite: environment 2, step 1,000: observation.image is nan; ")
     assert told.endswith("; and 2 more; 4 updates whose loss or gradients are not finite")
     assert sentence([]) == ""
+
+
+def test_data_with_a_number_that_is_not_finite_is_refused_by_row_and_key():
+    for key, row, objective in (("observation", 7, "bc"), ("reward", 20, "awr"), ("action", 3, "bc")):
+        episodes = walk("box")
+        column = episodes.columns[key]
+        column[row].view(-1)[-1] = float("-inf") if column.dim() > 1 else NAN
+        episode = int((episodes.starts <= row).sum()) - 1
+        place = f"row {row} (episode {episode}, step {row - int(episodes.starts[episode])})"
+        with pytest.raises(DatasetError, match=f"'{key}' is (-inf|nan) in " + re.escape(place)):
+            api.train_offline(offline_config(objective), dataset=episodes, progress=False)
+
+
+def test_what_closes_an_episode_may_hold_anything_but_an_observation():
+    episodes = walk("box")
+    ends = episodes.starts + episodes.lengths
+    episodes.columns["reward"][ends] = NAN
+    episodes.columns["action"][ends] = NAN
+    api.train_offline(offline_config("iql"), dataset=episodes, progress=False)
+    episodes.columns["observation"][ends[2], 0] = NAN
+    with pytest.raises(DatasetError, match="'observation' is nan"):
+        api.train_offline(offline_config("iql"), dataset=episodes, progress=False)
+
+
+@pytest.mark.parametrize("objective", ["bc", "awr", "iql"])
+def test_offline_updates_that_are_not_finite_are_left_out(objective, monkeypatch, tmp_path):
+    module = importlib.import_module(f"policysmith.training.offline_objectives.{objective}")
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Learner)]
+    found = [kind for kind in kinds if kind is not Learner and "loss" in vars(kind)]
+    learner, loss, calls = found[0], found[0].loss, []
+    bad_from = 10**9
+
+    def spoiled(self, batch):
+        calls.append(batch)
+        value = loss(self, batch)
+        return value._replace(value=value.value * NAN) if len(calls) % 3 == 0 or len(calls) > bad_from else value
+
+    monkeypatch.setattr(learner, "loss", spoiled)
+    config = offline_config(objective, ema=0.9, validation_share=0.0)
+    result = api.train_offline(config, dataset=walk("box"), output=tmp_path / "run", progress=False)
+    assert result.metrics["nonfinite/updates"] and math.isfinite(result.metrics["training/loss"])
+    assert_finite(policysmith.load(tmp_path / "run"))
+    calls.clear()
+    bad_from = 4
+    with pytest.raises(NonFiniteError, match="steps of the optimiser in a row"):
+        api.train_offline(config, dataset=walk("box"), output=tmp_path / "stopped", progress=False)
+    assert_finite(policysmith.load(tmp_path / "stopped"))

@@ -364,10 +364,10 @@ def test_one_episode_can_not_be_split():
     assert train(data=walk(episodes=1), validation_share=0.0).updates == 30
 
 
-def test_a_loss_that_is_not_finite_stops_the_run():
+def test_an_observation_that_is_not_finite_stops_the_run_with_its_row():
     data = walk()
     data.columns["observation"][3] = float("nan")
-    with pytest.raises(PolicysmithError, match="the loss is nan after"):
+    with pytest.raises(PolicysmithError, match=r"'observation' is nan in row 3 \(episode 0, step 3\)"):
         train(data=data, validation_share=0.0)
 
 

@@ -20,6 +20,7 @@ __all__ = ["ACTION", "MASK", "OBSERVATION", "REWARD", "TERMINATED", "Dataset", "
 
 OBSERVATION, ACTION, MASK = "observation", "action", "action_mask"
 REWARD, TERMINATED = "reward", "terminated"
+CHUNK = 1 << 16  # rows looked at together: a column may be larger than the memory
 DatasetOption = Annotated[PartSpec | str, Slot("dataset")]
 
 
@@ -80,8 +81,37 @@ class Episodes:
         missing = [name for name in names if name not in self.columns]
         if missing:
             raise DatasetError(f"{self.place}: has no {' and no '.join(missing)}, which {reader} needs")
-        if REWARD in names and not torch.isfinite(self.columns[REWARD]).all():
-            raise DatasetError(f"{self.place}: has rewards that are not finite")
+        if REWARD in names and (bad := self.not_finite(REWARD)):
+            raise DatasetError(f"{self.place}: {bad}")
+
+    def not_finite(self, name: str) -> str:
+        """Where a column holds a number that is not finite, as a sentence; empty where it holds none.
+
+        Closing rows count only where they hold an observation: what else they hold means nothing.
+        """
+        column = self.columns[name]
+        if not column.is_floating_point():
+            return ""
+        found: list[Tensor] = []
+        for start in range(0, len(column), CHUNK):
+            finite = (
+                torch.isfinite(column[start : start + CHUNK]).flatten(1).all(1)
+                if column.dim() > 1
+                else (torch.isfinite(column[start : start + CHUNK]))
+            )
+            found.append((~finite).nonzero().flatten() + start)
+        rows = torch.cat(found)
+        if not (self.final and name.split(".")[0] == OBSERVATION):
+            rows = rows[~torch.isin(rows, self.last_rows[rows] + 1)]
+        if not len(rows):
+            return ""
+        row = int(rows[0])
+        episode = int(torch.searchsorted(self.starts, row, right=True)) - 1
+        values = column[row].flatten()
+        value = float(values[~torch.isfinite(values)][0])
+        more = f", and {len(rows) - 1:,} more rows have such numbers" if len(rows) > 1 else ""
+        place = f"row {row:,} (episode {episode:,}, step {row - int(self.starts[episode]):,})"
+        return f"{name!r} is {value:g} in {place}{more}: mend or leave out these episodes"
 
     def returns(self, gamma: float) -> Tensor:
         """(R,) the discounted sum of rewards from each step to its episode's end; 0 in closing rows."""
