@@ -11,6 +11,7 @@ import torch
 from benchmarks import (
     bench_components,
     bench_distributed,
+    bench_finite,
     bench_graph_yaml,
     bench_micro,
     bench_moe,
@@ -53,6 +54,7 @@ BENCHMARKS = {
         bench_store.store_lookup,
         bench_offline.offline_cloning,
         bench_distributed.distributed_cloning,
+        bench_finite.finite_guards,
         bench_skills.skill_experts,
         bench_skills_scale.skills_scale,
         bench_ppo.ppo_cleanrl,

@@ -120,15 +120,21 @@ class LastFinite:
         tensors += [tensor for average in averages for tensor in average.tensors]
         return list({id(tensor): tensor for tensor in tensors}.values())
 
+    def _learning(self) -> list[nn.Parameter]:
+        return [p for module in self._modules for p in module.parameters() if p.requires_grad]
+
     def _weights(self) -> list[Tensor]:
         """What learns."""
-        return [p.detach() for module in self._modules for p in module.parameters() if p.requires_grad]
+        return [parameter.detach() for parameter in self._learning()]
 
     def _is_finite(self) -> bool:
         """Whether the whole state is, on every process; warns where the weights have grown out of bounds."""
-        floats = [t.detach() for t in self._state() if t.is_floating_point()]
-        norm, before = _norm(self._weights()), self._norm
-        finite = all_finite(floats)
+        weights = self._weights()
+        learning = set(map(id, self._learning()))
+        others = [t.detach() for t in self._state() if t.is_floating_point() and t.dim() and id(t) not in learning]
+        # Sums of squares are the quick test, which large numbers may fail: only then is each number looked at.
+        norm, before = _norm(weights), self._norm
+        finite = math.isfinite(norm + _norm(others)) or all_finite([*weights, *others])
         self._norm = norm if finite else None
         if before is not None and finite and norm > GROWTH * before and not self._warned:
             self._warned = True
@@ -151,8 +157,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
 def _norm(tensors: Sequence[Tensor]) -> float:
     if not tensors:
         return 0.0
-    norms = torch._foreach_norm([_local(tensor) for tensor in tensors])
-    return float(torch.linalg.vector_norm(torch.stack([norm.double() for norm in norms])))
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm([_local(tensor) for tensor in tensors]))))
 
 
 def _local(tensor: Tensor) -> Tensor:

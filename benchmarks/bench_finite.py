@@ -1,0 +1,77 @@
+"""What looking for numbers that are not finite costs an iteration of PPO: with every test, and with none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+import torch
+
+from benchmarks.harness import Row, compare, latency
+
+BAR = 1.02
+SECTION = {"id": "CartPole-v1", "num_envs": 8}
+
+
+def finite_guards() -> list[Row]:
+    """A rollout of 8 × 128 steps, its update (4 epochs, 4 minibatches), and what is kept to go back to."""
+    looking, blind = _iteration(), _iteration()
+
+    def without() -> None:
+        with _blind():
+            blind()
+
+    return [
+        latency(
+            "PPO iteration, CartPole × 8, with and without tests for finite numbers",
+            compare(looking, without, rounds=41, inner=1),
+            BAR,
+        )
+    ]
+
+
+def _iteration() -> Callable[[], None]:
+    import policysmith
+    from policysmith.config.experiment import Environment
+    from policysmith.training.environments import make_vector
+    from policysmith.training.last_finite import LastFinite
+    from policysmith.training.online import PPO
+
+    torch.manual_seed(0)
+    environments = make_vector(Environment(**SECTION))
+    policy = policysmith.build({"environment": SECTION, "model": {"type": "mlp", "hidden": [64, 64]}}, seed=0)
+    algorithm = PPO()
+    optimizer = algorithm.optimizer(policy)
+    collector = algorithm.collector(policy, environments, 0, 0)
+    finite = LastFinite([policy], optimizer, 10)
+
+    def run() -> None:
+        finite.keep()
+        policy.eval()
+        rollout = collector.collect(128)
+        policy.train()
+        algorithm.update(policy, optimizer, rollout)
+        finite.settle()
+
+    return run
+
+
+@contextmanager
+def _blind() -> Iterator[None]:
+    """No step, loss, gradient or state is looked at, and nothing is kept."""
+    from policysmith.training.finite_steps import FiniteSteps
+    from policysmith.training.last_finite import LastFinite
+    from policysmith.training.step_guard import StepGuard
+
+    def step(self: StepGuard, optimizers: list[torch.optim.Optimizer], total: torch.Tensor) -> None:
+        for optimizer in optimizers:
+            optimizer.step()
+
+    with (
+        mock.patch.object(FiniteSteps, "look", lambda self, seen, ended, step: seen),
+        mock.patch.object(StepGuard, "_step", step),
+        mock.patch.object(LastFinite, "keep", lambda self: None),
+        mock.patch.object(LastFinite, "settle", lambda self: None),
+    ):
+        yield
