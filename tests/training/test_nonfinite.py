@@ -83,7 +83,7 @@ def test_too_many_updates_in_a_row_end_the_run_at_the_last_whole_iteration(tmp_p
     for name, tensor in policysmith.load(tmp_path / "run").state_dict().items():
         assert torch.equal(tensor, expected.policy.state_dict()[name]), name
     for name, tensor in stored.tensors.items():
-        assert name == "rng/torch" or torch.equal(tensor, wanted.tensors[name]), name
+        assert not name.startswith(("adam/", "learning/")) or torch.equal(tensor, wanted.tensors[name]), name
 
 
 def test_updates_that_are_left_out_are_counted_and_the_run_goes_on(monkeypatch):
