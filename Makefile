@@ -7,7 +7,7 @@ OLDEST := tests/config tests/registry tests/graph tests/store tests/cli tests/tr
 QUICK := not slow and not interop and not ray and not jax
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-quick test-slow test-newest test-oldest test-interop test-ray test-jax check bench pins clean
+.PHONY: demo test test-quick test-slow mutants test-newest test-oldest test-interop test-ray test-jax check bench pins clean
 .PHONY: FORCE
 
 demo: $(STAMP)  ## train CartPole until solved, evaluate it, store it
@@ -18,6 +18,9 @@ test: $(STAMP)  ## the tests, on two processes
 
 test-quick: $(STAMP)  ## the architecture, the laws thinned, the first tests of every file: tests/thinning.py
 	$(BIN)/python -m pytest -n 2 -m '$(QUICK)' --quick
+
+mutants: $(STAMP)  ## plant faults in a copy of the package, one by one: each must turn a test red
+	$(BIN)/python -m tests.mutants
 
 test-slow: $(STAMP)  ## every test, the minutes-long ones too
 	$(BIN)/python -m pytest -n 2 -m 'not interop and not ray and not jax'

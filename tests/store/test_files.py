@@ -308,3 +308,16 @@ def test_json_is_laid_out_for_people():
 def test_what_json_cannot_hold_is_named_by_its_path(data, place):
     with pytest.raises(CheckpointError, match=f"^{place}: "):
         json_bytes(data, "x")
+
+
+def test_a_file_is_on_the_disk_with_all_that_it_holds_before_it_counts_as_written(monkeypatch, tmp_path):
+    """What a power cut would leave can't be tried; that the file itself, whole, was waited for can be."""
+    synced = {}
+    sync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: synced.update({os.fstat(handle).st_ino: os.fstat(handle).st_size}) or sync(handle)
+    )
+    files.write_synced(tmp_path / "weights", b"content")
+    replace_directory(tmp_path / "artifact", NEW, OWN)
+    written = [tmp_path / "weights", *(tmp_path / "artifact").iterdir()]
+    assert len(written) == 3 and {f.stat().st_ino: f.stat().st_size for f in written}.items() <= synced.items()

@@ -120,20 +120,16 @@ def test_tensorboard_holds_cleanrls_tags(cartpole_config, tmp_path):
     assert tags >= {f"losses/{n}" for n in ("policy_loss", "value_loss", "entropy", "approx_kl", "clipfrac")}
 
 
-def test_early_stopping_by_divergence_ends_the_epochs(cartpole_config):
-    overrides = ["training.target_kl=1e-9", "training.epochs=10", "training.learning_rate=0.01"]
-    result = policysmith.train(cartpole_config, overrides, progress=False, evaluate=False)
-    assert result.steps == 1024
+@pytest.mark.parametrize(("target_kl", "expected"), [(1e-9, 1.0), (1e9, 10.0)])
+def test_early_stopping_by_divergence_ends_the_epochs(cartpole_config, monkeypatch, target_kl, expected):
+    """Where in between it stops, `test_ppo_update` compares with a loop."""
     from policysmith.training.online import PPO
 
-    epochs = []
-    update = PPO.update
-    PPO.update = lambda *a: epochs.append(update(*a)["charts/epochs"]) or {}
-    try:
-        policysmith.train(cartpole_config, overrides, progress=False, evaluate=False)
-    finally:
-        PPO.update = update
-    assert set(epochs) == {1.0}
+    overrides = [f"training.target_kl={target_kl}", "training.epochs=10", "training.learning_rate=0.01"]
+    epochs, update = [], PPO.update
+    monkeypatch.setattr(PPO, "update", lambda *a: epochs.append(update(*a)["charts/epochs"]) or {})
+    assert policysmith.train(cartpole_config, overrides, progress=False, evaluate=False).steps == 1024
+    assert epochs == [expected] * 4
 
 
 def test_a_running_normaliser_learns_between_rollouts_and_is_stored(cartpole_config, tmp_path):

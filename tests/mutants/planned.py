@@ -1,0 +1,194 @@
+"""The mutations: what is replaced where, and which tests must see it. Text and replacement are pieces of one line."""
+
+from typing import NamedTuple
+
+__all__ = ["EXPLAINED", "MUTANTS", "Mutant"]
+
+
+class Mutant(NamedTuple):
+    """`old` stands once in the file, which is below the package; one of `tests` must fail with `new` in its place."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.old} → {self.new}"
+
+
+PPO = "tests/training/test_ppo_update.py"
+OFFLINE = "tests/training/test_offline_updates.py"
+ROLLOUT = "tests/training/test_rollout_steps.py"
+SELF_PLAY = "tests/training/test_self_play.py"
+SKILLS = "tests/skills/test_skill_ppo.py"
+RANKS = "tests/training/test_distributed.py tests/training/test_distributed_parts.py"
+ROUTE = "tests/ops/test_route.py"
+ACTIONS = "tests/policy/test_actions.py"
+NORMALIZER = "tests/parts/test_normalizer.py"
+SWAP = "tests/policy/test_swap.py tests/policy/test_parameter_exchange.py"
+STORE = "tests/store/test_artifact.py tests/store/test_files.py"
+
+_PLANNED: dict[str, list[tuple[str, str, str]]] = {
+    PPO: [
+        ("training/online.py", "loss - entropy_coef * terms.entropy", "loss + entropy_coef * terms.entropy"),
+        ("training/online.py", "self.value_coef * terms.value", "terms.value"),
+        ("training/online.py", "(advantage - mean) / (std + 1e-8)", "advantage / (std + 1e-8)"),
+        ("training/online.py", "loss = loss + term", "loss = loss + 0 * term"),
+        ("training/online.py", "if self.normalize_advantage and", "if True and"),
+        ("training/online.py", "kl > self.target_kl", "kl < self.target_kl"),
+        ("training/online.py", "progress = iteration / total", "progress = (iteration + 1) / total"),
+        ("training/online.py", "clip, entropy_coef = self._clip(progress)", "clip, entropy_coef = self._clip(0.0)"),
+        (
+            "training/online.py",
+            "Columns(rollout.log_probs, advantages, advantages + rollout.values",
+            "Columns(rollout.log_probs, advantages, advantages",
+        ),
+        ("training/objectives.py", "torch.minimum(advantage * ratio", "torch.maximum(advantage * ratio"),
+        ("training/objectives.py", "ratio.clamp(1.0 - clip, 1.0 + clip)", "ratio.clamp(max=1.0 + clip)"),
+        ("training/objectives.py", "error = torch.maximum(error", "error = torch.minimum(error"),
+        ("training/objectives.py", "old_value + (value - old_value).clamp", "value + (value - old_value).clamp"),
+        ("training/objectives.py", "0.5 * error.mean()", "error.mean()"),
+        ("training/objectives.py", "(log_prob - old_log_prob).exp()", "(old_log_prob - log_prob).exp()"),
+        ("training/objectives.py", "(ratio - 1.0 - log_ratio).mean()", "(ratio - 1.0 + log_ratio).mean()"),
+        ("training/advantages.py", "1.0 - terminated, value=gamma", "1.0 - done, value=gamma"),
+        (
+            "training/advantages.py",
+            "(1.0 - done).mul_(gamma * gae_lambda)",
+            "(1.0 - terminated).mul_(gamma * gae_lambda)",
+        ),
+        ("training/advantages.py", ".mul_(gamma * gae_lambda)", ".mul_(gae_lambda)"),
+        ("training/value_objectives.py", "loss + self.score_coef * score_loss", "loss + score_loss"),
+        ("training/value_objectives.py", "self.outcome_coef * outcome_loss", "outcome_loss"),
+        ("training/outcomes.py", "DRAW - rollout.rewards.sign()", "DRAW + rollout.rewards.sign()"),
+        ("training/batches.py", "max(0, start - burn_in)", "start"),
+        ("training/batches.py", "(chosen >= self.environments)", "(chosen > self.environments)"),
+        ("training/batches.py", "source = chosen[late] - self.environments", "source = chosen[late] - chosen[late]"),
+        ("training/step_guard.py", "(max_norm / (norm + 1e-6)).clamp(max=1.0)", "(max_norm / (norm + 1e-6))"),
+        ("training/optimizers.py", "learning_rate if own is None else own(progress)", "learning_rate"),
+        ("training/optimizers.py", "(others, 0.0)", "(others, weight_decay)"),
+        ("training/averaging.py", "1 - self.decay)", "self.decay)"),
+        ("training/schedules.py", "start + (end - start) * progress", "end + (start - end) * progress"),
+        ("ops/sample.py", "torch.where(mask, logits, torch.finfo(logits.dtype).min)", "logits * 1"),
+        ("ops/sample.py", "torch.where(mask, log_probs, 0.0)", "log_probs * 0.5"),
+    ],
+    OFFLINE: [
+        ("training/offline_objectives/bc.py", "loss - self.entropy_coef", "loss + self.entropy_coef"),
+        ("training/offline_objectives/awr.py", "+ options.value_coef * value", "+ value"),
+        ("training/offline_objectives/awr.py", "-(weight * found.log_prob)", "-(found.log_prob)"),
+        ("training/offline_objectives/base.py", "(advantage / temperature).exp()", "(advantage * temperature).exp()"),
+        ("training/offline_objectives/base.py", ".clamp(max=largest)", ""),
+        ("training/offline_objectives/iql.py", "torch.minimum(*(_ask", "torch.maximum(*(_ask"),
+        (
+            "training/offline_objectives/iql.py",
+            "(difference > 0, expectile, 1.0 - expectile)",
+            "(difference < 0, expectile, 1.0 - expectile)",
+        ),
+        ("training/offline_objectives/iql.py", "options.value_coef * value + q", "value + q"),
+        (
+            "training/offline_objectives/iql.py",
+            "going_on = 1.0 - self.data.ends",
+            "going_on = 1.0 + 0.0 * self.data.ends",
+        ),
+        (
+            "training/offline_objectives/iql.py",
+            "list(critic.parameters()), self.options.target_rate)",
+            "list(critic.parameters()), 1.0)",
+        ),
+        ("training/offline_objectives/iql.py", '* batch.known.get("weight", 1.0)', ""),
+        ("training/offline_objectives/decision_transformer.py", "returns(1.0)", "returns(0.9)"),
+        (
+            "training/offline_objectives/flow_matching.py",
+            "(1 - time) * noise + time * target",
+            "time * noise + (1 - time) * target",
+        ),
+        ("training/offline_objectives/flow_matching.py", "velocity - (target - noise)", "velocity - (noise - target)"),
+        ("training/offline_objectives/flow_matching.py", "(error * real_NH).sum() / real_NH.sum()", "error.mean()"),
+        ("training/offline_batches.py", "(steps_BL >= begin + before)", "(steps_BL >= begin)"),
+        ("training/offline_batches.py", "seed * 1_000_003 + epoch + 1", "seed * 1_000_003 + 1"),
+        (
+            "training/offline.py",
+            "optimizer.advance(update / total, self._learning_rate(update / total))",
+            "optimizer.advance(0.0, self._learning_rate(0.0))",
+        ),
+        ("training/offline_parts.py", "len(part.rows) / len(batch.rows)", "1 / count"),
+        ("training/datasets/episodes.py", "rewards[rows] + gamma * total", "rewards[rows] + total"),
+        ("ops/sample.py", "-0.5 * z.square() - log_std", "-0.5 * z.square() + log_std"),
+    ],
+    ROLLOUT: [
+        ("training/rollout.py", "if seen.truncated.any() and not self.next_step", "if False"),
+        ("training/rollout.py", "self._begins = self._ended if self.next_step else done", "self._begins = done"),
+        ("training/rollout.py", "self._returns[done] = 0.0", "pass"),
+        ("training/rollout.py", "torch.cat([values_TN[1:], self._last_value()[None]])", "values_TN.clone()"),
+    ],
+    SELF_PLAY: [
+        ("training/self_play.py", "self.rewards[index] += reward", "self.rewards[index] = reward"),
+        ("training/self_play.py", "ENDED if terminated else UNKNOWN", "ENDED"),
+        (
+            "training/self_play.py",
+            "moves.reward(2 * table + seat, rewards[seat]",
+            "moves.reward(2 * table + seat, rewards[1 - seat]",
+        ),
+    ],
+    SKILLS: [
+        ("skills/training/skill_ppo.py", "if int(own.sum()) >= SMALLEST", "if True"),
+        ("skills/training/skill_ppo.py", ".clamp(-FARTHEST, FARTHEST)", ".clamp(-1.0, 1.0)"),
+        ("skills/training/skill_ppo.py", "max(1, len(self.skills) // SMALLEST)", "count"),
+    ],
+    RANKS: [
+        ("training/distribution/minibatches.py", "own * world.size / rows", "1.0"),
+        ("training/distribution/minibatches.py", "mean = total / rows", "mean = total / most"),
+        ("training/distribution/share.py", "counts[self._world.rank] * self._world.size / sum(counts)", "1.0"),
+    ],
+    ROUTE: [
+        ("ops/route.py", "torch.where(hit_NK, gates_NK, 0.0).sum(-1, keepdim=True)", "hit_NK.sum(-1, keepdim=True)"),
+        ("ops/route.py", "experts.one(index, torch.where(hit_N1, x_ND, 0.0))", "experts.one(index, x_ND)"),
+        ("ops/route.py", "(scores + bias_E).topk(k)", "scores.topk(k)"),
+    ],
+    ACTIONS: [
+        ("policy/actions.py", "index, log_prob = index * some", "index, log_prob = index"),
+        ("ops/sample.py", "loc, log_std) - _log_tanh_slope(u)", "loc, log_std) + _log_tanh_slope(u)"),
+        ("ops/sample.py", "log_std + (0.5 + LOG_SQRT_2PI)", "log_std + LOG_SQRT_2PI"),
+    ],
+    NORMALIZER: [
+        ("parts/normalizer.py", "rows.var(0, correction=0)", "rows.var(0)"),
+        ("parts/normalizer.py", "delta.square() * self.count * fresh / total", "delta.square() * fresh / total"),
+        ("parts/normalizer.py", "(x - self.mean)", "(x + self.mean)"),
+    ],
+    "tests/laws/test_memory.py tests/parts/memory tests/ops/test_scan.py": [
+        ("ops/resets.py", "return torch.where(self.first_TB1[t], initial_1H, before_BH)", "return before_BH"),
+        ("ops/state.py", "initial[name], tensor)", "tensor, tensor)"),
+        ("ops/scan.py", "add_TBH[1:].addcmul(decay_TBH[1:], initial_1H)", "add_TBH[1:]"),
+    ],
+    SWAP: [
+        ("policy/swap.py", "undo.callback(self._put, swap.before, swap.plans[0], swap.configs[0])", "pass"),
+        ("policy/swap.py", "hand_over(exchange, optimizers, undo)", "pass"),
+        ("policy/swap.py", "if node.measure.state != old.measure.state", "if False"),
+    ],
+    STORE: [
+        ("store/artifact.py", 'sha256(content) != record["sha256"]', "False"),
+        ("store/files.py", "os.fsync(stream.fileno())", "pass"),
+    ],
+    "tests/laws/test_determinism.py tests/graph/test_model.py tests/graph/test_plan.py": [
+        ("graph/assemble.py", 'f"{seed}:{name}"', 'f"{seed}"'),
+    ],
+    "tests/config": [
+        ("config/overrides.py", "if key in entries and not rest and override.value is None", "if False"),
+        ("config/nodes.py", "MAX_DEPTH = 200", "MAX_DEPTH = 20_000"),
+    ],
+}
+
+MUTANTS = [Mutant(*mutation, tests) for tests, mutations in _PLANNED.items() for mutation in mutations]
+
+# What no test can see, and why.
+EXPLAINED = {
+    Mutant(
+        "policy/actions.py",
+        "log_prob, entropy = torch.where(some, log_prob, 0.0), torch.where(some, entropy, 0.0)",
+        "log_prob = torch.where(some, log_prob, 0.0)",
+        ACTIONS,
+    ): "equivalent: the entropy of a row without a legal action is 0 before it",
+    Mutant("graph/trace.py", "if _changed(twin, before)", "if False", "tests/graph/test_program.py"): (
+        "a second net: reading the code of a class finds those that write to themselves before they are traced"
+    ),
+}
