@@ -69,8 +69,8 @@ def _plan(checked: Any) -> Any:
 
 
 def _build(plan: Any) -> nn.Module:
+    from policysmith.compile.model import GraphModel
     from policysmith.graph.assemble import build_modules
-    from policysmith.graph.model import GraphModel
 
     return GraphModel(plan, build_modules(plan, 0), f"c{len(plan.nodes) - 1}")
 

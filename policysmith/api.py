@@ -16,6 +16,7 @@ import policysmith.skills.types
 import policysmith.training.json_lines
 import policysmith.training.offline
 import policysmith.training.online  # noqa: F401 - importing registers the types
+from policysmith.compile.model import build_model
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.load import Document
 from policysmith.config.load import load as load_document
@@ -23,7 +24,6 @@ from policysmith.config.opening import open_document
 from policysmith.config.recipes import preset_names, profile_names
 from policysmith.config.schema import option_text, type_options
 from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem
-from policysmith.graph.model import build_model
 from policysmith.graph.spec import loose_keys
 from policysmith.graph.wiring import wire
 from policysmith.policy.actions import ActionDistribution

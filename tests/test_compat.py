@@ -9,7 +9,7 @@ from torch import nn
 import policysmith
 from policysmith import ActorModule, ComponentContainer, LinearModule, MergeModule, compat
 from policysmith.compat import MettaAgent, MettaModule, ParallelDAGExecutor, SequentialDAGExecutor
-from policysmith.graph.executors import ParallelExecutor, SequentialExecutor
+from policysmith.compile.executors import ParallelExecutor, SequentialExecutor
 from policysmith.parts import MultiHeadLatentAttention
 from policysmith.wrappers import RegularizedModule, SafeModule
 

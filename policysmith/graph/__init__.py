@@ -1,18 +1,21 @@
-"""Components and their wiring: from checked specs to a plan, modules, and the code that runs them."""
+"""Components and their wiring: from checked specs to a plan with every shape, and to modules.
+
+How a plan runs is `policysmith.compile`, whose public names are found here too.
+"""
 
 from typing import TYPE_CHECKING
 
-from policysmith.graph.calls import CallPlan
 from policysmith.graph.component import Component, TensorComponent
-from policysmith.graph.container import ComponentContainer
-from policysmith.graph.model import GraphModel, build_model
-from policysmith.graph.nested import NestedGraph
 from policysmith.graph.plan import Plan, TensorSpec
 from policysmith.graph.spec import ComponentSpec, GraphSpec
 from policysmith.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from policysmith.compile.container import ComponentContainer
+    from policysmith.compile.model import GraphModel, build_model
+    from policysmith.compile.nested import NestedGraph
     from policysmith.dialects.metta.legacy import LegacyComponent
+    from policysmith.graph.calls import CallPlan
 
 __all__ = [
     "CallPlan",
@@ -29,4 +32,14 @@ __all__ = [
     "build_model",
 ]
 
-__getattr__ = lazy_names(__name__, {"LegacyComponent": "policysmith.dialects.metta.legacy"})
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CallPlan": "policysmith.graph.calls",
+        "ComponentContainer": "policysmith.compile.container",
+        "GraphModel": "policysmith.compile.model",
+        "LegacyComponent": "policysmith.dialects.metta.legacy",
+        "NestedGraph": "policysmith.compile.nested",
+        "build_model": "policysmith.compile.model",
+    },
+)

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import fx, nn
 
+from policysmith.compile.program import Step
+from policysmith.compile.stand_in import stand_in
 from policysmith.errors import WiringError
 from policysmith.graph.measure import TensorSpec
-from policysmith.graph.program import Step
-from policysmith.graph.stand_in import stand_in
 
 __all__ = [
     "Call",

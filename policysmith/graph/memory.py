@@ -6,7 +6,7 @@ starts from it, and `is_init` (B, T) marks the steps that begin an episode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tensordict import TensorDictBase
@@ -14,12 +14,10 @@ from torch import Tensor, nn
 
 from policysmith.errors import ShapeError
 from policysmith.graph.component import Key, TensorComponent, read_key, write_key
-from policysmith.graph.program import Step, enter, leave
-from policysmith.graph.trace import has_hooks
 from policysmith.ops.features import join_features
 from policysmith.ops.state import State, reset_state
 
-__all__ = ["FIRST", "MemoryComponent", "MemoryStep", "SequenceStep", "has_memory"]
+__all__ = ["FIRST", "MemoryComponent", "has_memory"]
 
 FIRST = "is_init"
 
@@ -97,63 +95,3 @@ def _get(mapping: Any, key: str, default: Tensor) -> Tensor:
     if found is None:
         return default
     return found[:, 0] if isinstance(mapping, TensorDictBase) and mapping.ndim > 1 else found
-
-
-class MemoryStep(Step):
-    """One step of a component with memory; its state (`keys`) is read from and written to the values."""
-
-    def __init__(self, step: Step, keys: Sequence[str]) -> None:
-        super().__init__(step.store, step.name, step.sources, step.outputs, takes_aux=step.takes_aux)
-        self.keys = tuple(keys)
-
-    @property
-    def edges(self) -> list[str]:
-        """The names of its state among the values."""
-        return [f"{self.name}/{key}" for key in self.keys]
-
-    @staticmethod
-    def is_opaque(component: Any) -> bool:
-        """Whether a component must be called with a mapping."""
-        return type(component).forward is not MemoryComponent.forward or has_hooks(component)
-
-    def __call__(self, values: dict[str, Any]) -> None:
-        """Read the inputs and the state, write the output and the state after."""
-        *passed, component = self.layers_for(values)
-        if self.is_opaque(component):
-            self._call_whole(values)
-            return
-        tensors = [values[name] for name in self.sources]
-        enter(passed, tensors)
-        x = component.joined(tensors)
-        state: State = dict(zip(self.keys, (values[edge] for edge in self.edges), strict=True))
-        result = component.module(x, state, **self.aux(values))
-        values[self.outputs[0]] = leave(passed, result[0])  # by index, since a traced call's result can't be unpacked
-        values.update((edge, result[1][key]) for edge, key in zip(self.edges, self.keys, strict=True))
-        self.report(values)
-
-    def _call_whole(self, values: dict[str, Any], extra: Mapping[str, Any] | None = None) -> None:
-        written = self.through_mapping(values, [*self.sources, *self.edges], extra)
-        values.update((edge, written[edge]) for edge in (*self.outputs, *self.edges))
-
-
-class SequenceStep(MemoryStep):
-    """T steps of a component with memory. Other edges are flat, (B·T, …); `is_init` among the values tells B and T."""
-
-    def __call__(self, values: dict[str, Any]) -> None:
-        """Unroll from the state; the state after is that of the last step."""
-        (*passed, component), first = self.layers, values[FIRST]
-        rows = first.shape
-        sources = {name: values[name].unflatten(0, rows) for name in self.sources}
-        if self.is_opaque(component):
-            inner = {**values, **sources}
-            self._call_whole(inner, {FIRST: first})
-            values.update({edge: inner[edge] for edge in self.edges})
-            values.update({name: inner[name].flatten(0, 1) for name in self.outputs})
-            return
-        state: State = dict(zip(self.keys, (values[edge] for edge in self.edges), strict=True))
-        tensors = list(sources.values())
-        enter(passed, tensors)
-        y, after = component.module.unroll(component.joined(tensors), state, first, **self.aux(values))
-        values[self.outputs[0]] = leave(passed, y).flatten(0, 1)
-        values.update((edge, after[key]) for edge, key in zip(self.edges, self.keys, strict=True))
-        self.report(values)

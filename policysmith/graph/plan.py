@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from policysmith.errors import did_you_mean
 from policysmith.graph.component import AUX, Component, TensorComponent, as_key, read_key, takes_aux, write_key
 from policysmith.graph.measure import PLAN_BATCH, Cost, Measure, TensorSpec, check_state, measured
-from policysmith.graph.memory import MemoryComponent, MemoryStep, SequenceStep, has_memory
-from policysmith.graph.program import Step
+from policysmith.graph.memory import MemoryComponent, has_memory
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import Report, wire
 from policysmith.registry import PartSpec
@@ -74,13 +73,6 @@ class NodePlan:
             except (ValueError, TypeError) as error:
                 raise WrapperError(index, str(error)) from error
         return component
-
-    def step(self, store: nn.ModuleDict, *, sequence: bool = False) -> Step:
-        """This node in a program over the live components of `store`: of one step, or of a sequence."""
-        step = Step(store, self.name, self.sources, self.spec.out_keys, takes_aux=self.measure.takes_aux)
-        if not self.measure.state:
-            return step
-        return (SequenceStep if sequence else MemoryStep)(step, [key for key, _ in self.measure.state])
 
     @property
     def state_bytes(self) -> int:

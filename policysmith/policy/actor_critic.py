@@ -17,13 +17,14 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from policysmith.compile.container import ComponentContainer
+from policysmith.compile.exclusive import exclusive
+from policysmith.compile.program import Program, Step, run_steps, settled, steps_for
+from policysmith.compile.stand_in import stand_in
+from policysmith.compile.steps import step_of
 from policysmith.errors import ConfigError, ShapeError
 from policysmith.graph.component import AUX
-from policysmith.graph.container import ComponentContainer
-from policysmith.graph.exclusive import exclusive
 from policysmith.graph.plan import Plan
-from policysmith.graph.program import Program, Step, run_steps, settled, steps_for
-from policysmith.graph.stand_in import stand_in
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.distributions import DistributionView, named_parameters
 from policysmith.policy.execution import Branched, Executed, Runtime
@@ -68,7 +69,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         self._replan()
 
     def _replan(self) -> None:
-        self._steps = [node.step(self.components) for node in self.plan.nodes]
+        self._steps = [step_of(node, self.components) for node in self.plan.nodes]
         self._programs: dict[tuple[Any, ...], Program | Executed | Branched] = {}
         self._forwards: dict[bool, Program | Executed | Branched] = {}
         self._running: dict[tuple[Any, ...], list[Step]] = {}  # the steps behind a call that reports

@@ -20,15 +20,15 @@ import torch
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from policysmith.compile.container import ComponentContainer
+from policysmith.compile.exclusive import exclusive
+from policysmith.compile.executors import Executor, ParallelExecutor, SequentialExecutor
+from policysmith.compile.executors.trial import Trials, alike, drew
+from policysmith.compile.program import Program, Step, run_steps
+from policysmith.compile.trials import Choice, fastest
 from policysmith.config.experiment import Execution, decode_execution
-from policysmith.graph.container import ComponentContainer
-from policysmith.graph.exclusive import exclusive
-from policysmith.graph.executors import Executor, ParallelExecutor, SequentialExecutor
-from policysmith.graph.executors.trial import Trials, alike, drew
 from policysmith.graph.plan import Plan
-from policysmith.graph.program import Program, Step, run_steps
 from policysmith.ops.whole import whole
-from policysmith.policy.trials import Choice, fastest
 
 __all__ = ["Branched", "Executed", "Runtime"]
 

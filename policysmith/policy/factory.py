@@ -15,12 +15,12 @@ from pydantic import ValidationError
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from policysmith.compile.container import ComponentContainer
+from policysmith.compile.program import Step, steps_for
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.assemble import as_components, base_seed, build_modules
-from policysmith.graph.container import ComponentContainer
 from policysmith.graph.plan import Plan, make_plan
-from policysmith.graph.program import Step, steps_for
 from policysmith.graph.spec import ComponentSpec, decode_components
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic

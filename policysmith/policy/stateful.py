@@ -14,13 +14,14 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torch.compiler import is_compiling
 
+from policysmith.compile.executors import ParallelExecutor
+from policysmith.compile.executors.trial import alike, drew
+from policysmith.compile.program import Step, run_steps, steps_for
+from policysmith.compile.stand_in import stand_in
+from policysmith.compile.steps import MemoryStep, step_of
 from policysmith.errors import PolicysmithError, ShapeError, did_you_mean
 from policysmith.graph.component import AUX
-from policysmith.graph.executors import ParallelExecutor
-from policysmith.graph.executors.trial import alike, drew
-from policysmith.graph.memory import FIRST, MemoryStep
-from policysmith.graph.program import Step, run_steps, steps_for
-from policysmith.graph.stand_in import stand_in
+from policysmith.graph.memory import FIRST
 from policysmith.ops.state import State, reset_state
 from policysmith.policy.actor_critic import ActorCritic, RunSteps, _mask, _observation
 from policysmith.policy.distributions import DistributionView
@@ -46,7 +47,7 @@ class StatefulActorCritic(ActorCritic):
         self._state_names = frozenset(self._state_keys)
         self._state_inputs = [*self.plan.inputs, *self._state_keys]
         self._sequence_trials = self.runtime.trials()
-        self._sequence_steps = [node.step(self.components, sequence=True) for node in self.plan.nodes]
+        self._sequence_steps = [step_of(node, self.components, sequence=True) for node in self.plan.nodes]
 
     def init_state(self, batch: int) -> State:
         """The state of `batch` rows before their first step, on the policy's device."""

@@ -18,11 +18,11 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from policysmith.compile.exclusive import exclusive
 from policysmith.config.options import failures
 from policysmith.errors import WiringError, did_you_mean
 from policysmith.graph.assemble import as_components, base_seed, build_modules
 from policysmith.graph.component import Component, read_key, write_key
-from policysmith.graph.exclusive import exclusive
 from policysmith.graph.plan import NodePlan, Plan, WrapperError, make_plan
 from policysmith.graph.resize import keep_overlap
 from policysmith.graph.spec import ComponentSpec, decode_components

@@ -10,11 +10,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from policysmith.compile.model import GraphModel
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.assemble import build_modules
 from policysmith.graph.component import Component
-from policysmith.graph.model import GraphModel
 from policysmith.graph.plan import Plan, TensorSpec, make_plan
 from policysmith.graph.spec import decode_components
 from policysmith.registry import Registry, default_registry

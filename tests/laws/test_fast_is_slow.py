@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from policysmith.graph.trace import trace
+from policysmith.compile.trace import trace
 from policysmith.testing.case import outcome, require_same, tuple_of
 
 from .cases import NAMES, every_case, model_of, subject_of, tensors_of

@@ -18,8 +18,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 import policysmith
+from policysmith.compile.executors import ParallelExecutor
 from policysmith.graph import ComponentContainer, TensorComponent, build_model
-from policysmith.graph.executors import ParallelExecutor
 
 QUICK, SLOW = 2, 200
 CALLS = 3  # by each thread in a round, beside what it does besides

@@ -13,11 +13,11 @@ from gymnasium import spaces
 from torch import nn
 
 import policysmith
+from policysmith.compile.program import Program
+from policysmith.compile.trials import ROUNDS, Choice
 from policysmith.config.experiment import Execution
 from policysmith.errors import ConfigError, ShapeError
-from policysmith.graph.program import Program
 from policysmith.policy.execution import Executed, Runtime
-from policysmith.policy.trials import ROUNDS, Choice
 from tests.thinning import thinned
 
 PLANES = spaces.Box(-1, 1, (5, 6, 4))

@@ -13,8 +13,8 @@ from tensordict.nn import InteractionType, interaction_type
 from torch import Tensor
 
 from policysmith.api import build
+from policysmith.compile.executors import Executor
 from policysmith.errors import PolicysmithError
-from policysmith.graph.executors import Executor
 from policysmith.policy.actor_critic import ActorCritic, _mask, _observation
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import Registry

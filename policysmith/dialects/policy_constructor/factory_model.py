@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from torch import nn
 
+from policysmith.compile.model import GraphModel
+from policysmith.compile.nested import NamedSpecs, nest
 from policysmith.errors import did_you_mean
-from policysmith.graph.model import GraphModel
-from policysmith.graph.nested import NamedSpecs, nest
 from policysmith.registry import PartSpec, Slot, part, register
 
 __all__ = ["Factory", "build_networks", "factory_model"]

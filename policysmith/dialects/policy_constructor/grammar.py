@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 import policysmith.parts  # noqa: F401 - its types fill the default registry
+from policysmith.compile.model import GraphModel, build_model
 from policysmith.config.nodes import Findings, Place
 from policysmith.config.plain import to_plain
 from policysmith.config.spelling import Spelled, spelled_mapping
@@ -26,7 +27,6 @@ from policysmith.dialects.policy_constructor.native_graph import NativeGraph, to
 from policysmith.dialects.policy_constructor.weights import load_weights
 from policysmith.errors import ConfigError
 from policysmith.graph.calls import CallPlan
-from policysmith.graph.model import GraphModel, build_model
 from policysmith.registry import Registry, register
 from policysmith.store.files import replace_directory
 from policysmith.store.weights_file import read_weights

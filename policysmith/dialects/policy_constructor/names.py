@@ -12,10 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from policysmith.compile.model import GraphModel, build_model
 from policysmith.config.nodes import quote
 from policysmith.errors import ConfigError, PolicysmithError, Problem, did_you_mean
 from policysmith.graph.assemble import component_seed
-from policysmith.graph.model import GraphModel, build_model
 from policysmith.registry import Registry, register
 
 __all__ = ["MAIN", "ModelFactory", "PolicyConstructorModelFactory", "component_sources"]

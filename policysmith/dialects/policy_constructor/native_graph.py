@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from policysmith.compile.model import GraphModel, build_model
 from policysmith.config.load import read_source
 from policysmith.config.nodes import Findings
 from policysmith.config.v1 import finish_v1
 from policysmith.errors import ConfigError
 from policysmith.graph.calls import Call, CallPlan, Ref
-from policysmith.graph.model import GraphModel, build_model
 from policysmith.graph.v1.signature import positional_names
 from policysmith.graph.v1.types import find_type
 from policysmith.registry import Registry, default_registry

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from policysmith.compile.model import GraphModel
 from policysmith.errors import CheckpointError, did_you_mean
-from policysmith.graph.model import GraphModel
 from policysmith.graph.v1.blocks import ConvBnAct
 from policysmith.store.weights_file import Weights, listed, printable
 

@@ -11,6 +11,9 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from policysmith.compile.model import GraphModel, build_of_document
+from policysmith.compile.program import run_steps
+from policysmith.compile.source import Graph, GraphSource
 from policysmith.config.options import Infer
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.graph.assemble import base_seed
@@ -18,10 +21,7 @@ from policysmith.graph.calls import CallPlan
 from policysmith.graph.component import AUX, takes_aux
 from policysmith.graph.dry_run import dry_run
 from policysmith.graph.memory import has_memory
-from policysmith.graph.model import GraphModel, build_of_document
 from policysmith.graph.plan import Plan, TensorSpec
-from policysmith.graph.program import run_steps
-from policysmith.graph.source import Graph, GraphSource
 from policysmith.registry import register
 
 __all__ = ["NamedSpecs", "NestedGraph", "ReportingGraph", "graph_model", "nest"]

@@ -21,8 +21,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
-from policysmith.graph.inspect import may_inline
-from policysmith.graph.stand_in import STORES, Snapshot, StandIns
+from policysmith.compile.inspect import may_inline
+from policysmith.compile.stand_in import STORES, Snapshot, StandIns
 
 __all__ = ["GLOBAL_HOOKS", "Trace", "has_hooks", "trace"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from policysmith.graph.executors.branches import Branches, find_branches
+from policysmith.compile.executors.branches import Branches, find_branches
 
 __all__ = ["Group", "Unit", "grouped"]
 

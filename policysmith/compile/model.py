@@ -15,6 +15,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
+from policysmith.compile.exclusive import exclusive
+from policysmith.compile.program import Program, Step, run_steps, steps_for
 from policysmith.config.load import Document, finish, read_source
 from policysmith.config.migrate import migrate
 from policysmith.config.nodes import Findings
@@ -25,9 +27,7 @@ from policysmith.graph.assemble import as_components, build_modules
 from policysmith.graph.calls import CallPlan, steps_of
 from policysmith.graph.component import Component
 from policysmith.graph.dry_run import first_run, has_lazy, why
-from policysmith.graph.exclusive import exclusive
 from policysmith.graph.plan import NodePlan, Plan, TensorSpec, make_plan
-from policysmith.graph.program import Program, Step, run_steps, steps_for
 from policysmith.graph.spec import decode_components
 from policysmith.graph.v1 import assemble_v1
 from policysmith.graph.view import bare

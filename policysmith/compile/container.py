@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from tensordict.nn import TensorDictModuleBase
 from torch import nn
 
+from policysmith.compile.exclusive import exclusive
+from policysmith.compile.line import Line
 from policysmith.errors import WiringError
-from policysmith.graph.exclusive import exclusive
-from policysmith.graph.line import Line
 from policysmith.graph.spec import name_problem
 from policysmith.graph.wiring import topological_order
 

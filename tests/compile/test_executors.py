@@ -13,11 +13,11 @@ from tensordict import TensorDict
 from torch import nn
 
 import policysmith
+from policysmith.compile.executors import ParallelExecutor, SequentialExecutor
+from policysmith.compile.executors.branches import Branches, Streams, find_branches
+from policysmith.compile.executors.trial import KEPT, ROUNDS, Trials
 from policysmith.errors import ConfigError, WiringError
 from policysmith.graph import Component, ComponentContainer, TensorComponent
-from policysmith.graph.executors import ParallelExecutor, SequentialExecutor
-from policysmith.graph.executors.branches import Branches, Streams, find_branches
-from policysmith.graph.executors.trial import KEPT, ROUNDS, Trials
 from policysmith.modules import DropoutModule, LinearModule, LSTMModule, MergeModule
 from policysmith.policy.execution import Branched
 from policysmith.wrappers import RegularizedModule

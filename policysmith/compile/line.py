@@ -12,10 +12,10 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
+from policysmith.compile.exclusive import exclusive
+from policysmith.compile.program import Program, Step, run_steps
+from policysmith.compile.trace import GLOBAL_HOOKS, has_hooks
 from policysmith.graph.component import AUX, Component, TensorComponent, read_key, write_key
-from policysmith.graph.exclusive import exclusive
-from policysmith.graph.program import Program, Step, run_steps
-from policysmith.graph.trace import GLOBAL_HOOKS, has_hooks
 
 __all__ = ["Line"]
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch.utils.hooks import RemovableHandle
 
-from policysmith.graph.trace import Trace
+from policysmith.compile.trace import Trace
 
 __all__ = ["Emitted", "HooksSeen", "Watch", "emit"]
 

@@ -8,8 +8,8 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
+from policysmith.compile.line import WARM
 from policysmith.graph import Component, ComponentContainer, TensorComponent
-from policysmith.graph.line import WARM
 from policysmith.modules import Conv2dModule, LinearModule, LSTMModule, MergeModule, ReLUModule
 
 MAPPINGS = {"dict": dict, "TensorDict": lambda data: TensorDict(data, [3])}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policysmith.graph.exclusive import exclusive
+from policysmith.compile.exclusive import exclusive
 
 __all__ = ["Trials", "alike", "drew"]
 

@@ -14,15 +14,16 @@ import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
+from policysmith.compile.container import ComponentContainer
+from policysmith.compile.exclusive import exclusive
+from policysmith.compile.executors.branches import Branches, Streams, Threads
+from policysmith.compile.executors.groups import Group, Unit, grouped
+from policysmith.compile.executors.trial import Trials, alike, drew
+from policysmith.compile.program import Step, run_steps, settled
+from policysmith.compile.steps import MemoryStep
+from policysmith.compile.trace import has_hooks
 from policysmith.graph.component import AUX, Component, read_key, write_key
-from policysmith.graph.container import ComponentContainer
-from policysmith.graph.exclusive import exclusive
-from policysmith.graph.executors.branches import Branches, Streams, Threads
-from policysmith.graph.executors.groups import Group, Unit, grouped
-from policysmith.graph.executors.trial import Trials, alike, drew
-from policysmith.graph.memory import FIRST, MemoryComponent, MemoryStep
-from policysmith.graph.program import Step, run_steps, settled
-from policysmith.graph.trace import has_hooks
+from policysmith.graph.memory import FIRST, MemoryComponent
 
 __all__ = ["Executor", "ParallelExecutor", "SequentialExecutor"]
 

@@ -15,11 +15,11 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
+from policysmith.compile.model import TOP_KEYS, graph_document, says_v1
 from policysmith.config.load import Document
 from policysmith.config.nodes import quote
 from policysmith.config.options import error_at, failures, located
 from policysmith.errors import ConfigError, did_you_mean
-from policysmith.graph.model import TOP_KEYS, graph_document, says_v1
 from policysmith.graph.spec import GraphSpec, decode_components
 from policysmith.graph.v1.grammar import Grammar, read_grammar
 from policysmith.graph.v1.report import Report

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor, fx, nn
 from torch.compiler import is_compiling
 
+from policysmith.compile.emit import Emitted, HooksSeen, Watch, emit
+from policysmith.compile.exclusive import exclusive
+from policysmith.compile.stand_in import stand_in
+from policysmith.compile.trace import GLOBAL_HOOKS, has_hooks, trace
 from policysmith.graph.component import AUX, Component, TensorComponent, as_key, write_key
-from policysmith.graph.emit import Emitted, HooksSeen, Watch, emit
-from policysmith.graph.exclusive import exclusive
-from policysmith.graph.stand_in import stand_in
-from policysmith.graph.trace import GLOBAL_HOOKS, has_hooks, trace
 from policysmith.graph.view import layers
 from policysmith.ops.features import join_features
 

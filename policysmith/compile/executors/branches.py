@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from policysmith.graph.exclusive import exclusive
+from policysmith.compile.exclusive import exclusive
 
 __all__ = ["Branches", "Streams", "Threads", "find_branches"]
 

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from policysmith.policy.trials import HOPELESS, ROUNDS, WARM_UPS, Choice, fastest
+from policysmith.compile.trials import HOPELESS, ROUNDS, WARM_UPS, Choice, fastest
 
 PLAIN, AMP, COMPILED = Choice(False, False), Choice(True, False), Choice(False, True)
 
