@@ -210,6 +210,22 @@ def test_no_room_imports_the_dialects():
     assert not [str(i) for i in ours() if i.top == "importers" and i.room != "importers"]
 
 
+# Who changes the class of a live layer, since whoever holds the layer must have the changed one: adapters, and batch
+# normalisation while several processes train.
+CHANGES_CLASSES = {"policysmith/wrappers/lora.py", "policysmith/training/distribution/batch_norms.py"}
+
+
+def test_no_object_changes_its_class():
+    """What an object is, is decided when it is made."""
+    found = {
+        str(file.relative_to(PACKAGE.parent))
+        for file in files()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr == "__class__" and isinstance(node.ctx, ast.Store)
+    }
+    assert found == CHANGES_CLASSES
+
+
 def test_every_dialect_has_the_same_files():
     """What a system's configuration, weights and names become is found in the same place for each."""
     folders = [f for f in (PACKAGE / "dialects").iterdir() if f.is_dir() and f.name != "__pycache__"]

@@ -162,6 +162,12 @@ class GraphModel(nn.Module):
             raise ShapeError(f"missing input {', '.join(map(repr, missing))}")
         return [given[name] for name in self.inputs]
 
+    def as_kind(self, kind: type[M]) -> M:
+        """The same graph of the same modules as another class of graph models; made code is not taken along."""
+        other = kind.__new__(kind)
+        other.__dict__.update(self.__getstate__())
+        return other
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_programs": {}}
 

@@ -85,13 +85,12 @@ def graph_model(config: Annotated[GraphSource, Graph()], inputs: NamedSpecs) -> 
 
 
 def nest(model: GraphModel, inputs: NamedSpecs = ()) -> GraphModel:
-    """Make a `GraphModel` one that can be a component; one of calls that knows no shapes learns them from `inputs`.
-
-    Raises ValueError for what only the outer graph can serve.
+    """A `GraphModel` as one that can be a component, of the same modules; one of calls that knows no shapes learns them
+    from `inputs`. Raises ValueError for what only the outer graph can serve.
     """
     _check_parts(model)
     reports = any(takes_aux(module) for module in model.graph_modules.values())
-    model.__class__ = ReportingGraph if reports else NestedGraph
+    model = model.as_kind(ReportingGraph if reports else NestedGraph)
     if isinstance(model.plan, CallPlan) and not model.plan.edges:
         names = [name or own for (name, _), own in zip(inputs, model.inputs, strict=True)]
         specs = dict(zip(names, (spec for _, spec in inputs), strict=True))

@@ -30,6 +30,7 @@ from policysmith.policy.distributions import DistributionView, named_parameters
 from policysmith.policy.execution import Branched, Executed, Runtime
 from policysmith.policy.masks import legal_masks
 from policysmith.policy.observations import MASK, ROOT, Leaf, Observations
+from policysmith.policy.policy_call import Kind, PolicyCall
 from policysmith.policy.spaces import pick
 from policysmith.policy.swap import Swapping
 
@@ -37,6 +38,7 @@ __all__ = ["ActorCritic"]
 
 Acting = Callable[..., tuple[Any, Tensor, Tensor]]
 RunSteps = Callable[[Sequence[Step], dict[str, Any]], dict[str, Any]]
+FORWARD, VALUE = PolicyCall("forward"), PolicyCall("value")
 
 
 class ActorCritic(Swapping, TensorDictModuleBase):
@@ -70,9 +72,9 @@ class ActorCritic(Swapping, TensorDictModuleBase):
 
     def _replan(self) -> None:
         self._steps = [step_of(node, self.components) for node in self.plan.nodes]
-        self._programs: dict[tuple[Any, ...], Program | Executed | Branched] = {}
+        self._programs: dict[tuple[PolicyCall, bool], Program | Executed | Branched] = {}
         self._forwards: dict[bool, Program | Executed | Branched] = {}
-        self._running: dict[tuple[Any, ...], list[Step]] = {}  # the steps behind a call that reports
+        self._running: dict[PolicyCall, list[Step]] = {}  # the steps behind a call that reports
         self.runtime.lay_out(self.components)
 
     def forward(self, obs: Any, return_aux: bool = False) -> Any:
@@ -82,7 +84,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         their coefficients) and statistics of the components that have any.
         """
         if return_aux:
-            return self._run_reporting(("forward",), self.observations.read(obs))
+            return self._run_reporting(FORWARD, self.observations.read(obs))
         if type(obs) is Tensor and not is_compiling():
             program = self._forwards.get(self.training)  # the hot path: one tensor, compiled before
             if program is not None:
@@ -93,7 +95,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
                     raise
         if isinstance(obs, TensorDictBase):
             return self._write_forward(obs)
-        return self._run(("forward",), self.observations.read(obs))
+        return self._run(FORWARD, self.observations.read(obs))
 
     def get_action_and_value(
         self, obs: Any, legal_mask: Any = None, deterministic: bool = False, return_aux: bool = False
@@ -112,7 +114,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         tensors = self.observations.read(obs)
         masks = self._masks(obs, tensors, legal_mask)
         run = self._run_reporting if return_aux else self._run
-        actions, *rest = run(("act", len(masks), deterministic), [*tensors, *masks])
+        actions, *rest = run(PolicyCall("act", len(masks), deterministic), [*tensors, *masks])
         return self.actions.structure(actions), *rest
 
     def evaluate_actions(self, obs: Any, actions: Any, legal_mask: Any = None, return_aux: bool = False) -> Any:
@@ -122,13 +124,13 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         tensors = self.observations.read(obs)
         masks = self._masks(obs, tensors, legal_mask)
         run = self._run_reporting if return_aux else self._run
-        return run(("evaluate", len(masks)), [*tensors, *self.actions.leaves_of(actions), *masks])
+        return run(PolicyCall("evaluate", len(masks)), [*tensors, *self.actions.leaves_of(actions), *masks])
 
     def get_value(self, obs: Any) -> Tensor:
         """Observation → value (B,); only the components that the value needs run."""
         if isinstance(obs, TensorDictBase):
             return obs.set("state_value", self.get_value(_observation(obs)))
-        return self._run(("value",), self.observations.read(obs))
+        return self._run(VALUE, self.observations.read(obs))
 
     def acting(self, deterministic: bool = False) -> Acting:
         """One function for rollouts: (obs, legal_mask=None) → (action, log_prob, value), in inference mode.
@@ -141,7 +143,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
                 lambda obs, legal_mask=None: self.get_action_and_value(obs, legal_mask, deterministic)
             )
         program, masked_call, inference = (
-            self._program(("act", 0, deterministic)),
+            self._program(PolicyCall("act", greedy=deterministic)),
             self.get_action_and_value,
             torch.inference_mode,
         )
@@ -171,7 +173,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         def draw(obs: Any, legal_mask: Any = None) -> tuple[Any, Tensor, Tensor]:
             tensors = self.observations.read(obs)
             masks = self._masks(obs, tensors, legal_mask)
-            draws, log_prob, value = self._run(("draw", len(masks)), [*tensors, *masks])
+            draws, log_prob, value = self._run(PolicyCall("draw", len(masks)), [*tensors, *masks])
             return self.actions.structure(draws), log_prob, value
 
         drawn: Acting = torch.inference_mode()(draw)
@@ -187,12 +189,12 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         plan that a loss reads (`ConfigError` for one that there is not); `return_aux` appends what components report.
         """
         self.require_edges(extra)
-        key = ("evaluate_draws" if drawn else "evaluate", masks, *extra)
+        call = PolicyCall("evaluate_draws" if drawn else "evaluate", masks, edges=tuple(extra))
         if return_aux:
-            return lambda *tensors: self._run_reporting(key, tensors)
+            return lambda *tensors: self._run_reporting(call, tensors)
         if is_compiling():
-            return lambda *tensors: self._run(key, tensors)
-        program = self._program(key)
+            return lambda *tensors: self._run(call, tensors)
+        program = self._program(call)
         return lambda *tensors: program.run(*tensors)
 
     def scoring(self, masks: int = 0, return_aux: bool = False) -> Callable[..., Any]:
@@ -200,14 +202,15 @@ class ActorCritic(Swapping, TensorDictModuleBase):
 
         Only the components that the policy's output needs run.
         """
-        key = ("score", masks)
+        call = PolicyCall("score", masks)
         run = self._run_reporting if return_aux else self._run
-        return lambda *tensors: run(key, tensors)
+        return lambda *tensors: run(call, tensors)
 
     def reading(self, names: Sequence[str]) -> Callable[..., tuple[Tensor, ...]]:
         """Leaves of an observation → the tensors of these edges of the plan; only what they need runs."""
         self.require_edges(names)
-        return lambda *tensors: self._run(("edges", 0, *names), tensors)
+        call = PolicyCall("edges", edges=tuple(names))
+        return lambda *tensors: self._run(call, tensors)
 
     def require_edges(self, names: Sequence[str]) -> None:
         """Raise `ConfigError` with every one of these edges that the plan does not have."""
@@ -248,7 +251,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         if isinstance(obs, TensorDictBase):
             obs, legal_mask = _observation(obs), _mask(obs, legal_mask)
         tensors = self.observations.read(obs)
-        params, _ = self._run(("forward",), tensors)
+        params, _ = self._run(FORWARD, tensors)
         return DistributionView(self.actions, params, self._masks(obs, tensors, legal_mask))
 
     get_dist = distribution
@@ -291,44 +294,43 @@ class ActorCritic(Swapping, TensorDictModuleBase):
     @property
     def code(self) -> str:
         """The source of the program behind `forward`."""
-        return self._program(("forward",)).code
+        return self._program(FORWARD).code
 
-    def slow(self, kind: str, *tensors: Tensor, masks: int = 0, deterministic: bool = False) -> Any:
+    def slow(self, kind: Kind, *tensors: Tensor, masks: int = 0, deterministic: bool = False) -> Any:
         """The slow twin of a program, module by module: `forward`, `act`, `evaluate` or `value` (for tests)."""
-        keys = {"act": ("act", masks, deterministic), "evaluate": ("evaluate", masks)}
-        return self._body(keys.get(kind, (kind,)))[0](*tensors)
+        return self._body(PolicyCall(kind, masks, deterministic))[0](*tensors)
 
     def _learners(self) -> list[Step]:
         """The steps whose components take statistics."""
         return [step for step in self._steps if getattr(step.live, "learner", None) is not None]
 
-    def _run(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> Any:
+    def _run(self, call: PolicyCall, tensors: Sequence[Tensor]) -> Any:
         if is_compiling():
             with self.runtime.region(self, tensors):
-                return self._body(key)[0](*tensors)
+                return self._body(call)[0](*tensors)
         try:
-            return self._program(key).run(*tensors)
+            return self._program(call).run(*tensors)
         except (RuntimeError, ValueError) as error:
             self._blame_shapes(tensors, error)
             raise
 
-    def _run_reporting(self, key: tuple[Any, ...], tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    def _run_reporting(self, call: PolicyCall, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
         """The results of a call, and after them what components report to a sink.
 
         Where modules do, they run one by one; losses of weights alone are added beside the compiled call.
         """
         sink: dict[str, Tensor] = {}
-        steps = self._running.get(key)
+        steps = self._running.get(call)
         if steps is None:
-            steps = self._running[key] = self._body(key)[2]
+            steps = self._running[call] = self._body(call)[2]
         if not any(step.takes_aux or step.opaque for step in steps):
-            results = self._run(key, tensors)
+            results = self._run(call, tensors)
             for step in steps:
                 step.report({AUX: sink})
             return *results, sink
         try:
             with self.runtime.region(self, tensors[: len(self.plan.inputs)]):
-                return *self._body(key, sink)[0](*tensors), sink
+                return *self._body(call, sink)[0](*tensors), sink
         except (RuntimeError, ValueError) as error:
             self._blame_shapes(tensors, error)
             raise
@@ -341,40 +343,37 @@ class ActorCritic(Swapping, TensorDictModuleBase):
 
     def _forward_leaves(self, leaves: Sequence[Tensor]) -> Any:
         """The whole network on leaves of an observation, in whatever state a policy begins."""
-        return self._program(("forward",)).run(*leaves)
+        return self._program(FORWARD).run(*leaves)
 
-    def _program(self, key: tuple[Any, ...]) -> Program | Executed | Branched:
-        full = (*key, self.training)
-        program = self._programs.get(full)
-        return self._make_program(key, full) if program is None else program
+    def _program(self, call: PolicyCall) -> Program | Executed | Branched:
+        program = self._programs.get((call, self.training))
+        return self._make_program(call) if program is None else program
 
-    def _make_program(self, key: tuple[Any, ...], full: tuple[Any, ...]) -> Program | Executed | Branched:
+    def _make_program(self, call: PolicyCall) -> Program | Executed | Branched:
         with exclusive(self.components):
-            if full in self._programs:  # another thread was here first
-                return self._programs[full]
-            body, arity, steps = self._body(key)
+            key = call, self.training
+            if key in self._programs:  # another thread was here first
+                return self._programs[key]
+            body, arity, steps = self._body(call)
             inner = self.runtime.program(self, body, arity, steps)
             branching = self.runtime.branches(steps)
-            program = Branched(self, inner, lambda run: self._body(key, run=run)[0]) if branching else inner
-            self._programs[full] = program
-            if key == ("forward",) and arity == 1:
-                self._forwards[full[-1]] = program
+            program = Branched(self, inner, lambda run: self._body(call, run=run)[0]) if branching else inner
+            self._programs[key] = program
+            if call == FORWARD and arity == 1:
+                self._forwards[key[1]] = program
             return program
 
     def _body(
-        self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None, run: RunSteps = run_steps
+        self, call: PolicyCall, sink: dict[str, Tensor] | None = None, run: RunSteps = run_steps
     ) -> tuple[Callable[..., Any], int, list[Step]]:
-        """The function behind a key, the number of its tensors, and the steps it runs; `sink` gets auxiliary losses.
+        """The function behind a call, the number of its tensors, and the steps it runs; `sink` gets auxiliary losses.
 
         `run` is what runs the steps.
         """
-        kind, inputs = key[0], list(self.plan.inputs)
-        extra = key[2:] if kind in ("evaluate", "evaluate_draws", "edges") else ()
-        fewer = {"value": [self._value_edge], "score": [self._policy_edge], "edges": list(extra)}
-        edges = fewer.get(kind, [self._policy_edge, self._value_edge, *extra])
+        kind, greedy, inputs = call.kind, call.greedy, list(self.plan.inputs)
+        edges = call.heads(self._policy_edge, self._value_edge)
         steps = steps_for(self._steps, edges)
-        count, masks = len(inputs), key[1] if len(key) > 1 else 0
-        actions = len(self.actions.leaves) if kind in ("evaluate", "evaluate_draws", "score") else 0
+        count, actions = len(inputs), len(self.actions.leaves) if call.takes_actions else 0
         runtime = self.runtime
 
         def body(*tensors: Tensor) -> Any:
@@ -392,12 +391,12 @@ class ActorCritic(Swapping, TensorDictModuleBase):
             if kind == "forward":
                 return params, value
             if kind == "act":
-                return (*distribution.choose(params, legal, key[2]), value)
+                return (*distribution.choose(params, legal, greedy), value)
             if kind == "draw":
                 return (*distribution.draw(params, legal), value)
             return (*distribution.evaluate(params, chosen, legal, kind == "evaluate_draws"), value, *more)
 
-        return body, count + actions + masks, steps
+        return body, count + actions + call.masks, steps
 
     def _masks(self, obs: Any, tensors: Sequence[Tensor], mask: Any) -> list[Tensor]:
         """Masks for the discrete leaves: the given one, or the observation's own, or none."""

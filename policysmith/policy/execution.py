@@ -23,9 +23,8 @@ from torch.compiler import is_compiling
 from policysmith.compile.container import ComponentContainer
 from policysmith.compile.exclusive import exclusive
 from policysmith.compile.executors import Executor, ParallelExecutor, SequentialExecutor
-from policysmith.compile.executors.trial import Trials, alike, drew
+from policysmith.compile.measured_choice import Choice, Trials, alike, drew, fastest
 from policysmith.compile.program import Program, Step, run_steps
-from policysmith.compile.trials import Choice, fastest
 from policysmith.config.experiment import Execution, decode_execution
 from policysmith.graph.plan import Plan
 from policysmith.ops.whole import whole

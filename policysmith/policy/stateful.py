@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.compiler import is_compiling
 
 from policysmith.compile.executors import ParallelExecutor
-from policysmith.compile.executors.trial import alike, drew
+from policysmith.compile.measured_choice import alike, drew
 from policysmith.compile.program import Step, run_steps, steps_for
 from policysmith.compile.stand_in import stand_in
 from policysmith.compile.steps import MemoryStep, step_of
@@ -26,9 +26,12 @@ from policysmith.ops.state import State, reset_state
 from policysmith.policy.actor_critic import ActorCritic, RunSteps, _mask, _observation
 from policysmith.policy.distributions import DistributionView
 from policysmith.policy.masks import legal_masks
+from policysmith.policy.policy_call import Kind, PolicyCall
 from policysmith.policy.spaces import pick
 
 __all__ = ["StatefulActorCritic"]
+
+STEP_FORWARD = PolicyCall("step_forward")
 
 
 class StatefulActorCritic(ActorCritic):
@@ -71,7 +74,7 @@ class StatefulActorCritic(ActorCritic):
         masks = self._masks(obs, tensors, legal_mask)
         run = self._run_reporting if return_aux else self._run
         inputs = [*tensors, *self._begun(state, first, len(tensors[0])), *masks]
-        actions, log_prob, value, after, *aux = run(("step", len(masks), deterministic), inputs)
+        actions, log_prob, value, after, *aux = run(PolicyCall("step", len(masks), deterministic), inputs)
         return self.actions.structure(actions), log_prob, value, self._named(after), *aux
 
     def evaluate(
@@ -162,7 +165,7 @@ class StatefulActorCritic(ActorCritic):
         if state is None:
             self._refuse("get_value")
         tensors = self.observations.read(obs)
-        return self._run(("step_value",), [*tensors, *self._begun(state, first, len(tensors[0]))])
+        return self._run(PolicyCall("step_value"), [*tensors, *self._begun(state, first, len(tensors[0]))])
 
     def acting(self, deterministic: bool = False) -> Callable[..., Any]:
         """One function for rollouts: (obs, state, first=None, legal_mask=None) → (action, log_prob, value, state).
@@ -170,7 +173,7 @@ class StatefulActorCritic(ActorCritic):
         It runs in inference mode: copy or clone its results before autograd sees them.
         """
         plain = len(self.observations.leaves) == 1 and not self.observations.mask_path and not self.actions.composite
-        inference, key = torch.inference_mode, ("step", 0, deterministic)
+        inference, call = torch.inference_mode, PolicyCall("step", greedy=deterministic)
 
         def act(
             obs: Any, state: Mapping[str, Tensor], first: Tensor | None = None, legal_mask: Any = None
@@ -180,7 +183,7 @@ class StatefulActorCritic(ActorCritic):
                     return self.act(obs, state, first, legal_mask, deterministic)
                 tensors = [obs, *self._begun(state, first, len(obs))]
                 try:
-                    (action,), log_prob, value, after = self._program(key).run(*tensors)
+                    (action,), log_prob, value, after = self._program(call).run(*tensors)
                 except (RuntimeError, ValueError) as error:
                     self._blame_shapes(tensors, error)
                     raise
@@ -199,7 +202,7 @@ class StatefulActorCritic(ActorCritic):
             tensors = self.observations.read(obs)
             masks = self._masks(obs, tensors, legal_mask)
             inputs = [*tensors, *self._begun(state, first, len(tensors[0])), *masks]
-            draws, log_prob, value, after = self._run(("step_draw", len(masks)), inputs)
+            draws, log_prob, value, after = self._run(PolicyCall("step_draw", len(masks)), inputs)
             return self.actions.structure(draws), log_prob, value, self._named(after)
 
         drawn: Callable[..., Any] = torch.inference_mode()(draw)
@@ -239,7 +242,7 @@ class StatefulActorCritic(ActorCritic):
         if state is None:
             self._refuse("distribution", "distribution(obs, state=state, first=first)")
         tensors = self.observations.read(obs)
-        params, _, _ = self._run(("step_forward",), [*tensors, *self._begun(state, first, len(tensors[0]))])
+        params, _, _ = self._run(STEP_FORWARD, [*tensors, *self._begun(state, first, len(tensors[0]))])
         return DistributionView(self.actions, params, self._masks(obs, tensors, legal_mask))
 
     get_dist = distribution
@@ -247,16 +250,15 @@ class StatefulActorCritic(ActorCritic):
     @property
     def code(self) -> str:
         """The source of the program behind one step of `act`."""
-        return self._program(("step", 0, False)).code
+        return self._program(PolicyCall("step")).code
 
     def _body(
-        self, key: tuple[Any, ...], sink: dict[str, Tensor] | None = None, run: RunSteps = run_steps
+        self, call: PolicyCall, sink: dict[str, Tensor] | None = None, run: RunSteps = run_steps
     ) -> tuple[Callable[..., Any], int, list[Step]]:
-        kind, inputs = key[0], self._state_inputs
-        edges = [self._value_edge] if kind == "step_value" else [self._policy_edge, self._value_edge]
+        kind, greedy, inputs = call.kind, call.greedy, self._state_inputs
+        edges = call.heads(self._policy_edge, self._value_edge)
         steps = steps_for(self._steps, edges)
-        count, masks = len(inputs), key[1] if len(key) > 1 else 0
-        leaves, runtime = len(self.plan.inputs), self.runtime
+        count, leaves, runtime = len(inputs), len(self.plan.inputs), self.runtime
 
         def body(*tensors: Tensor) -> Any:
             given = [*runtime.inputs(tensors[:leaves]), *tensors[leaves:count]]
@@ -274,13 +276,13 @@ class StatefulActorCritic(ActorCritic):
             distribution = stand_in(self.actions, params)
             if kind == "step_draw":
                 return (*distribution.draw(params, tensors[count:]), value, after)
-            return (*distribution.choose(params, tensors[count:], key[2]), value, after)
+            return (*distribution.choose(params, tensors[count:], greedy), value, after)
 
-        return body, count + masks, steps
+        return body, count + call.masks, steps
 
-    def slow(self, kind: str, *tensors: Tensor, masks: int = 0, deterministic: bool = False) -> Any:
+    def slow(self, kind: Kind, *tensors: Tensor, masks: int = 0, deterministic: bool = False) -> Any:
         """The slow twin of one step's program: `step`, `step_forward` or `step_value`; state after the leaves."""
-        return self._body(("step", masks, deterministic) if kind == "step" else (kind,))[0](*tensors)
+        return self._body(PolicyCall(kind, masks, deterministic))[0](*tensors)
 
     def _sequence(
         self,
@@ -326,7 +328,7 @@ class StatefulActorCritic(ActorCritic):
 
     def _forward_leaves(self, leaves: Sequence[Tensor]) -> Any:
         rows = len(leaves[0])
-        return self._program(("step_forward",)).run(*leaves, *self._ordered(self.init_state(rows), rows))
+        return self._program(STEP_FORWARD).run(*leaves, *self._ordered(self.init_state(rows), rows))
 
     def _begun(self, state: Mapping[str, Tensor], first: Tensor | None, batch: int) -> list[Tensor]:
         """The state's tensors in order, rows whose episode begins started anew."""
@@ -376,7 +378,7 @@ class StatefulActorCritic(ActorCritic):
         if tensordict.ndim > 1:
             return self.unroll(obs, {key: tensor[:, 0] for key, tensor in state.items()}, first)
         tensors = self.observations.read(obs)
-        params, value, after = self._run(("step_forward",), [*tensors, *self._begun(state, first, len(tensors[0]))])
+        params, value, after = self._run(STEP_FORWARD, [*tensors, *self._begun(state, first, len(tensors[0]))])
         return params, value, self._named(after)
 
     def _memory_of(self, tensordict: TensorDictBase) -> tuple[State, Tensor | None]:

@@ -131,7 +131,11 @@ def adapt(layer: nn.Linear, rank: int, scaling: float) -> None:
 
 
 def _become(layer: nn.Module, kind: type[nn.Module]) -> None:
-    """Change a layer's class, and have compiled code look at the classes of its modules."""
+    """Change a layer's class, and have compiled code look at the classes of its modules.
+
+    It stays the same object, as under `torch.nn.utils.parametrize`, which does likewise: components hold their module's
+    very dictionaries, and tied layers are held in several places, so another object would be missed by some of them.
+    """
     layer.__class__ = kind
     layer.register_forward_hook(lambda *_: None).remove()
 

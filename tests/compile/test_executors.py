@@ -15,7 +15,7 @@ from torch import nn
 import policysmith
 from policysmith.compile.executors import ParallelExecutor, SequentialExecutor
 from policysmith.compile.executors.branches import Branches, Streams, find_branches
-from policysmith.compile.executors.trial import KEPT, ROUNDS, Trials
+from policysmith.compile.measured_choice import KEPT, LIVE_ROUNDS, Trials
 from policysmith.errors import ConfigError, WiringError
 from policysmith.graph import Component, ComponentContainer, TensorComponent
 from policysmith.modules import DropoutModule, LinearModule, LSTMModule, MergeModule
@@ -215,7 +215,7 @@ def test_a_missing_input_is_named(parallel):
 def test_a_swap_between_calls_takes_effect_at_once():
     for executor in (SequentialExecutor(), ParallelExecutor(workers=2, force=True), ParallelExecutor(workers=2)):
         container, x = branching(), torch.randn(2, WIDTH)
-        for _ in range(2 * ROUNDS + 4):
+        for _ in range(2 * LIVE_ROUNDS + 4):
             executor.execute(container, {"x": x})
         container.replace_component("b1", TensorComponent(nn.Identity(), ["a1"], ["b1"]))
         expected = container.execute({"x": x})
@@ -345,14 +345,14 @@ def test_a_compiler_takes_the_sequential_path():
 def test_random_numbers_are_drawn_in_order():
     parts = {n: DropoutModule(0.5, in_keys=["x"], out_keys=[n]) for n in "abc"}
     container, executor, x = ComponentContainer(parts), ParallelExecutor(workers=2), torch.ones(64)
-    for _ in range(3 * ROUNDS):
+    for _ in range(3 * LIVE_ROUNDS):
         torch.manual_seed(1)
         expected = container.execute({"x": x})
         torch.manual_seed(1)
         found = executor.execute(container, {"x": x})
         assert all(torch.equal(found[n], expected[n]) for n in "abc")
     (trial,) = executor._trials(container).found.values()
-    assert trial.takes_second is False
+    assert trial.chosen is False
 
 
 class Clock:
@@ -382,10 +382,11 @@ def test_the_faster_manner_is_kept_for_each_kind_of_call_and_every_call_is_made_
     for key in ("small", "large"):
         made.clear()
         results = [
-            trials.run(key, lambda: (first(), False), first, second, torch.device("cpu")) for _ in range(2 * ROUNDS + 9)
+            trials.run(key, lambda: (first(), False), first, second, torch.device("cpu"))
+            for _ in range(2 * LIVE_ROUNDS + 9)
         ]
         assert results == made, "nothing is computed twice"
-        assert made.count(1) > ROUNDS
+        assert made.count(1) > LIVE_ROUNDS
         assert set(made[-6:]) == {int(expected)}
 
 
@@ -508,14 +509,14 @@ def test_a_policy_with_memory_does_too():
 
 def test_a_policy_tries_both_and_draws_the_same_actions_meanwhile():
     ours, plain, obs = policy("parallel"), policy({}), torch.randn(6, 4)
-    for seed in range(2 * ROUNDS + 4):
+    for seed in range(2 * LIVE_ROUNDS + 4):
         torch.manual_seed(seed)
         found = ours.get_action_and_value(obs)
         torch.manual_seed(seed)
         assert all(map(torch.equal, found, plain.get_action_and_value(obs)))
     (program,) = ours._programs.values()
     (trial,) = program._trials.found.values()
-    assert trial.takes_second is not None, "sampling after the network is not in the way"
+    assert trial.chosen is not None, "sampling after the network is not in the way"
 
 
 def test_training_swapping_copies_and_other_settings_work_under_the_parallel_executor():

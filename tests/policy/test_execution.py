@@ -13,11 +13,12 @@ from gymnasium import spaces
 from torch import nn
 
 import policysmith
+from policysmith.compile.measured_choice import ROUNDS, Choice
 from policysmith.compile.program import Program
-from policysmith.compile.trials import ROUNDS, Choice
 from policysmith.config.experiment import Execution
 from policysmith.errors import ConfigError, ShapeError
 from policysmith.policy.execution import Executed, Runtime
+from policysmith.policy.policy_call import PolicyCall
 from tests.thinning import thinned
 
 PLANES = spaces.Box(-1, 1, (5, 6, 4))
@@ -497,7 +498,7 @@ def test_code_says_how_it_runs():
     policy.runtime = Runtime(policy.runtime.settings, winding(1.0))
     policy(planes())
     assert policy.code.startswith("# amp: auto, compile: auto; chosen: {'cpu': 'plain'}\ndef run(x0):")
-    assert isinstance(policy._programs["forward", False], Executed)
+    assert isinstance(policy._programs[PolicyCall("forward"), False], Executed)
 
 
 @pytest.mark.parametrize("mode", ["amp", "channels_last", "all"])

@@ -18,7 +18,7 @@ from policysmith.compile.container import ComponentContainer
 from policysmith.compile.exclusive import exclusive
 from policysmith.compile.executors.branches import Branches, Streams, Threads
 from policysmith.compile.executors.groups import Group, Unit, grouped
-from policysmith.compile.executors.trial import Trials, alike, drew
+from policysmith.compile.measured_choice import Trials, alike, drew
 from policysmith.compile.program import Step, run_steps, settled
 from policysmith.compile.steps import MemoryStep
 from policysmith.compile.trace import has_hooks

@@ -6,7 +6,7 @@ In: whatever `policysmith.build` takes. Out: an `ActorCritic`; a TensorDict give
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from tensordict import TensorDictBase
 from tensordict.nn import InteractionType, interaction_type
@@ -21,6 +21,7 @@ from policysmith.registry import Registry
 
 __all__ = ["PolicyAgent", "StatefulPolicyAgent"]
 
+A = TypeVar("A", bound="PolicyAgent")
 GREEDY = (InteractionType.DETERMINISTIC, InteractionType.MODE, InteractionType.MEAN)
 
 
@@ -33,6 +34,15 @@ class PolicyAgent(ActorCritic):
     Arguments and errors are those of `policysmith.build`.
     """
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """An agent that remembers, where the configuration does; classes derived from this one stay what they are."""
+        if cls is not PolicyAgent or not (args or kwargs):  # copies and pickles are made without arguments
+            return super().__new__(cls)
+        policy = build(*args, **kwargs)
+        agent = super().__new__(_kind_for(cls, policy))
+        agent.__dict__["_built"] = policy
+        return agent
+
     def __init__(
         self,
         config: Any,
@@ -42,22 +52,19 @@ class PolicyAgent(ActorCritic):
         seed: int | None = None,
         registry: Registry | None = None,
     ) -> None:
-        self._become(build(config, observation_space, action_space, overrides, seed, registry))
+        built = self.__dict__.pop("_built", None)
+        self._adopt(built or build(config, observation_space, action_space, overrides, seed, registry))
 
     @classmethod
     def of(cls, policy: ActorCritic) -> Self:
         """An agent over a policy's own plan and live components, say of one that was loaded."""
-        agent = cls.__new__(cls)
-        agent._become(policy)
+        agent = super().__new__(_kind_for(cls, policy))
+        agent._adopt(policy)
         return agent
 
-    def _become(self, policy: ActorCritic) -> None:
-        if isinstance(policy, StatefulActorCritic) and not isinstance(self, StatefulActorCritic):
-            if type(self) is not PolicyAgent:
-                raise PolicysmithError(
-                    f"the configuration remembers: derive {type(self).__name__} from StatefulPolicyAgent"
-                )
-            self.__class__ = StatefulPolicyAgent
+    def _adopt(self, policy: ActorCritic) -> None:
+        """Take over a policy's plan and live components."""
+        _kind_for(type(self), policy)
         ActorCritic.__init__(self, policy.plan, policy.components, policy.observations, policy.actions, policy.config)
         self.strict_masks = policy.strict_masks
         self.train(policy.training)
@@ -83,3 +90,12 @@ class StatefulPolicyAgent(PolicyAgent, StatefulActorCritic):
 
     A TensorDict of whole sequences (B, T) gains no action.
     """
+
+
+def _kind_for(kind: type[A], policy: ActorCritic) -> type[A]:
+    """The class of an agent over a policy: a plain agent that must remember is a `StatefulPolicyAgent`."""
+    if not isinstance(policy, StatefulActorCritic) or issubclass(kind, StatefulActorCritic):
+        return kind
+    if kind is not PolicyAgent:
+        raise PolicysmithError(f"the configuration remembers: derive {kind.__name__} from StatefulPolicyAgent")
+    return StatefulPolicyAgent

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from policysmith.compile.trials import HOPELESS, ROUNDS, WARM_UPS, Choice, fastest
+from policysmith.compile.measured_choice import HOPELESS, ROUNDS, WARM_UPS, Choice, fastest
 
 PLAIN, AMP, COMPILED = Choice(False, False), Choice(True, False), Choice(False, True)
 
