@@ -37,6 +37,7 @@ class Step:
         self, store: nn.ModuleDict, name: str, sources: Sequence[str], outputs: Sequence[str], takes_aux: bool = False
     ) -> None:
         self.store, self.name = store, name
+        self.owner = store  # whose lock swaps hold
         self.sources, self.outputs = tuple(sources), tuple(outputs)
         self.takes_aux = takes_aux
 
@@ -63,7 +64,7 @@ class Step:
     def settled(self) -> Self:
         """The same step with the component that is live now, whatever takes its place."""
         fixed = copy.copy(self)
-        fixed.store = {self.name: self.store[self.name]}  # type: ignore[assignment]
+        fixed.store = fixed.owner = {self.name: self.store[self.name]}  # type: ignore[assignment]
         return fixed
 
     def layers_for(self, values: Mapping[str, Any]) -> list[Any]:
@@ -136,9 +137,7 @@ class Step:
             return component.compute(*tensors, **aux)
         if component.event_ndims is not None:
             tensors = [join_features(tensors, component.event_ndims)]
-        if component.arguments is not None:
-            return component.module(**dict(zip(component.arguments, tensors, strict=True)), **aux)
-        return component.module(*tensors, **aux)
+        return component.apply_module(tensors, aux)
 
 
 def enter(passed: Sequence[Any], tensors: Sequence[Tensor]) -> None:
@@ -175,10 +174,10 @@ def run_steps(steps: Sequence[Step], values: dict[str, Tensor]) -> dict[str, Ten
 
 def settled(steps: Sequence[Step]) -> Sequence[Step]:
     """The steps with the components that are live now: all from before a swap, or all from after it."""
-    store = next((step.store for step in steps if isinstance(step, Step)), None)
-    if store is None or isinstance(store, dict) or is_compiling():
+    owner = next((step.owner for step in steps if isinstance(step, Step)), None)
+    if owner is None or isinstance(owner, dict) or is_compiling():
         return steps  # settled before; and a compiler follows the live ones, since it knows no locks
-    with exclusive(store):
+    with exclusive(owner):
         return [step.settled() if isinstance(step, Step) else step for step in steps]
 
 

@@ -50,6 +50,10 @@ COMPONENT_KEYS: Mapping[str, Schema] = {
         "description": "What it reads: a name, a list of names, or a mapping from arguments of forward to names.",
         "anyOf": [NAME, NAMES, {"type": "object", "additionalProperties": NAME}],
     },
+    "args": {
+        "description": "How it is called, in place of in_keys: $name is an edge, the rest are constants.",
+        "anyOf": [{"type": "array", "minItems": 1}, {"type": "object", "minProperties": 1}],
+    },
     "out_keys": {
         "description": "The names of what it writes; its own name by default.",
         "anyOf": [NAME, {**NAMES, "uniqueItems": True}],
@@ -258,7 +262,7 @@ def _component(entries: Mapping[str, RegisteredType]) -> Schema:
         "type": "object",
         "properties": {**_values({"type": _names(entries), **COMPONENT_KEYS}), "template": TEMPLATE},
         "allOf": [
-            _unless(["template"], {"required": ["in_keys"]}),
+            _unless(["template", "args"], {"required": ["in_keys"]}),
             _unless(["template", "use"], {"required": ["type"]}),
             {"if": {"required": ["use"]}, "then": shared},
             *_by_type("component", entries),

@@ -6,6 +6,7 @@ How a plan runs is `policysmith.compile`, whose public names are found here too.
 from typing import TYPE_CHECKING
 
 from policysmith.graph.component import Component, TensorComponent
+from policysmith.graph.operation import Operation
 from policysmith.graph.plan import Plan, TensorSpec
 from policysmith.graph.spec import ComponentSpec, GraphSpec
 from policysmith.lazy_names import lazy_names
@@ -26,6 +27,7 @@ __all__ = [
     "GraphSpec",
     "LegacyComponent",
     "NestedGraph",
+    "Operation",
     "Plan",
     "TensorComponent",
     "TensorSpec",

@@ -15,6 +15,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 
 from policysmith.errors import ShapeError, WiringError
+from policysmith.graph.call import Call
 from policysmith.graph.view import ViewMixin, share_state
 from policysmith.ops.features import join_features
 
@@ -122,7 +123,8 @@ class TensorComponent(ViewMixin, Component):
     """Any module of tensors as a component; `state_dict` is the module's own, with no prefix added.
 
     `arguments` names the module's forward argument for each in_key (positional where None). `event_ndims`, where
-    given, has each input flattened over that many trailing dimensions and all joined into one (*, F) tensor.
+    given, has each input flattened over that many trailing dimensions and all joined into one (*, F) tensor. `call`,
+    where given, says how the module is called altogether, constants included.
     """
 
     def __init__(
@@ -132,16 +134,25 @@ class TensorComponent(ViewMixin, Component):
         out_keys: Sequence[Key] | None = None,
         arguments: Sequence[str] | None = None,
         event_ndims: Sequence[int] | None = None,
+        call: Call | None = None,
     ) -> None:
         super().__init__(in_keys, out_keys)
         share_state(self, module)
         self.arguments = tuple(arguments) if arguments else None
         self.event_ndims = tuple(event_ndims) if event_ndims else None
+        self.call = call
 
     def compute(self, *tensors: Tensor, **aux: Any) -> Tensor | tuple[Tensor, ...]:
         """Join if asked, then call the module; `aux` is a sink of auxiliary losses, for modules that take one."""
         if self.event_ndims is not None:
             tensors = (join_features(tensors, self.event_ndims),)
+        return self.apply_module(tensors, aux)
+
+    def apply_module(self, tensors: Sequence[Tensor], aux: Mapping[str, Any]) -> Any:
+        """What the module gives, called as `call` or `arguments` say, or with the tensors in order."""
+        if self.call is not None:
+            args, kwargs = self.call.arguments(tensors)
+            return self.call.parts(self.module(*args, **kwargs, **aux), self.out_keys)
         if self.arguments is not None:
             return self.module(**dict(zip(self.arguments, tensors, strict=True)), **aux)
         return self.module(*tensors, **aux)

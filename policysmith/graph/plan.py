@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from policysmith.errors import did_you_mean
+from policysmith.graph.call import Call
 from policysmith.graph.component import AUX, Component, TensorComponent, as_key, read_key, takes_aux, write_key
 from policysmith.graph.measure import PLAN_BATCH, Cost, Measure, TensorSpec, check_state, measured
 from policysmith.graph.memory import MemoryComponent, has_memory
@@ -54,15 +55,34 @@ class NodePlan:
         return self.spec.name
 
     @property
+    def store_name(self) -> str:
+        """The name of its module where modules are kept."""
+        return self.spec.name
+
+    @property
+    def out_keys(self) -> tuple[str, ...]:
+        """What it gives."""
+        return self.spec.out_keys
+
+    @property
+    def takes_aux(self) -> bool:
+        """Whether it reports auxiliary losses."""
+        return self.measure.takes_aux
+
+    def store(self, modules: nn.ModuleDict) -> nn.ModuleDict:
+        """Where its module is looked up."""
+        return modules
+
+    @property
     def role(self) -> str | None:
         """`policy`, `value`, or None."""
         return self.part.entry.traits.get("role")
 
     def component(self, module: nn.Module) -> Component:
         """A module built for this node as a component with its keys, in its wrappers; raises `WrapperError`."""
-        keys = (self.sources, self.spec.out_keys, self.spec.arguments, self.event_ndims)
+        keys = (self.sources, self.spec.out_keys, self.spec.arguments, self.event_ndims, self.spec.call)
         component: Component = (
-            MemoryComponent(module, self.name, self.event_ndim, *keys)
+            MemoryComponent(module, self.name, self.event_ndim, *keys[:4])
             if has_memory(module)
             else TensorComponent(module, *keys)
         )
@@ -102,6 +122,8 @@ class Plan:
     inputs: Mapping[str, TensorSpec]
     nodes: tuple[NodePlan, ...]
     edges: Mapping[str, TensorSpec] = field(default_factory=dict)
+
+    late: ClassVar[bool] = False  # every shape is known
 
     def node(self, name: str) -> NodePlan:
         """The node of that name."""
@@ -196,8 +218,12 @@ def _plan_node(
         report((spec.name, name), f"stated as {stated[name]!r}, but the inputs give {known[kinds[name]]!r}")
     if wrong:
         return None
+    if spec.call and (joins or len(sources) != len(spec.in_keys)):
+        what = "joins what it reads" if joins else "reads an edge that stands for several"
+        report((spec.name, "args"), f"{part.type!r} {what}: name every edge in in_keys")
+        return None
     try:
-        measure = _measure(part, tuple(inputs), spec.arguments, joins, _freeze(known))
+        measure = _measure(part, tuple(inputs), spec.arguments, joins, _freeze(known), spec.call)
     except Exception as error:
         reason = str(error).split("\n", 1)[0] or type(error).__name__
         report((spec.name,), f"{part.type!r} cannot take {_show_edges(sources, inputs)}: {reason}{_nhwc_hint(inputs)}")
@@ -286,6 +312,7 @@ def _measure(
     arguments: tuple[str, ...] | None,
     joins: bool,
     known: tuple[tuple[str, Any], ...],
+    call: Call | None = None,
 ) -> Measure:
     with torch.device("meta"):
         module = part.build(**dict(known))
@@ -299,10 +326,16 @@ def _measure(
     state: dict[str, Tensor] = {}
     with torch.no_grad(), torch.device("meta"):
         if has_memory(module):
+            if call:
+                raise ValueError("it has memory, and is given tensors alone: write in_keys")
             state = module.initial_state(PLAN_BATCH)
             tensors = [*tensors, state]  # type: ignore[list-item]
         with Cost() as cost:
-            result = module(**named, **sink) if named else module(*tensors, **sink)
+            if call:
+                args, named = call.arguments(tensors)
+                result = module(*args, **named, **sink)
+            else:
+                result = module(**named, **sink) if named else module(*tensors, **sink)
     if state:
         result, after = result
         check_state(state, after)

@@ -16,6 +16,7 @@ from torch import nn
 
 from policysmith.config.options import error_at, failures, located
 from policysmith.errors import did_you_mean
+from policysmith.graph.call import Call, Edge
 from policysmith.registry import PartSpec, Registry
 
 __all__ = ["ComponentSpec", "Components", "GraphSpec", "decode_components", "loose_keys", "name_problem"]
@@ -26,14 +27,15 @@ RESERVED = frozenset(
 )
 OF_CONTAINER = {"execute", "execution_order", "register_component", "replace_component", "validate"}
 ATTRIBUTES = frozenset(dir(nn.ModuleDict())) | OF_CONTAINER
-COMPONENT_KEYS = ("type", "in_keys", "out_keys", "use", "wrappers", "init", "freeze", "online_update", "load")
+COMPONENT_KEYS = ("type", "in_keys", "args", "out_keys", "use", "wrappers", "init", "freeze", "online_update", "load")
 
 
 @dataclass(frozen=True)
 class ComponentSpec:
     """One component: what it is (`part`, or `use`: another component's weights) and what it reads and writes.
 
-    `arguments` names the forward argument of each in_key when the configuration maps argument → key. `load` is a file
+    `arguments` names the forward argument of each in_key when the configuration maps argument → key; `call` says how
+    the module is called where there are constants among its arguments. `load` is a file
     that the weights of a new policy come from. Without `online_update` it learns from recorded data alone.
     """
 
@@ -48,12 +50,16 @@ class ComponentSpec:
     wrappers: tuple[PartSpec, ...] = ()
     online_update: bool = True
     load: str | None = None
+    call: Call | None = None
 
     def encode(self) -> dict[str, Any]:
         """The mapping that decodes to this spec, defaults left out where they say nothing."""
         data: dict[str, Any] = {"use": self.use} if self.part is None else self.part.encode()
         keys = list(self.in_keys)
-        data["in_keys"] = dict(zip(self.arguments, keys, strict=True)) if self.arguments else keys
+        if self.call is not None:
+            data["args"] = self.call.encode()
+        else:
+            data["in_keys"] = dict(zip(self.arguments, keys, strict=True)) if self.arguments else keys
         if self.out_keys != (self.name,):
             data["out_keys"] = list(self.out_keys)
         if self.init:
@@ -124,7 +130,7 @@ def loose_keys(components: Mapping[str, Any]) -> dict[str, ComponentSpec]:
         name: ComponentSpec(
             name,
             None,
-            _in_keys(entry.get("in_keys"), ignored)[0],
+            _inputs(entry, ignored)[0],
             _names(entry.get("out_keys", name), "out_keys", ignored),
         )
         for name, entry in components.items()
@@ -148,7 +154,7 @@ def _decode_component(name: str, entry: Any, registry: Registry) -> ComponentSpe
         raise located(name, [error_at((), "expected a mapping with 'type' and 'in_keys'", entry)])
     errors: list[InitErrorDetails] = []
     part = _part(entry, registry, errors)
-    in_keys, arguments = _in_keys(entry.get("in_keys"), errors)
+    in_keys, arguments, call = _inputs(entry, errors)
     out_keys = _names(entry.get("out_keys", name), "out_keys", errors)
     for key in out_keys:
         problem = name_problem(key)
@@ -163,7 +169,7 @@ def _decode_component(name: str, entry: Any, registry: Registry) -> ComponentSpe
     if errors:
         raise located(name, errors)
     use = entry.get("use")
-    return ComponentSpec(name, part, in_keys, out_keys, arguments, use, init, freeze, wrappers, online, load)
+    return ComponentSpec(name, part, in_keys, out_keys, arguments, use, init, freeze, wrappers, online, load, call)
 
 
 def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDetails]) -> PartSpec | None:
@@ -189,6 +195,39 @@ def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDe
                 hint = did_you_mean(place[-1], COMPONENT_KEYS)
             errors.append(error_at(place, message + hint))
         return None
+
+
+def _inputs(
+    entry: Mapping[str, Any], errors: list[InitErrorDetails]
+) -> tuple[tuple[str, ...], tuple[str, ...] | None, Call | None]:
+    """What a component reads: in_keys, or the edges among its args."""
+    if "args" not in entry:
+        return *_in_keys(entry.get("in_keys"), errors), None
+    value = entry["args"]
+    if "in_keys" in entry:
+        errors.append(error_at(("args",), "says what is read, so in_keys does not stand beside it", value))
+    elif not isinstance(value, list | Mapping):
+        errors.append(
+            error_at(("args",), f"expected a list of arguments, or a mapping by name, found {value!r}", value)
+        )
+    else:
+        read = _argument(value)
+        call = Call(kwargs=read) if isinstance(read, dict) else Call(tuple(read))
+        if call.edges:
+            return call.edges, None, call
+        errors.append(error_at(("args",), "reads no edge: write $name for one", value))
+    return (), None, None
+
+
+def _argument(value: Any) -> Any:
+    """An argument as written: `$name` stands for an edge, `$$` for a plain `$`."""
+    if isinstance(value, Mapping):
+        return {key: _argument(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_argument(item) for item in value]
+    if not isinstance(value, str) or not value.startswith("$"):
+        return value
+    return value[1:] if value.startswith("$$") else Edge(value[1:])
 
 
 def _in_keys(value: Any, errors: list[InitErrorDetails]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:

@@ -284,7 +284,7 @@ def _spec(old: ComponentSpec, new: Any, registry: Registry) -> ComponentSpec:
         new = {"type": new}
     if not isinstance(new, Mapping):
         raise WiringError(f"{old.name}: expected a module, a type, or a mapping with 'type', found {new!r}")
-    kept = {key: value for key, value in old.encode().items() if key in (*KEYS, "wrappers")}
+    kept = {key: value for key, value in old.encode().items() if key in (*KEYS, "args", "wrappers")}
     try:
         spec = decode_components({old.name: {**kept, **new}}, registry).components[old.name]
     except ValidationError as error:

@@ -125,6 +125,7 @@ CASES: dict[str, tuple[Case, ...]] = {
     "board_value_head": (one(IMAGE),),
     "centre_pixel": (one(TensorSpec((4, 3, 5))),),
     "channels_first": (one(TensorSpec((8, 9, 3), torch.uint8)), one(TensorSpec((8, 9, 3)))),
+    "op": (one(VECTOR, op="identity"), Case((VECTOR, VECTOR), {"op": "add"}), Case((IMAGE, IMAGE), {"op": "mul"})),
     "concat": (Case((VECTOR, SEQUENCE, TensorSpec(()))), one(VECTOR)),
     "conv": (
         one(IMAGE, channels=[5, 6], features=7),
