@@ -13,7 +13,7 @@ import importlib.util
 import inspect
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -242,6 +242,19 @@ class Registry:
         if entry is None:
             raise located(slot, [error_at(() if short else ("type",), self._unknown(slot, name), name)])
         return PartSpec(entry, entry.schema.decode(options, {"registry": self}))
+
+    def graph_grammars(self, keys: Collection[str]) -> list[Any]:
+        """The grammars, of this registry or the default one, that may be those of a graph with such keys at its top."""
+        marks = {**self._marks, **default_registry._marks}
+        found = [name for name, own in marks.items() if not own.isdisjoint(keys)]
+        return [(self._find("grammar", name) or default_registry.entry("grammar", name)).target for name in found]
+
+    @property
+    def _marks(self) -> dict[str, frozenset[str]]:
+        """The keys at the top of a graph that tell each grammar of graphs: the trait `graphs`."""
+        known = importlib.import_module(self._elsewhere).GRAPHS if self._elsewhere else {}
+        entries = self._entries["grammar"].items()
+        return {**known, **{name: entry.traits["graphs"] for name, entry in entries if "graphs" in entry.traits}}
 
     def load_plugins(self) -> None:
         """Import every entry point of the group `policysmith.plugins`; a callable is called with this registry."""

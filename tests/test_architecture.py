@@ -226,6 +226,19 @@ def test_no_object_changes_its_class():
     assert found == CHANGES_CLASSES
 
 
+def test_the_rooms_below_know_no_foreign_grammar():
+    """Their words stand in the dialects alone: here a graph is translated at the door."""
+    words = ("schema_version", "_type_", "_target_", "component_config_paths")
+    rooms = {"config", "registry", "graph", "compile", "policy", "store", "training", "api"}
+    found = [
+        f"{file.relative_to(PACKAGE)}: {word}"
+        for file in files()
+        for word in words
+        if room_of(file) in rooms and f'"{word}"' in file.read_text(encoding="utf-8")
+    ]
+    assert found == []
+
+
 def test_every_dialect_has_the_same_files():
     """What a system's configuration, weights and names become is found in the same place for each."""
     folders = [f for f in (PACKAGE / "dialects").iterdir() if f.is_dir() and f.name != "__pycache__"]

@@ -16,24 +16,22 @@ from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
 from policysmith.compile.exclusive import exclusive
-from policysmith.compile.program import Program, Step, run_steps, steps_for
-from policysmith.config.load import Document, finish, read_source
+from policysmith.compile.late import LatePlan, first_run, has_lazy, why
+from policysmith.compile.module_steps import ModuleStep, module_steps
+from policysmith.compile.program import Program, run_steps, steps_for
+from policysmith.config.grammars import compose_graph, grammar_of
+from policysmith.config.load import Document, read_source
 from policysmith.config.migrate import migrate
 from policysmith.config.nodes import Findings
 from policysmith.config.options import failures
-from policysmith.config.v1 import finish_v1, is_v1
 from policysmith.errors import ConfigError, Problem, ShapeError, did_you_mean
 from policysmith.graph.assemble import as_components, build_modules
-from policysmith.graph.calls import CallPlan, steps_of
 from policysmith.graph.component import Component
-from policysmith.graph.dry_run import first_run, has_lazy, why
-from policysmith.graph.plan import NodePlan, Plan, TensorSpec, make_plan
+from policysmith.graph.plan import Plan, TensorSpec, make_plan
 from policysmith.graph.spec import decode_components
-from policysmith.graph.v1 import assemble_v1
-from policysmith.graph.view import bare
 from policysmith.registry import Registry, default_registry
 
-__all__ = ["TOP_KEYS", "GraphModel", "build_model", "build_of_document", "graph_document", "says_v1"]
+__all__ = ["TOP_KEYS", "GraphModel", "build_model", "build_of_document", "graph_document"]
 
 Outputs = str | tuple[str, ...] | dict[str, str]
 M = TypeVar("M", bound="GraphModel")
@@ -45,48 +43,45 @@ class GraphModel(nn.Module):
 
     Call it with the tensors of `inputs`, positional or by name, (B, *event) each. It returns the edge named by
     `outputs`, a tuple of edges, or a dict result name → edge. What modules and wrappers report besides is dropped.
-    `seed` is for what wrappers draw. A graph of calls (`CallPlan`) that was built without inputs learns its shapes from
-    the first call, which also makes lazy modules.
+    `modules` are in the order of the state dict. `seed` is for what wrappers draw. A late plan without shapes learns
+    them from the first call, which also makes lazy modules.
     """
 
-    plan: Plan | CallPlan
+    plan: Plan | LatePlan
 
     def __init__(
-        self, plan: Plan | CallPlan, modules: Mapping[str, nn.Module], outputs: Outputs, seed: int | None = None
+        self, plan: Plan | LatePlan, modules: Mapping[str, nn.Module], outputs: Outputs, seed: int | None = None
     ) -> None:
         super().__init__()
         self.plan, self.outputs = plan, outputs
         self.inputs = tuple(plan.inputs)
-        names = list(modules) if isinstance(plan, CallPlan) else [node.name for node in plan.nodes]
-        self.graph_modules = nn.ModuleDict({name: modules[name] for name in names})
-        self._views = {} if isinstance(plan, CallPlan) else as_components(plan, modules, seed)
+        self.graph_modules = nn.ModuleDict(dict(modules))
+        self._views = {} if plan.late else as_components(plan, modules, seed)  # type: ignore[arg-type]
         self._programs: dict[tuple[bool, bool], Program] = {}
-        self._unseen = isinstance(plan, CallPlan) and not plan.edges
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """Run the graph; ShapeError-free inputs are the caller's promise, names are checked.
 
-        In a graph of calls a step that fails is named, as far as shapes tell which it is.
+        Under a late plan a step that fails is named, as far as shapes tell which it is.
         """
         tensors = args if len(args) == len(self.inputs) and not kwargs else self._bind(args, kwargs)
         if torch.compiler.is_compiling() or isinstance(tensors[0], fx.Proxy):  # someone else compiles, or traces
             return self.slow(*tensors)
-        if self._unseen:
+        if not self.plan.edges:
             return self._first(tensors)
         try:
             return self.program().run(*tensors)
         except Exception as error:
-            if isinstance(self.plan, CallPlan) and (found := why(self.plan, self.graph_modules, tensors)):
+            if self.plan.late and (found := why(self.plan, self.graph_modules, tensors)):  # type: ignore[arg-type]
                 raise found from error
             raise
 
     def _first(self, tensors: Sequence[Tensor]) -> Any:
-        """The first call of a graph of calls, module by module: it tells every shape."""
+        """The first call under a late plan, module by module: it tells every shape."""
         with exclusive(self.graph_modules):
-            if self._unseen:  # or else another thread made the first call while we waited
-                assert isinstance(self.plan, CallPlan)
+            if not self.plan.edges:  # or else another thread made the first call while we waited
+                assert isinstance(self.plan, LatePlan)
                 self.plan, values = first_run(self.plan, self.graph_modules, tensors)
-                self._unseen = False
                 return self._result(values)
         return self.forward(*tensors)
 
@@ -96,8 +91,8 @@ class GraphModel(nn.Module):
 
     @property
     def components(self) -> dict[str, Component]:
-        """The modules as components, in their wrappers; of a graph of calls, the modules themselves."""
-        if isinstance(self.plan, CallPlan):
+        """The modules as components, in their wrappers; under a late plan, the modules themselves."""
+        if self.plan.late:
             return dict(self.graph_modules.items())  # type: ignore[arg-type]
         return {step.name: step.live for step in self._steps()}
 
@@ -117,20 +112,20 @@ class GraphModel(nn.Module):
         return program
 
     def _make_program(self, inline: bool) -> Program:
-        if self._unseen and has_lazy(self):
+        if not self.plan.edges and has_lazy(self):
             raise ShapeError("lazy modules wait for inputs: call the model once, or build it with inputs=")
         steps = steps_for(self._steps(), self._wanted())
-        live = [step for step in steps if isinstance(step, Step)]
-        return Program(lambda *x: self._run(steps, x), len(self.inputs), live, inline=inline, owner=self.graph_modules)
+        return Program(lambda *x: self._run(steps, x), len(self.inputs), steps, inline=inline, owner=self.graph_modules)
 
     def slow(self, *tensors: Tensor) -> Any:
         """The slow twin of a call, module by module (for tests and torch.compile)."""
         return self._run(self._steps(), tensors)
 
-    def _steps(self) -> list[Any]:
-        if isinstance(self.plan, CallPlan):
-            return list(steps_of(self.plan, self.graph_modules))
-        return [_ModuleStep(self.graph_modules, node, self._views) for node in self.plan.nodes]
+    def _steps(self) -> list[ModuleStep]:
+        views = (
+            {} if self.plan.late else self._views
+        )  # kept for what wrappers have drawn, which late plans have none of
+        return module_steps(self.plan.nodes, self.graph_modules, views)
 
     def _run(self, steps: Sequence[Any], tensors: Sequence[Tensor]) -> Any:
         return self._result(run_steps(steps, dict(zip(self.inputs, tensors, strict=True))))
@@ -178,22 +173,6 @@ class GraphModel(nn.Module):
         return fresh
 
 
-class _ModuleStep(Step):
-    """A step over a plain module, whose `views` as components are made anew when another module takes its place."""
-
-    def __init__(self, modules: nn.ModuleDict, node: NodePlan, views: dict[str, Component]) -> None:
-        super().__init__(modules, node.name, node.sources, node.spec.out_keys, takes_aux=node.measure.takes_aux)
-        self._node, self._views = node, views
-
-    @property
-    def live(self) -> Any:
-        """The live module as a component, in its wrappers."""
-        module = self.store[self.name]
-        if bare(self._views[self.name]) is not module:
-            self._views[self.name] = self._node.component(module)
-        return self._views[self.name]
-
-
 def build_model(
     config: Any,
     registry: Registry | None = None,
@@ -211,11 +190,12 @@ def build_model(
     (`("my_package.",)`), and nothing else; the grammar of our own has neither. Raises `ConfigError` with every problem
     found.
     """
-    document = graph_document(config, base_dir)
-    return build_of_document(document, registry or default_registry, inputs or {}, seed, allow_targets=allow_targets)
+    registry = registry or default_registry
+    document = graph_document(config, registry, base_dir)
+    return build_of_document(document, registry, inputs or {}, seed, allow_targets=allow_targets)
 
 
-def graph_document(config: Any, base_dir: str | Path | None = None) -> Document:
+def graph_document(config: Any, registry: Registry, base_dir: str | Path | None = None) -> Document:
     """A graph's configuration, composed, as `build_model` takes it; raises `ConfigError` with everything found."""
     if base_dir is not None and isinstance(config, str | Path):
         config = Path(base_dir) / config
@@ -223,7 +203,7 @@ def graph_document(config: Any, base_dir: str | Path | None = None) -> Document:
     source = read_source(config, findings)
     if source.file is None and base_dir is not None:
         source = replace(source, directory=Path(base_dir))
-    return finish_v1(source, findings) if is_v1(source) else finish(source, (), findings)
+    return compose_graph(source, findings, registry)
 
 
 def build_of_document(
@@ -237,15 +217,10 @@ def build_of_document(
     initialized: bool = True,
 ) -> M:
     """The model of a composed document, as a `kind`; `initialized=False` leaves what modules draw when made."""
-    if says_v1(document.data):
-        plan, modules, outputs = assemble_v1(document, registry, inputs, seed, allow_targets)
+    if grammar := grammar_of(document.data, registry):
+        plan, modules, outputs = grammar.translate(document, registry, inputs, seed, allow_targets)
         return kind(plan, modules, outputs, seed)
     return kind(*_native(document, registry, inputs, seed, initialized))
-
-
-def says_v1(data: Mapping[str, Any]) -> bool:
-    """Whether composed data is of schema version 1."""
-    return "schema_version" in data or ("model" in data and not {"format", "components"} & set(data))
 
 
 def _native(

@@ -11,17 +11,16 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
+from policysmith.compile.late import dry_run
 from policysmith.compile.model import GraphModel, build_of_document
 from policysmith.compile.program import run_steps
 from policysmith.compile.source import Graph, GraphSource
 from policysmith.config.options import Infer
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.graph.assemble import base_seed
-from policysmith.graph.calls import CallPlan
 from policysmith.graph.component import AUX, takes_aux
-from policysmith.graph.dry_run import dry_run
 from policysmith.graph.memory import has_memory
-from policysmith.graph.plan import Plan, TensorSpec
+from policysmith.graph.plan import TensorSpec
 from policysmith.registry import register
 
 __all__ = ["NamedSpecs", "NestedGraph", "ReportingGraph", "graph_model", "nest"]
@@ -62,9 +61,9 @@ class ReportingGraph(NestedGraph):
         return self._given(self._result(run_steps(self._steps(), values)))
 
 
-@register("graph_model", nested=True)
+@register("graph_model", nested=True, graph_files={"config": "config"})
 def graph_model(config: Annotated[GraphSource, Graph()], inputs: NamedSpecs) -> GraphModel:
-    """A whole graph, in either grammar (see `build_model`), as a component with weights `graph_modules.<name>.…`.
+    """A whole graph, in any grammar (see `build_model`), as a component with weights `graph_modules.<name>.…`.
 
     A mapping argument → key in in_keys names the graph's inputs, otherwise they are taken in order; shapes follow.
 
@@ -91,11 +90,10 @@ def nest(model: GraphModel, inputs: NamedSpecs = ()) -> GraphModel:
     _check_parts(model)
     reports = any(takes_aux(module) for module in model.graph_modules.values())
     model = model.as_kind(ReportingGraph if reports else NestedGraph)
-    if isinstance(model.plan, CallPlan) and not model.plan.edges:
+    if not model.plan.edges:
         names = [name or own for (name, _), own in zip(inputs, model.inputs, strict=True)]
         specs = dict(zip(names, (spec for _, spec in inputs), strict=True))
-        model.plan = dry_run(model.plan, model.graph_modules, specs)
-        model._unseen = False
+        model.plan = dry_run(model.plan, model.graph_modules, specs)  # type: ignore[arg-type]
     return model
 
 
@@ -121,9 +119,7 @@ def _by_name(config: GraphSource, given: Sequence[tuple[str | None, TensorSpec]]
 
 def _check_parts(model: GraphModel) -> None:
     """Refuse what only the outer graph can serve: memory, and statistics that trainers update."""
-    names = [node.name for node in model.plan.nodes] if isinstance(model.plan, Plan) else list(model.graph_modules)
-    for name in names:
-        module = model.graph_modules[name]
+    for name, module in model.graph_modules.items():
         if has_memory(module):
             raise ValueError(f"{name!r} keeps state between steps: make it a component of its own, beside this graph")
         if callable(getattr(module, "update", None)):

@@ -1,6 +1,6 @@
 """A whole graph as the option of a component: read and checked when it is decoded, built when its inputs are known.
 
-In: a graph in either grammar, as plain data. Out: a `GraphSource`, which knows the names of its inputs and outputs.
+In: a graph in any grammar, as plain data. Out: a `GraphSource`, which knows the names of its inputs and outputs.
 """
 
 from __future__ import annotations
@@ -15,21 +15,17 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
-from policysmith.compile.model import TOP_KEYS, graph_document, says_v1
+from policysmith.compile.model import TOP_KEYS, graph_document
+from policysmith.config.grammars import grammar_of
 from policysmith.config.load import Document
 from policysmith.config.nodes import quote
 from policysmith.config.options import error_at, failures, located
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.graph.spec import GraphSpec, decode_components
-from policysmith.graph.v1.grammar import Grammar, read_grammar
-from policysmith.graph.v1.report import Report
-from policysmith.graph.v1.targets import Allowed
 from policysmith.graph.wiring import wire
 from policysmith.registry import Registry, default_registry
 
 __all__ = ["Graph", "GraphSource", "decode_graph"]
-
-KEPT_V1 = ("schema_version", "model")  # what composition leaves to say
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,25 +92,15 @@ def decode_graph(value: Any, registry: Registry) -> GraphSource:
         raise located("graph", [error_at((), f"expected a graph, or the path of one, found {quote(value)}", value)])
     own = None if registry is default_registry else registry
     try:
-        if says_v1(value):
-            document = graph_document(value)
-            kept = {key: document.data[key] for key in KEPT_V1 if key in document.data}
-            grammar = _grammar(document, registry)
-            names = _names(grammar.outputs)
-            return GraphSource(
-                Document(kept, {}, {}, document.directory), tuple(grammar.inputs), names[0], names[1], own
-            )
+        if grammar := grammar_of(value, registry):
+            document = graph_document(value, registry)
+            kept, inputs, outputs = grammar.describe(document, registry)
+            kept_document = Document(dict(kept), {}, {}, document.directory)
+            return GraphSource(kept_document, inputs, *_names(outputs), own_registry=own)
         return _native(copy.deepcopy(dict(value)), registry, own)
     except ConfigError as error:
         problems = [error_at(_path(problem.path), problem.message) for problem in error.problems]
         raise located("graph", problems) from None
-
-
-def _grammar(document: Document, registry: Registry) -> Grammar:
-    report = Report(document)
-    grammar = read_grammar(document, registry, Allowed(()), report)
-    report.raise_any()
-    return grammar
 
 
 def _native(data: dict[str, Any], registry: Registry, own: Registry | None) -> GraphSource:

@@ -205,7 +205,7 @@ def decode_experiment(document: Document, registry: Any, base_dir: str | os.Path
 
     Paths in the model start at `base_dir`, where it is given (see `inline_files`). Search spaces are refused.
     """
-    document = inline_files(document, base_dir)
+    document = inline_files(document, registry, base_dir)
     data = migrate(document.data)
     refuse_spaces(document, lambda tried: section_failures(tried, registry))
     try:

@@ -11,30 +11,30 @@ from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Any
 
-from policysmith.config.load import Document, Path, finish, read_source
+from policysmith.config.grammars import compose_graph
+from policysmith.config.load import Document, Path, read_source
 from policysmith.config.nodes import Findings
-from policysmith.config.v1 import finish_v1, is_v1
 from policysmith.errors import ConfigError, Problem
 
 __all__ = ["inline_files"]
 
-NAMED, SINGLE, INLINE, BASE = "component_config_paths", "config_path", "config", "base_dir"
-LOAD = "load"
-NETWORKS, FACTORY = "networks", "factory"
+BASE, LOAD = "base_dir", "load"
 
 
-def inline_files(document: Document, base_dir: str | os.PathLike[str] | None = None) -> Document:
+def inline_files(document: Document, registry: Any, base_dir: str | os.PathLike[str] | None = None) -> Document:
     """The document with each graph in place of the path that its model names; raises `ConfigError` for all at once.
 
     A relative path starts at `base_dir`, or else at `model.base_dir`, or else at the directory of the file in which
-    the path is written. A model of type `factory` reads its own files: it keeps its paths, and gets that directory.
+    the path is written. Which options take the path of a graph's file, a type says by its trait `graph_files`: each
+    option with the one that the graph itself goes to. A model with the trait `reads_files` finds its own files: it
+    keeps its paths, and gets that directory.
     """
     model = document.data.get("model")
     if not isinstance(model, dict):
         return document
-    reader = _Reader(document, base_dir)
-    for path in list(_graphs(model)):
-        reader.graph(path)
+    reader = _Reader(document, registry, base_dir)
+    for path, target in list(_graphs(model, registry)):
+        reader.graph(path, target)
     for path in list(_weights(model)):
         reader.weights(path)
     reader.settle(model)
@@ -46,7 +46,8 @@ def inline_files(document: Document, base_dir: str | os.PathLike[str] | None = N
 class _Reader:
     """Changes a copy of a document, and collects what is wrong with the files."""
 
-    def __init__(self, document: Document, base_dir: str | os.PathLike[str] | None) -> None:
+    def __init__(self, document: Document, registry: Any, base_dir: str | os.PathLike[str] | None) -> None:
+        self._registry = registry
         self.document = replace(
             document, data=_copied(document.data), places=dict(document.places), key_places=dict(document.key_places)
         )
@@ -56,15 +57,14 @@ class _Reader:
         if self.base is None and isinstance(stated, str):
             self.base = (self._folder(("model", BASE)) / stated).absolute()
 
-    def graph(self, path: Path) -> None:
-        """Put the graph of a file where its path stands."""
+    def graph(self, path: Path, target: str) -> None:
+        """Put the graph of a file where its path stands, or into the option `target` in its place."""
         file = self._file(path)
         if file is None:
             return
         findings = Findings()
         try:
-            source = read_source(file, findings)
-            graph = finish_v1(source, findings) if is_v1(source) else finish(source, (), findings)
+            graph = compose_graph(read_source(file, findings), findings, self._registry)
         except ConfigError as error:
             name = ".".join(map(str, path))
             self.problems += [
@@ -72,7 +72,7 @@ class _Reader:
                 for problem in error.problems
             ]
             return
-        path = self._moved(path)
+        path = self._moved(path, target)
         self._put(path, graph.data)
         for mine, theirs in ((self.document.places, graph.places), (self.document.key_places, graph.key_places)):
             mine.update({(*path, *below): place for below, place in theirs.items() if below})  # type: ignore[attr-defined]
@@ -82,11 +82,11 @@ class _Reader:
         self._put(path, str((self.base or self._folder(path).absolute()) / self._get(path)))
 
     def settle(self, model: Mapping[str, Any]) -> None:
-        """A base directory has done its work, except for a factory, which finds its own files."""
-        own = self.document.data["model"]
-        if model.get("type") == FACTORY:
+        """A base directory has done its work, except for a model that finds its own files."""
+        own, traits = self.document.data["model"], _traits(model, "model", self._registry)
+        if traits.get("reads_files"):
             own[BASE] = str(self.base or self._folder(("model",)).absolute())
-        elif model.get("type") == NETWORKS:
+        elif "graph_files" in traits:
             own.pop(BASE, None)
 
     def _file(self, path: Path) -> FilePath | None:
@@ -106,12 +106,12 @@ class _Reader:
         written = FilePath(place.file) if place is not None and place.line else None
         return written.parent if written is not None and written.is_file() else self.document.directory
 
-    def _moved(self, path: Path) -> Path:
+    def _moved(self, path: Path, target: str) -> Path:
         """`config_path: file` becomes `config: {…}`."""
-        if path[-1] != SINGLE or len(path) != 2:
+        if path[-1] == target:
             return path
-        del self.document.data["model"][SINGLE]
-        moved = (*path[:-1], INLINE)
+        moved = (*path[:-1], target)
+        self._put(moved, self._get(path[:-1]).pop(path[-1]))
         if path in self.document.places:
             self.document.places[moved] = self.document.places[path]  # type: ignore[index]
         return moved
@@ -126,17 +126,28 @@ class _Reader:
         self._get(path[:-1])[path[-1]] = value
 
 
-def _graphs(model: Mapping[str, Any]) -> Iterator[Path]:
-    """Where a path stands for a graph."""
-    if model.get("type") == NETWORKS:
-        named = model.get(NAMED)
-        if isinstance(named, Mapping):
-            yield from (("model", NAMED, name) for name, value in named.items() if isinstance(value, str))
-        if isinstance(model.get(SINGLE), str) and INLINE not in model:
-            yield ("model", SINGLE)
+def _graphs(model: Mapping[str, Any], registry: Any) -> Iterator[tuple[Path, str]]:
+    """Where a path stands for a graph, and the option that the graph goes to."""
+    yield from _files(model, "model", ("model",), registry)
     for name, component in _components(model, "components"):
-        if component.get("type") == "graph_model" and isinstance(component.get(INLINE), str):
-            yield ("model", "components", name, INLINE)
+        yield from _files(component, "component", ("model", "components", name), registry)
+
+
+def _files(part: Mapping[str, Any], slot: str, path: Path, registry: Any) -> Iterator[tuple[Path, str]]:
+    """The paths among the options of one part: an option is a file, or files by name."""
+    for option, target in _traits(part, slot, registry).get("graph_files", {}).items():
+        value = part.get(option)
+        if isinstance(value, Mapping) and target == option:
+            yield from (((*path, option, name), name) for name, file in value.items() if isinstance(file, str))
+        elif isinstance(value, str) and (target == option or target not in part):
+            yield (*path, option), target
+
+
+def _traits(part: Mapping[str, Any], slot: str, registry: Any) -> Mapping[str, Any]:
+    """The traits of a part's type, as far as there is such a type."""
+    name = part.get("type")
+    known = isinstance(name, str) and name in registry.names(slot)
+    return registry.entry(slot, name).traits if known else {}
 
 
 def _weights(model: Mapping[str, Any]) -> Iterator[Path]:

@@ -6,7 +6,7 @@ public names over ours. Nothing here is imported by other rooms: the registry fi
 
 from collections.abc import Mapping
 
-__all__ = ["TYPES"]
+__all__ = ["GRAPHS", "TYPES"]
 
 _CONSTRUCTOR = "policysmith.dialects.policy_constructor"
 
@@ -22,3 +22,6 @@ TYPES: Mapping[tuple[str, str], str] = {
     ("model_factory", "policy_constructor"): f"{_CONSTRUCTOR}.names",
 }
 """Slot and name of a type → the module that registers it when it is first used."""
+
+GRAPHS: Mapping[str, frozenset[str]] = {"policy-constructor": frozenset({"schema_version", "model", "defaults"})}
+"""Grammars of graphs → keys at the top of a graph that may be theirs: without one the grammar is not asked."""

@@ -13,19 +13,19 @@ from policysmith.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from policysmith.compile.container import ComponentContainer
+    from policysmith.compile.late import LatePlan
     from policysmith.compile.model import GraphModel, build_model
     from policysmith.compile.nested import NestedGraph
     from policysmith.dialects.metta.legacy import LegacyComponent
-    from policysmith.graph.calls import CallPlan
 
 __all__ = [
-    "CallPlan",
     "Component",
     "ComponentContainer",
     "ComponentSpec",
     "GraphModel",
     "GraphSpec",
     "LegacyComponent",
+    "LatePlan",
     "NestedGraph",
     "Operation",
     "Plan",
@@ -37,9 +37,9 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "CallPlan": "policysmith.graph.calls",
         "ComponentContainer": "policysmith.compile.container",
         "GraphModel": "policysmith.compile.model",
+        "LatePlan": "policysmith.compile.late",
         "LegacyComponent": "policysmith.dialects.metta.legacy",
         "NestedGraph": "policysmith.compile.nested",
         "build_model": "policysmith.compile.model",

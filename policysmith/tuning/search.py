@@ -72,7 +72,7 @@ def make_search(
     output: Path,
 ) -> Search:
     """Find the spaces of a document and try each of their choices; raises `ConfigError` with all that do not fit."""
-    document = inline_files(document, base_dir)
+    document = inline_files(document, registry, base_dir)
     spaces = find_spaces(document, lambda tried: section_failures(tried, registry))
     if not spaces:
         message = "there is no search space: write {tune: […]} in the place of a value, such as a learning_rate"

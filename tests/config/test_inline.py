@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import policysmith.policy  # noqa: F401 - registers the models
 from policysmith.config.inline import inline_files
 from policysmith.config.load import load
 from policysmith.errors import ConfigError
+from policysmith.registry import default_registry
 
 GRAPH = "components:\n  out: {type: nn.ReLU, in_keys: x}\n"
 
@@ -18,13 +20,17 @@ def folder(tmp_path):
     return tmp_path
 
 
+def inlined(document):
+    return inline_files(document, default_registry)
+
+
 def write(folder, text: str):
     (folder / "top.yaml").write_text(text)
     return load(folder / "top.yaml")
 
 
 def test_a_graph_takes_the_place_of_its_path_and_keeps_its_own_places(folder):
-    document = inline_files(write(folder, "model: {type: networks, component_config_paths: {a: nets/a.yaml}}\n"))
+    document = inlined(write(folder, "model: {type: networks, component_config_paths: {a: nets/a.yaml}}\n"))
     path = ("model", "component_config_paths", "a")
     assert document.data["model"]["component_config_paths"]["a"]["components"] == {
         "out": {"type": "nn.ReLU", "in_keys": "x"}
@@ -34,24 +40,24 @@ def test_a_graph_takes_the_place_of_its_path_and_keeps_its_own_places(folder):
 
 
 def test_a_single_path_becomes_the_graph(folder):
-    document = inline_files(write(folder, "model: {type: networks, config_path: nets/a.yaml}\n"))
+    document = inlined(write(folder, "model: {type: networks, config_path: nets/a.yaml}\n"))
     assert list(document.data["model"]) == ["type", "config"] and "components" in document.data["model"]["config"]
 
 
 def test_graphs_of_components_are_read_too_and_weights_get_absolute_paths(folder):
     text = "model: {type: graph, components: {a: {type: graph_model, config: nets/a.yaml, load: w/a.pt}}}\n"
-    component = inline_files(write(folder, text)).data["model"]["components"]["a"]
+    component = inlined(write(folder, text)).data["model"]["components"]["a"]
     assert "components" in component["config"] and component["load"] == str(folder / "w" / "a.pt")
 
 
 def test_the_given_document_stays_as_it_was(folder):
     document = write(folder, "model: {type: networks, component_config_paths: {a: nets/a.yaml}}\n")
-    inline_files(document)
+    inlined(document)
     assert document.data["model"]["component_config_paths"] == {"a": "nets/a.yaml"}
 
 
 def test_a_model_of_a_factory_keeps_its_paths_and_gets_the_directory(folder):
-    model = inline_files(write(folder, "model: {type: factory, factory: f, config: {a: nets/a.yaml}}\n")).data["model"]
+    model = inlined(write(folder, "model: {type: factory, factory: f, config: {a: nets/a.yaml}}\n")).data["model"]
     assert model["config"] == {"a": "nets/a.yaml"} and model["base_dir"] == str(folder)
 
 
@@ -59,7 +65,7 @@ def test_every_missing_or_wrong_file_is_told_at_once(folder):
     (folder / "nets" / "b.yaml").write_text("components: [\n")
     text = "model: {type: networks, component_config_paths: {a: nets/none.yaml, b: nets/b.yaml, c: nets/a.yaml}}\n"
     with pytest.raises(ConfigError) as caught:
-        inline_files(write(folder, text))
+        inlined(write(folder, text))
     first, second = caught.value.problems
     assert f"there is no file {folder / 'nets' / 'none.yaml'}; relative paths start at {folder}" in first.message
     assert second.place.startswith(str(folder / "nets" / "b.yaml"))
@@ -70,4 +76,4 @@ def test_every_missing_or_wrong_file_is_told_at_once(folder):
 )
 def test_what_names_no_file_stays(folder, text):
     document = write(folder, text)
-    assert inline_files(document).data == document.data
+    assert inlined(document).data == document.data

@@ -23,10 +23,12 @@ from policysmith.config.nodes import Findings, Place
 from policysmith.config.plain import to_plain
 from policysmith.config.spelling import Spelled, spelled_mapping
 from policysmith.config.yaml_text import read_yaml
+from policysmith.dialects import GRAPHS
+from policysmith.dialects.policy_constructor.composition import finish_v1, is_v1
 from policysmith.dialects.policy_constructor.native_graph import NativeGraph, to_native
+from policysmith.dialects.policy_constructor.translate import describe, says_v1, translate
 from policysmith.dialects.policy_constructor.weights import load_weights
 from policysmith.errors import ConfigError
-from policysmith.graph.calls import CallPlan
 from policysmith.registry import Registry, register
 from policysmith.store.files import replace_directory
 from policysmith.store.weights_file import read_weights
@@ -108,7 +110,7 @@ def read(
         allow_targets: prefixes below which `_target_` and `imports` may name code.
     """
     model = build_model(path, registry, inputs=inputs, seed=0, allow_targets=allow_targets)
-    if not isinstance(model.plan, CallPlan):
+    if not model.plan.late:
         raise ConfigError("this is no configuration of schema version 1: it is in our own grammar, and needs no import")
     notes = (
         load_weights(model, read_weights(weights)) if weights is not None else ["no weights were given: they are new"]
@@ -119,12 +121,17 @@ def read(
     return ImportedGraph(model, native.config, _named(native, model), tuple(notes), native.obstacles)
 
 
-@register("policy-constructor", slot="grammar")
+@register("policy-constructor", slot="grammar", graphs=GRAPHS["policy-constructor"])
 class PolicyConstructorGrammar:
     """Graphs of the original YAML policy constructor (schema version 1), and the weights beside them."""
 
     weights_apart = True
     read = staticmethod(read)
+    speaks = staticmethod(is_v1)
+    recognizes = staticmethod(says_v1)
+    compose = staticmethod(finish_v1)
+    describe = staticmethod(describe)
+    translate = staticmethod(translate)
 
 
 def _named(native: NativeGraph, model: GraphModel) -> dict[str, Tensor]:

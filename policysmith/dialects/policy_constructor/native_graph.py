@@ -15,14 +15,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from policysmith.compile.late import CallNode, LatePlan
 from policysmith.compile.model import GraphModel, build_model
 from policysmith.config.load import read_source
 from policysmith.config.nodes import Findings
-from policysmith.config.v1 import finish_v1
+from policysmith.dialects.policy_constructor.composition import finish_v1
+from policysmith.dialects.policy_constructor.signature import positional_names
+from policysmith.dialects.policy_constructor.types import find_type
 from policysmith.errors import ConfigError
-from policysmith.graph.calls import Call, CallPlan, Ref
-from policysmith.graph.v1.signature import positional_names
-from policysmith.graph.v1.types import find_type
+from policysmith.graph.call import Call, Edge
 from policysmith.registry import Registry, default_registry
 
 __all__ = ["NativeGraph", "to_native"]
@@ -79,7 +80,7 @@ class _Writer:
     """Writes components for calls; what can't be written becomes an obstacle."""
 
     def __init__(self, model: GraphModel, specs: Mapping[str, Any]) -> None:
-        assert isinstance(model.plan, CallPlan)
+        assert isinstance(model.plan, LatePlan)
         self._model, self._plan, self._specs = model, model.plan, specs
         self.obstacles: list[str] = []
         self.notes: list[str] = []
@@ -90,17 +91,17 @@ class _Writer:
     def components(self) -> dict[str, Any]:
         """Every call as a component, in order."""
         found: dict[str, Any] = {}
-        for call in self._plan.calls:
-            if call.operation is not None:
-                entry = self._operation(call)
+        for node in self._plan.nodes:
+            if node.operation is not None:
+                entry = self._operation(node)
                 if entry:
-                    found[call.out[0]] = entry
+                    found[node.name] = entry
                 continue
-            shared = call.name in self.owners.values()
-            name = call.out[0] if shared else call.name
-            entry = {"use": call.name} if shared else self._type(call.name)
-            self.owners[name] = call.name
-            found[name] = {**entry, **self._keys(name, call)}
+            shared = node.store_name in self.owners.values()
+            name = node.name if shared else node.store_name
+            entry = {"use": node.store_name} if shared else self._type(node.store_name)
+            self.owners[name] = node.store_name
+            found[name] = {**entry, **self._keys(name, node)}
         return found
 
     def outputs(self) -> Any:
@@ -112,7 +113,8 @@ class _Writer:
             return [self._alias.get(name, name) for name in outputs]
         return {result: self._alias.get(name, name) for result, name in outputs.items()}
 
-    def _keys(self, name: str, call: Call) -> dict[str, Any]:
+    def _keys(self, name: str, node: CallNode) -> dict[str, Any]:
+        call = node.call
         if call.keys and isinstance(call.keys[0], str):
             self.obstacles.append(f"{call.title}: its result is a dict, and components give tensors")
         keys: Any = [self._edge(call, value) for value in call.args]
@@ -120,25 +122,26 @@ class _Writer:
             self.obstacles.append(f"{call.title}: has arguments by position and by name; components have one kind")
         elif call.kwargs:
             keys = {argument: self._edge(call, value) for argument, value in call.kwargs.items()}
-        out = {} if call.out == (name,) else {"out_keys": list(call.out)}
+        out = {} if node.out_keys == (name,) else {"out_keys": list(node.out_keys)}
         return {"in_keys": keys[0] if isinstance(keys, list) and len(keys) == 1 else keys, **out}
 
     def _edge(self, call: Call, value: Any) -> str:
-        if isinstance(value, Ref):
+        if isinstance(value, Edge):
             return self._alias.get(value.name, value.name)
         self.obstacles.append(f"{call.title}: is called with {value!r}, and components read edges only")
         return ""
 
-    def _operation(self, call: Call) -> dict[str, Any] | None:
+    def _operation(self, node: CallNode) -> dict[str, Any] | None:
         """A component for an operation; nothing for `identity`, whose result is another name of its argument."""
+        call, name = node.call, node.store_name
         args = [*call.args, *call.kwargs.values()]
-        if call.name == "identity" and isinstance(args[0], Ref):
-            self._alias[call.out[0]] = self._edge(call, args[0])
+        if name == "identity" and isinstance(args[0], Edge):
+            self._alias[node.name] = self._edge(call, args[0])
             return None
-        edges = [self._plan.edges.get(ref.name) for ref in args if isinstance(ref, Ref)]
-        if call.name == "add" and len(edges) == len(args) and len(set(edges)) == 1:
+        edges = [self._plan.edges.get(ref.name) for ref in args if isinstance(ref, Edge)]
+        if name == "add" and len(edges) == len(args) and len(set(edges)) == 1:
             return {"type": "sum", "in_keys": [self._edge(call, value) for value in args]}
-        if call.name == "cat" and (joined := self._joined(call)):
+        if name == "cat" and (joined := self._joined(call)):
             return {"type": "concat", "in_keys": joined}
         self.obstacles.append(f"{call.title}: our own grammar has no component that does just this")
         return None
@@ -149,7 +152,7 @@ class _Writer:
         tensors = values.get("tensors")
         if values.get("dim") not in (1, -1) or not isinstance(tensors, list):
             return []
-        specs = [self._plan.edges.get(ref.name) if isinstance(ref, Ref) else None for ref in tensors]
+        specs = [self._plan.edges.get(ref.name) if isinstance(ref, Edge) else None for ref in tensors]
         if not all(spec is not None and len(spec.shape) == 1 for spec in specs):
             return []
         return [self._edge(call, ref) for ref in tensors]

@@ -29,7 +29,13 @@ Wiring = dict[str, dict[str, str]]
 BuildArgs = dict[str, dict[str, Any]]
 
 
-@register("networks", slot="model", named=True, components="component_config_paths")
+@register(
+    "networks",
+    slot="model",
+    named=True,
+    components="component_config_paths",
+    graph_files={"component_config_paths": "component_config_paths", "config_path": "config"},
+)
 def networks(
     component_config_paths: dict[str, Annotated[GraphSource, Graph()]] | None = None,
     config: Annotated[GraphSource, Graph()] | None = None,
@@ -73,7 +79,7 @@ def networks(
     return join(made, leaves, wiring, component_build_args, {"policy": policy, "value": value})
 
 
-@register("factory", slot="model", named=True)
+@register("factory", slot="model", named=True, reads_files=True)
 def factory(
     factory: Factory,
     config: dict[str, Any] = {},  # noqa: B006 - parts get their options anew

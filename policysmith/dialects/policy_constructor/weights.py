@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from policysmith.compile.model import GraphModel
+from policysmith.dialects.policy_constructor.blocks import ConvBnAct
 from policysmith.errors import CheckpointError, did_you_mean
-from policysmith.graph.v1.blocks import ConvBnAct
 from policysmith.store.weights_file import Weights, listed, printable
 
 __all__ = ["load_weights"]

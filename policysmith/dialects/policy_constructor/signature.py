@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
-from policysmith.graph.v1.report import one_of
+from policysmith.dialects.policy_constructor.report import one_of
 
 __all__ = ["misfits", "positional_names"]
 

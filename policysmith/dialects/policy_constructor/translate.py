@@ -1,4 +1,4 @@
-"""From a document of schema version 1 to modules and a plan of calls.
+"""From a document of schema version 1 to modules and a plan of our own, whose shapes may wait for inputs.
 
 In: the composed document. Out: what a `GraphModel` takes; or one `ConfigError` with every problem.
 """
@@ -11,30 +11,30 @@ from typing import Any
 import torch
 from torch import nn
 
+from policysmith.compile.late import LatePlan, StepError, dry_run
 from policysmith.config.load import Document
 from policysmith.config.nodes import quote
+from policysmith.dialects.policy_constructor.call_reader import check_arguments
+from policysmith.dialects.policy_constructor.report import Report
+from policysmith.dialects.policy_constructor.sections import Grammar, read_grammar
+from policysmith.dialects.policy_constructor.specs import BuildError
+from policysmith.dialects.policy_constructor.targets import Allowed
 from policysmith.errors import PolicysmithError
 from policysmith.graph.assemble import drawing
-from policysmith.graph.calls import CallPlan
-from policysmith.graph.dry_run import StepError, dry_run
 from policysmith.graph.measure import TensorSpec
-from policysmith.graph.v1.calls import check_arguments
-from policysmith.graph.v1.grammar import Grammar, read_grammar
-from policysmith.graph.v1.report import Report
-from policysmith.graph.v1.specs import BuildError
-from policysmith.graph.v1.targets import Allowed
 from policysmith.registry import Registry
 
-__all__ = ["assemble_v1", "check_torch"]
+__all__ = ["check_torch", "describe", "says_v1", "translate"]
 
 OLDEST_TORCH = (2, 2)
+KEPT = ("schema_version", "model")  # what composition leaves to say
 
 Outputs = str | tuple[str, ...] | dict[str, str]
 
 
-def assemble_v1(
+def translate(
     document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None, allow_targets: Sequence[str]
-) -> tuple[CallPlan, dict[str, nn.Module], Outputs]:
+) -> tuple[LatePlan, dict[str, nn.Module], Outputs]:
     """The plan, the modules by name, and what a call returns.
 
     Modules keep the weights that torch draws for them: each from a stream of its own if there is a seed, else from
@@ -49,10 +49,24 @@ def assemble_v1(
     report.raise_any()
     _check_calls(grammar, modules, report)
     report.raise_any()
-    plan = CallPlan(tuple(grammar.inputs), tuple(grammar.calls), seed)
+    plan = LatePlan(tuple(grammar.inputs), tuple(grammar.calls), seed)
     if specs:
         plan = _planned(plan, modules, specs, grammar, report)
     return plan, modules, grammar.outputs
+
+
+def describe(document: Document, registry: Registry) -> tuple[dict[str, Any], tuple[str, ...], Outputs]:
+    """What of a composed document is left to say, the names of its inputs, and its outputs; raises `ConfigError`."""
+    report = Report(document)
+    grammar = read_grammar(document, registry, Allowed(()), report)
+    report.raise_any()
+    kept = {key: document.data[key] for key in KEPT if key in document.data}
+    return kept, tuple(grammar.inputs), grammar.outputs
+
+
+def says_v1(data: Mapping[str, Any]) -> bool:
+    """Whether composed data is of schema version 1."""
+    return "schema_version" in data or ("model" in data and not {"format", "components"} & set(data))
 
 
 def check_torch(version: str) -> None:
@@ -93,15 +107,15 @@ def _build(grammar: Grammar, seed: int | None, report: Report) -> dict[str, nn.M
 
 def _check_calls(grammar: Grammar, modules: Mapping[str, nn.Module], report: Report) -> None:
     """Whether modules take what they are called with, as far as the signatures of their forwards tell."""
-    for call, path in zip(grammar.calls, grammar.call_paths, strict=True):
-        if call.operation is None:
-            forward = modules[call.name].forward
-            check_arguments(report, forward, f"module {call.name!r}", len(call.args), call.kwargs, path)
+    for node, path in zip(grammar.calls, grammar.call_paths, strict=True):
+        if node.operation is None:
+            forward, call = modules[node.store_name].forward, node.call
+            check_arguments(report, forward, f"module {node.store_name!r}", len(call.args), call.kwargs, path)
 
 
 def _planned(
-    plan: CallPlan, modules: Mapping[str, nn.Module], specs: Mapping[str, TensorSpec], grammar: Grammar, report: Report
-) -> CallPlan:
+    plan: LatePlan, modules: Mapping[str, nn.Module], specs: Mapping[str, TensorSpec], grammar: Grammar, report: Report
+) -> LatePlan:
     try:
         return dry_run(plan, nn.ModuleDict(dict(modules)), specs)
     except StepError as error:

@@ -15,11 +15,11 @@ from torch import nn
 from policysmith.config.load import Path
 from policysmith.config.nodes import quote
 from policysmith.config.options import Unset, failures
+from policysmith.dialects.policy_constructor.report import Report
+from policysmith.dialects.policy_constructor.signature import misfits, positional_names
+from policysmith.dialects.policy_constructor.targets import Allowed
+from policysmith.dialects.policy_constructor.types import find_type, type_names
 from policysmith.errors import did_you_mean
-from policysmith.graph.v1.report import Report
-from policysmith.graph.v1.signature import misfits, positional_names
-from policysmith.graph.v1.targets import Allowed
-from policysmith.graph.v1.types import find_type, type_names
 from policysmith.registry import Entry, PartSpec, Registry
 
 __all__ = ["BuildError", "ModuleSpec", "SpecReader"]

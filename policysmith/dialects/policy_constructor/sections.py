@@ -11,15 +11,16 @@ from typing import Any
 
 from torch import nn
 
+from policysmith.compile.late import CallNode
 from policysmith.config.load import Document, Path
 from policysmith.config.nodes import quote
+from policysmith.dialects.policy_constructor.call_reader import CallReader, name_problem
+from policysmith.dialects.policy_constructor.report import Report, one_of
+from policysmith.dialects.policy_constructor.specs import ModuleSpec, SpecReader
+from policysmith.dialects.policy_constructor.targets import Allowed
+from policysmith.dialects.policy_constructor.types import Registrar
 from policysmith.errors import RegistryError, did_you_mean
-from policysmith.graph.calls import Call, Ref
-from policysmith.graph.v1.calls import CallReader, name_problem
-from policysmith.graph.v1.report import Report, one_of
-from policysmith.graph.v1.specs import ModuleSpec, SpecReader
-from policysmith.graph.v1.targets import Allowed
-from policysmith.graph.v1.types import Registrar
+from policysmith.graph.call import Call, Edge
 from policysmith.registry import Registry
 
 __all__ = ["Grammar", "read_grammar"]
@@ -46,7 +47,7 @@ class Grammar:
 
     inputs: list[str] = field(default_factory=list)
     modules: dict[str, ModuleSpec] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
+    calls: list[CallNode] = field(default_factory=list)
     call_paths: list[Path] = field(default_factory=list)
     outputs: Outputs = ""
 
@@ -138,7 +139,8 @@ def _sequential(value: Any, specs: SpecReader, report: Report) -> Grammar:
             grammar.modules[name] = spec
         if out in values:
             report((*path, "inputs"), f"{out!r} is the name of what a layer gives; choose another")
-        grammar.calls.append(Call(name, None, (Ref(last),), {}, (out,), place=report.place(here)))
+        call = Call((Edge(last),), title=f"module:{name}", place=report.place(here))
+        grammar.calls.append(CallNode(name, call, (out,)))
         grammar.call_paths.append(here)
         values.append(out)
         last = out

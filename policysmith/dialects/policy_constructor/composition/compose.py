@@ -11,8 +11,8 @@ from policysmith.config.defaults import read_file, with_defaults
 from policysmith.config.interpolate import interpolate
 from policysmith.config.load import Document, Source, bounded, to_document
 from policysmith.config.nodes import Findings, Node, Refused
-from policysmith.config.v1.merge import Merger
-from policysmith.config.v1.templates import expand
+from policysmith.dialects.policy_constructor.composition.merge import Merger
+from policysmith.dialects.policy_constructor.composition.templates import expand
 
 __all__ = ["finish_v1", "is_v1"]
 

@@ -1,6 +1,6 @@
 """Nodes and steps: what is called in which order, with what, and what the results are named.
 
-In: `nodes` (a list, or a mapping and `order`) or `steps`, as written. Out: `Call`s, or problems, each at its place.
+In: `nodes` (a list, or a mapping and `order`) or `steps`, as written. Out: `CallNode`s, or problems, each at its place.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from policysmith.compile.late import CallNode
 from policysmith.config.load import Path
 from policysmith.config.nodes import quote
+from policysmith.dialects.policy_constructor.report import Report, one_of
+from policysmith.dialects.policy_constructor.signature import misfits
 from policysmith.errors import did_you_mean
-from policysmith.graph.calls import Call, Ref, references
-from policysmith.graph.v1.report import Report, one_of
-from policysmith.graph.v1.signature import misfits
-from policysmith.graph.v1.types import find_operation, operation_names
+from policysmith.graph.call import Call, Edge, edges_in
+from policysmith.graph.operation import NamedFunction, Operation, find_function, function_names
 from policysmith.registry import Registry
 
 __all__ = ["CallReader", "check_arguments", "name_problem"]
@@ -55,7 +56,7 @@ class CallReader:
         self.complete = False
         """Whether every call could be looked at, so that a module which is not in `used` is never called."""
 
-    def read(self, graph: Mapping[str, Any], path: Path) -> tuple[list[Call], list[Path]]:
+    def read(self, graph: Mapping[str, Any], path: Path) -> tuple[list[CallNode], list[Path]]:
         """The calls of a graph in the order they run, and their paths."""
         items = self._items(graph, path)
         self.complete = bool(items)
@@ -115,7 +116,7 @@ class CallReader:
                 self._report((*path, key), problem)
         return True
 
-    def _calls(self, items: Sequence[tuple[Mapping[str, Any], Path]]) -> list[tuple[Call, Path]]:
+    def _calls(self, items: Sequence[tuple[Mapping[str, Any], Path]]) -> list[tuple[CallNode, Path]]:
         outs = [self._out(item, path) for item, path in items]
         later = {name: path for (names, _), (_, path) in zip(outs, items, strict=True) for name in names}
         calls, names = [], dict[str, Path]()
@@ -159,7 +160,7 @@ class CallReader:
                 self._report(path, f"output name {name!r} is {what}; choose another")
             self.values.setdefault(name, path)
 
-    def _call(self, item: Mapping[str, Any], path: Path, out: Out, later: Mapping[str, Path]) -> Call | None:
+    def _call(self, item: Mapping[str, Any], path: Path, out: Out, later: Mapping[str, Path]) -> CallNode | None:
         kind, name, operation = self._called(item.get("call"), (*path, "call"))
         args = self._container(item.get("args"), list, "a list of positional arguments", (*path, "args"))
         kwargs = self._container(item.get("kwargs"), Mapping, "a mapping of arguments by name", (*path, "kwargs"))
@@ -170,7 +171,8 @@ class CallReader:
             check_arguments(self._report, operation, f"op {name!r}", len(args), kwargs, path)
         if not kind or not out[0]:
             return None
-        return Call(name, operation, tuple(args), kwargs, *out, place=self._report.place(path))
+        call = Call(tuple(args), kwargs, out[1], f"{kind}:{name}", self._report.place(path))
+        return CallNode(name, call, out[0], Operation(NamedFunction(name, operation)) if operation else None)
 
     def _called(self, value: Any, path: Path) -> tuple[str, str, Callable[..., Any] | None]:
         """What is called: the kind (empty if it is wrong), the name, and the operation."""
@@ -185,11 +187,11 @@ class CallReader:
                 return kind, name, None
             self._report(path, f"there is no module {quote(name)}{one_of(name, self._modules)}")
             return "", name, None
-        entry = find_operation(name, self._registry)
-        if entry is None:
-            self._report(path, f"unknown op {quote(name)}{one_of(name, operation_names(self._registry))}")
+        function = find_function(name, self._registry)
+        if function is None:
+            self._report(path, f"unknown op {quote(name)}{one_of(name, function_names(self._registry))}")
             return "", name, None
-        return kind, name, entry.target
+        return kind, name, function
 
     def _container(self, value: Any, kind: Any, expected: str, path: Path) -> Any:
         if value is None:
@@ -213,10 +215,10 @@ class CallReader:
             remedy = "write $name, op:getitem for a part of it, and $$ for a plain $"
             self._report(path, f"{quote(value)} refers to no name; {remedy}")
             return None
-        return Ref(value[1:])
+        return Edge(value[1:])
 
     def _check_references(self, arguments: Any, path: Path, later: Mapping[str, Path]) -> None:
-        for name in dict.fromkeys(references(arguments)):
+        for name in dict.fromkeys(edges_in(arguments)):
             if name in self.values:
                 continue
             if name in later:

@@ -5,18 +5,15 @@ In: a name. Out: a registry's entry, whose schema follows from the signature.
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-import torch
 from annotated_types import Ge, Le
-from torch import Tensor, nn
+from torch import nn
 
-from policysmith.graph.v1.blocks import MLP, ConvBnAct, Paddings, ResidualBlock, Size, Sizes
+from policysmith.dialects.policy_constructor.blocks import MLP, ConvBnAct, Paddings, ResidualBlock, Size, Sizes
 from policysmith.registry import Entry, Registry, default_registry
 
-__all__ = ["Registrar", "find_operation", "find_type", "operation_names", "type_names"]
+__all__ = ["Registrar", "find_type", "type_names"]
 
 COMPONENT, OPERATION = "component", "op"
 LAYERS = (
@@ -52,38 +49,11 @@ ANNOTATIONS: dict[str, Any] = {
     "end_dim": int,
 }
 
-
-def cat(tensors: list[Tensor], dim: int = 0) -> Tensor:
-    """Tensors side by side along an axis they have."""
-    return torch.cat(tensors, dim)
-
-
-def stack(tensors: list[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape along a new axis."""
-    return torch.stack(tensors, dim)
-
-
-def identity(x: Any) -> Any:
-    """The value itself."""
-    return x
-
-
-OPERATIONS: dict[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "mul": operator.mul,
-    "getitem": operator.getitem,
-    "cat": cat,
-    "stack": stack,
-    "identity": identity,
-}
-
 V1 = Registry()
 for _layer in LAYERS:
     V1.register(f"nn.{_layer.__name__}", annotations=ANNOTATIONS, exclude=("device", "dtype", "args", "kwargs"))(_layer)
 for _name, _block in BLOCKS.items():
     V1.register(_name)(_block)
-for _name, _operation in OPERATIONS.items():
-    V1.register(_name, slot=OPERATION)(_operation)
 
 
 class Registrar:
@@ -106,31 +76,16 @@ class Registrar:
 
 def find_type(name: object, registry: Registry) -> Entry | None:
     """The type of that name: one that `registry` has and the default registry has not, else version 1's, else any."""
-    return _find(COMPONENT, name, registry)
-
-
-def find_operation(name: object, registry: Registry) -> Entry | None:
-    """The operation of that name."""
-    return _find(OPERATION, name, registry)
+    if not isinstance(name, str):
+        return None
+    own, common = _entry(registry, COMPONENT, name), _entry(default_registry, COMPONENT, name)
+    is_users = own is not None and (own.traits.get("names_only") or common is None or common.target is not own.target)
+    return own if is_users else _entry(V1, COMPONENT, name) or own
 
 
 def type_names(registry: Registry) -> list[str]:
     """All that `_type_` may name."""
     return [*V1.names(COMPONENT), *(n for n in registry.names(COMPONENT) if n not in V1.names(COMPONENT))]
-
-
-def operation_names(registry: Registry) -> list[str]:
-    """All that `op:` may name."""
-    return [*OPERATIONS, *(name for name in registry.names(OPERATION) if name not in OPERATIONS)]
-
-
-def _find(slot: str, name: object, registry: Registry) -> Entry | None:
-    if not isinstance(name, str):
-        return None
-    own = _entry(registry, slot, name)
-    common = _entry(default_registry, slot, name)
-    is_users = own is not None and (own.traits.get("names_only") or common is None or common.target is not own.target)
-    return own if is_users else _entry(V1, slot, name) or own
 
 
 def _entry(registry: Registry, slot: str, name: str) -> Entry | None:

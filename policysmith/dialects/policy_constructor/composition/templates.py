@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from policysmith.config.defaults import without
 from policysmith.config.nodes import Findings, Node, Path, children, describe, quote, rebuilt
-from policysmith.config.v1.merge import TEMPLATE, Merger
+from policysmith.dialects.policy_constructor.composition.merge import TEMPLATE, Merger
 from policysmith.errors import did_you_mean
 
 __all__ = ["expand"]

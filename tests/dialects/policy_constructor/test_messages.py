@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
+from policysmith.dialects.policy_constructor.translate import check_torch
 from policysmith.errors import ConfigError, PolicysmithError, RegistryError
 from policysmith.graph import build_model
-from policysmith.graph.v1.assemble import check_torch
 from policysmith.registry import default_registry
 
 X = torch.linspace(-1, 1, 12).view(3, 4)

@@ -8,7 +8,7 @@ import pytest
 
 from policysmith.config.load import read_source
 from policysmith.config.nodes import Findings
-from policysmith.config.v1 import finish_v1, is_v1
+from policysmith.dialects.policy_constructor.composition import finish_v1, is_v1
 from policysmith.errors import ConfigError
 
 
@@ -172,7 +172,7 @@ SCRIPT = """
 import sys
 from policysmith.config.load import read_source
 from policysmith.config.nodes import Findings
-from policysmith.config.v1 import finish_v1
+from policysmith.dialects.policy_constructor.composition import finish_v1
 
 print(list(finish_v1(read_source(sys.argv[1], Findings()), Findings()).data["params"]))
 """
