@@ -6,6 +6,7 @@ In: a rollout and its columns. Out: random minibatches, each in parts.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.rollout import Rollout
 
-__all__ = ["Columns", "Extra", "Minibatch", "RowBatches", "SequenceBatches", "keep_times"]
+__all__ = ["Batches", "Columns", "Extra", "Minibatch", "RowBatches", "SequenceBatches", "keep_times"]
 
 # log_prob, entropy, value (R,), a mapping of auxiliary losses and statistics, then the extra edges (R, …) asked for.
 Evaluation = tuple[Any, ...]
@@ -49,7 +50,19 @@ class Minibatch(NamedTuple):
     targets: Sequence[Tensor] = ()
 
 
-class RowBatches:
+class Batches(ABC):
+    """A rollout, ready to be cut into minibatches."""
+
+    @abstractmethod
+    def in_parts(self, count: int, parts: int) -> Iterator[list[Minibatch]]:
+        """About equal minibatches in a random order, each cut into at most `parts`."""
+
+    def minibatches(self, count: int) -> Iterator[Minibatch]:
+        """About equal minibatches in a random order."""
+        return (whole for (whole,) in self.in_parts(count, 1))
+
+
+class RowBatches(Batches):
     """Transitions one by one, in any order: for memoryless policies."""
 
     def __init__(self, policy: ActorCritic, rollout: Rollout, columns: Columns, extra: Extra = Extra()) -> None:  # noqa: B008 - immutable
@@ -64,7 +77,7 @@ class RowBatches:
         drawn = {} if rollout.draws is None else {"drawn": True}
         self._evaluate = policy.evaluating(len(rollout.masks), return_aux=self.reports, extra=extra.edges, **drawn)
 
-    def minibatches(self, count: int, parts: int = 1) -> Iterator[list[Minibatch]]:
+    def in_parts(self, count: int, parts: int) -> Iterator[list[Minibatch]]:
         """About equal minibatches, each cut into at most `parts`: rows are shuffled once an epoch, then sliced."""
         rows = len(self.columns.log_prob)
         order = torch.randperm(rows, device=self.columns.log_prob.device)
@@ -86,7 +99,7 @@ class RowBatches:
         return (*results[:3], aux, *edges)
 
 
-class SequenceBatches:
+class SequenceBatches(Batches):
     """Sequences of `length` steps, each with the state before it: for policies with memory.
 
     With `burn_in` the state is made anew, without gradient, from that many steps before the sequence; the first
@@ -121,7 +134,7 @@ class SequenceBatches:
             self._before = [_before(leaf, length, burn_in) for leaf in rollout.observations]
             self._first_before = _before(rollout.first, length, burn_in)
 
-    def minibatches(self, count: int, parts: int = 1) -> Iterator[list[Minibatch]]:
+    def in_parts(self, count: int, parts: int) -> Iterator[list[Minibatch]]:
         """About equal minibatches, each cut into at most `parts`: sequences are shuffled once an epoch, then sliced."""
         order = torch.randperm(len(self.first), device=self.first.device)
         if self.valid is not None:

@@ -260,7 +260,7 @@ class PPO:
         epochs, seen = 0, deque[_Seen](maxlen=1)
         for _ in range(self.epochs):
             epochs += 1
-            groups = list(batches.minibatches(self.minibatches, self.accumulate))
+            groups = list(batches.in_parts(self.minibatches, self.accumulate))
             for group in agreed(groups, self.minibatches, strategy.world, own):
                 optimizer.step(self._losses(group, clip, entropy_coef, seen, strategy), self.max_grad_norm)
             part, terms, log_prob, aux, edges = seen[-1]

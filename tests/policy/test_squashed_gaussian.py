@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import chain
-
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -213,7 +211,7 @@ def test_a_rollout_is_learned_from_by_its_draws(space, model) -> None:
     algorithm = PPO(rollout_steps=16)
     rollout = algorithm.collector(policy, environments, 0, 0).collect(16)
     environments.close()
-    for batch in chain.from_iterable(algorithm.batches(policy, rollout).minibatches(2)):
+    for batch in algorithm.batches(policy, rollout).minibatches(2):
         log_prob = batch.evaluate()[0]
         torch.testing.assert_close(log_prob, batch.columns.log_prob, rtol=1e-5, atol=1e-4)
     for leaf, action, draw in zip(policy.actions.leaves, rollout.actions, rollout.draws, strict=True):

@@ -121,7 +121,7 @@ def test_a_memory_begins_anew_with_the_environment(autoreset):
     assert set(begins) >= {(0, 0), (1, 0), (2, 0), (3, 0), (4, 0)} and all(step == 0 for _, step in begins)
     algorithm = PPO(sequence_length=1, rollout_steps=STEPS, minibatches=STEPS * 2)
     rollout.states = {t: rollout.states[0] for t in range(STEPS)}
-    for (part,) in algorithm.batches(policy, rollout).minibatches(STEPS * 2):
+    for part in algorithm.batches(policy, rollout).minibatches(STEPS * 2):
         assert len(part.columns.advantage), "a sequence of nothing but steps left out has no mean"
 
 

@@ -78,7 +78,7 @@ def test_the_first_loss_sees_the_policy_that_acted(autoreset: str, length: int, 
     policy, collector, _ = collected(autoreset, keep=keep)
     rollout = collector.collect(12)  # the second rollout begins in the middle of episodes
     seen = 0
-    for (part,) in algorithm.batches(policy, rollout).minibatches(algorithm.minibatches):
+    for part in algorithm.batches(policy, rollout).minibatches(algorithm.minibatches):
         log_prob, entropy, value, aux = part.evaluate()
         torch.testing.assert_close(log_prob, part.columns.log_prob)
         torch.testing.assert_close(value, part.columns.value)
@@ -94,16 +94,16 @@ def test_burn_in_makes_the_state_anew_without_gradient() -> None:
     with torch.no_grad():
         policy.components["memory"].module.back.bias += 0.5  # the policy has learnt since it acted
     fresh, _, _ = policy.unroll(rollout.observations[0].movedim(1, 0), _at(rollout, 0), rollout.first.movedim(1, 0))
-    ((part,),) = algorithm.batches(policy, rollout).minibatches(1)
+    (part,) = algorithm.batches(policy, rollout).minibatches(1)
     torch.manual_seed(1)
     burned = sorted(part.evaluate()[2].tolist())
-    ((stale,),) = PPO(rollout_steps=12, sequence_length=12, minibatches=1).batches(policy, rollout).minibatches(1)
+    (stale,) = PPO(rollout_steps=12, sequence_length=12, minibatches=1).batches(policy, rollout).minibatches(1)
     # Four steps of burn-in cover every episode here, so values are those of the whole rollout unrolled anew.
     np.testing.assert_allclose(burned, sorted(stale.evaluate()[2].tolist()), atol=1e-5)
     assert fresh.shape == (2, 12, 3)
     without = PPO(rollout_steps=12, sequence_length=4, minibatches=1)
     rollout.states[8] = rollout.states[4]
-    ((kept,),) = without.batches(policy, rollout).minibatches(1)
+    (kept,) = without.batches(policy, rollout).minibatches(1)
     assert not np.allclose(sorted(kept.evaluate()[2].tolist()), burned, atol=1e-5)
 
 

@@ -219,7 +219,7 @@ def test_targets_and_edges_stay_with_their_rows(autoreset):
     columns = Columns(rollout.log_probs, rollout.rewards, torch.randn_like(rollout.values), rollout.values)
     extra = Extra(("value_logits", "state_value"), [columns.returns, rollout.values])
     rows = 0
-    for (part,) in RowBatches(policy, rollout, columns, extra).minibatches(3):
+    for part in RowBatches(policy, rollout, columns, extra).minibatches(3):
         log_prob, _, value, aux, logits, again = part.evaluate()
         assert torch.equal(part.targets[0], part.columns.returns) and torch.equal(part.targets[1], part.columns.value)
         torch.testing.assert_close(log_prob, part.columns.log_prob, rtol=0, atol=1e-5)
@@ -252,7 +252,7 @@ def test_a_policy_with_memory_learns_outcomes_over_sequences(autoreset):
     rollout = algorithm.collector(policy, environments, 0, 0).collect(24)
     batches = algorithm.batches(policy, rollout)
     assert isinstance(batches, SequenceBatches)
-    ((part,),) = batches.minibatches(1)
+    (part,) = batches.minibatches(1)
     log_prob, _, _, _, logits, score = part.evaluate()
     assert logits.shape == (len(log_prob), 3) and score.shape == (len(log_prob), 1)
     torch.testing.assert_close(log_prob, part.columns.log_prob, rtol=0, atol=1e-5)
@@ -319,7 +319,7 @@ def test_the_default_is_the_scalar_that_asks_for_nothing():
     assert isinstance(algorithm.value, ScalarValue)
     rollout = Collector(policy, environments, 0).collect(12)
     batches = algorithm.batches(policy, rollout)
-    ((part,),) = batches.minibatches(1)
+    (part,) = batches.minibatches(1)
     assert batches.targets == [] and len(part.evaluate()) == 4
     loss = torch.tensor(3.0)
     assert algorithm.value.loss(loss, [], []) is loss and algorithm.value.scalars([], []) == {}

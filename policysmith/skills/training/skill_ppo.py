@@ -91,9 +91,9 @@ class SkillBatches(RowBatches):
             advantage = normalized_by_skill(self.columns.advantage, self.skills)
             self.columns = self.columns._replace(advantage=advantage)
 
-    def minibatches(self, count: int, parts: int = 1) -> Iterator[list[Minibatch]]:
+    def in_parts(self, count: int, parts: int) -> Iterator[list[Minibatch]]:
         """About equal minibatches, fewer than `count` where they would be too small."""
-        return super().minibatches(min(count, max(1, len(self.skills) // SMALLEST)), parts)
+        return super().in_parts(min(count, max(1, len(self.skills) // SMALLEST)), parts)
 
     @torch.no_grad()
     def diagnostics(self) -> dict[str, float]:
