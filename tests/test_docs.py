@@ -1,9 +1,13 @@
 """Every code block of the README and the docs runs; every example does what it says."""
 
+import http.client
+import json
 import os
 import re
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +146,38 @@ def test_the_cloning_example_clones(examples):
 
     scores = clone_cartpole.main()
     assert scores["clone"] > 0.8 * scores["teacher"] > 150
+
+
+def test_the_serving_example_answers_eight_callers_at_once(examples, monkeypatch):
+    import serve
+
+    config = {"environment": {"id": "CartPole-v1"}, "model": {"type": "mlp", "hidden": [16]}}
+    policy, twin = (policysmith.build(config, seed=0).eval() for _ in range(2))
+    monkeypatch.setattr(serve.Handler, "log_message", lambda *_: None)
+    observations = torch.randn(8, 5, 4, generator=torch.Generator().manual_seed(0)).numpy()
+    server, start = serve.make_server(policy, 0), threading.Barrier(8)  # the very first calls fall together
+    serving = threading.Thread(target=server.serve_forever)
+    serving.start()
+
+    def call(caller):
+        connection = http.client.HTTPConnection(*server.server_address, timeout=60)
+        start.wait()
+        given = [json.dumps({"observation": row.tolist()}) for row in caller] + ['{"observation": [1]}']
+        found = []
+        for body in given:
+            connection.request("POST", "/", body)
+            response = connection.getresponse()
+            found.append((response.status, json.loads(response.read())))
+        connection.close()
+        return found
+
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(call, observations))
+    finally:
+        server.shutdown()
+        serving.join()
+        server.server_close()
+    for caller, (*found, refused) in zip(observations, answers, strict=True):
+        assert found == [(200, {"action": int(twin.predict(row)[0])}) for row in caller]
+        assert refused[0] == 400 and "error" in refused[1]
