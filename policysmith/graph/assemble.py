@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -12,6 +12,7 @@ from torch import nn
 from policysmith.graph.component import Component
 from policysmith.graph.plan import NodePlan, Plan
 from policysmith.ops.init import initialize
+from policysmith.ops.random_stream import random_stream
 
 __all__ = ["as_components", "base_seed", "build_modules", "component_seed", "drawing"]
 
@@ -25,15 +26,15 @@ def component_seed(seed: int, name: str) -> int:
 def build_modules(plan: Plan, seed: int | None, *, initialized: bool = True) -> dict[str, nn.Module]:
     """One initialised module a component, in the order they run; `use` gives the shared module again.
 
-    `seed=None` takes a base from torch's global generator; that generator is otherwise left as it was.
+    `seed=None` takes a base from torch's global generator; that generator is otherwise neither read nor written, so
+    other threads may draw and build meanwhile.
     `initialized=False` skips the initialisation by role, for weights that are to be loaded anyway.
     """
     base = base_seed(seed)
     modules: dict[str, nn.Module] = {}
-    with _restored(torch.default_generator) as generator:
-        for node in plan.nodes:
-            if node.spec.use is None:
-                generator.manual_seed(component_seed(base, node.name))
+    for node in plan.nodes:
+        if node.spec.use is None:
+            with drawing(base, node.name):
                 modules[node.name] = _build(node, initialized)
     for node in plan.nodes:
         if node.spec.use is not None:
@@ -47,9 +48,8 @@ def as_components(plan: Plan, modules: Mapping[str, nn.Module], seed: int | None
         return {node.name: node.component(modules[node.name]) for node in plan.nodes}
     base = base_seed(seed)
     components: dict[str, Component] = {}
-    with _restored(torch.default_generator) as generator:
-        for node in plan.nodes:
-            generator.manual_seed(component_seed(base, f"{node.name}/wrappers"))
+    for node in plan.nodes:
+        with drawing(base, f"{node.name}/wrappers"):
             components[node.name] = node.component(modules[node.name])
     return components
 
@@ -64,24 +64,9 @@ def base_seed(seed: int | None) -> int:
     return int(torch.randint(2**62, ()).item()) if seed is None else seed
 
 
-@contextmanager
-def drawing(seed: int | None, name: str) -> Iterator[None]:
-    """Draw from the stream of `name`, and leave torch's global generator as it was; from that one if `seed` is None."""
-    if seed is None:
-        yield
-        return
-    with _restored(torch.default_generator) as generator:
-        generator.manual_seed(component_seed(seed, name))
-        yield
-
-
-@contextmanager
-def _restored(generator: torch.Generator) -> Iterator[torch.Generator]:
-    state = generator.get_state()
-    try:
-        yield generator
-    finally:
-        generator.set_state(state)
+def drawing(seed: int | None, name: str) -> AbstractContextManager[object]:
+    """Inside, this thread draws from the stream of `name`; from torch's global generator if `seed` is None."""
+    return nullcontext() if seed is None else random_stream(component_seed(seed, name))
 
 
 def _build(node: NodePlan, initialized: bool) -> nn.Module:
