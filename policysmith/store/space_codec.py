@@ -105,7 +105,19 @@ def _decode_bound(data: Any, dtype: np.dtype, shape: tuple[int, ...], endless: s
             float(endless) if dtype.kind == "f" else getattr(np.iinfo(dtype), "min" if endless == "-inf" else "max")
         )
         values = np.where(bounded, values, extreme)
-    return values.astype(dtype), bounded
+    return _fitting(values, dtype), bounded
+
+
+def _fitting(values: Any, dtype: np.dtype) -> np.ndarray:
+    """The values in that dtype; raises `ValueError` where it does not hold them."""
+    wanted = np.array(values, object)
+    with np.errstate(over="ignore"):
+        held = wanted.astype(dtype)
+    # numpy before 2 wraps 300 to 44 in uint8, and every numpy rounds 1.5 to 1 and makes 1e300 an infinite float32.
+    kept = np.isin(held == wanted, True) if dtype.kind in "iub" else np.isfinite(held) | np.isin(wanted, [np.inf, -np.inf])
+    if not np.all(kept):
+        raise ValueError(f"{wanted[~kept].flat[0]!r} is no value of {dtype.name}")
+    return held
 
 
 def _encode_discrete(space: spaces.Discrete) -> Data:
@@ -116,6 +128,7 @@ def _decode_discrete(data: Data) -> spaces.Discrete:
     dtype = (
         {} if data["dtype"] == "int64" else {"dtype": np.dtype(data["dtype"]).type}
     )  # not known before gymnasium 1.2
+    _fitting([data["n"], data["start"]], np.dtype(data["dtype"]))
     return spaces.Discrete(data["n"], start=data["start"], **dtype)
 
 
@@ -125,7 +138,7 @@ def _encode_multi_discrete(space: spaces.MultiDiscrete) -> Data:
 
 def _decode_multi_discrete(data: Data) -> spaces.MultiDiscrete:
     dtype = np.dtype(data["dtype"])
-    nvec, start = (np.array(data[key], dtype) for key in ("nvec", "start"))
+    nvec, start = (_fitting(data[key], dtype) for key in ("nvec", "start"))
     return spaces.MultiDiscrete(nvec, dtype=dtype.type, start=start)
 
 
