@@ -114,7 +114,8 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
+        if self._live:  # a bar that never began ends with an empty line in older releases of rich
+            self._bar.stop()
 
     def report(self, report: Report, steps_per_second: float) -> None:
         """Move the bar, or print a line every few seconds."""
