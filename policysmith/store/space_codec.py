@@ -114,7 +114,9 @@ def _fitting(values: Any, dtype: np.dtype) -> np.ndarray:
     with np.errstate(over="ignore"):
         held = wanted.astype(dtype)
     # numpy before 2 wraps 300 to 44 in uint8, and every numpy rounds 1.5 to 1 and makes 1e300 an infinite float32.
-    kept = np.isin(held == wanted, True) if dtype.kind in "iub" else np.isfinite(held) | np.isin(wanted, [np.inf, -np.inf])
+    kept = (
+        np.isin(held == wanted, True) if dtype.kind in "iub" else np.isfinite(held) | np.isin(wanted, [np.inf, -np.inf])
+    )
     if not np.all(kept):
         raise ValueError(f"{wanted[~kept].flat[0]!r} is no value of {dtype.name}")
     return held
