@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Protocol
 
 import torch
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 
 from policysmith.errors import ConfigError, DatasetError, Problem
@@ -30,11 +29,11 @@ from policysmith.training.online import Report
 from policysmith.training.optimizer import Adam
 from policysmith.training.optimizers import OptimizerOption, Optimizers, check_rules, optimize
 from policysmith.training.schedules import Schedule, schedule
+from policysmith.types import Count, Dropout, NonNegativeInt, OpenShare, Positive
 from policysmith.wrappers import attach_all, metrics_of
 
 __all__ = ["Offline", "Samplers", "Watcher"]
 
-Count = Annotated[int, Gt(0)]
 Loggers = list[Annotated[PartSpec | str, Slot("logger")]]
 Callbacks = list[Annotated[PartSpec | str, Slot("callback")]]
 EPOCHS = 10
@@ -105,18 +104,18 @@ class Offline:
         learning_rate: Schedule = 1e-3,
         optimizer: OptimizerOption | None = None,
         optimizers: dict[str, OptimizerOption] = {},  # noqa: B006 - read only
-        max_grad_norm: Annotated[float, Gt(0)] | None = 1.0,
-        validation_share: Annotated[float, Ge(0), Lt(1)] = 0.1,
+        max_grad_norm: Positive | None = 1.0,
+        validation_share: Dropout = 0.1,
         report_every: Count | None = None,
         checkpoint_every: Count | None = None,
-        checkpoint_minutes: Annotated[float, Gt(0)] | None = MINUTES,
-        keep_checkpoints: Annotated[int, Ge(0)] = 0,
+        checkpoint_minutes: Positive | None = MINUTES,
+        keep_checkpoints: NonNegativeInt = 0,
         sequence_length: Count | None = None,
-        burn_in: Annotated[int, Ge(0)] = 0,
+        burn_in: NonNegativeInt = 0,
         loggers: Loggers = ["tensorboard", "json_lines"],  # noqa: B006
         callbacks: Callbacks = [],  # noqa: B006 - parts get their options anew
         accumulate: Count = 1,
-        ema: Annotated[float, Gt(0), Lt(1)] | None = None,
+        ema: OpenShare | None = None,
         strategy: StrategyName | None = None,
         sync_batch_norm: bool = False,
         nonfinite: NonFiniteOption = None,

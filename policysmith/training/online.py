@@ -13,7 +13,6 @@ from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 import torch
-from annotated_types import Ge, Gt, Le, Lt
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
@@ -37,14 +36,11 @@ from policysmith.training.optimizers import OptimizerOption, Optimizers, check_r
 from policysmith.training.rollout import Collector, Episode, Gatherer, MemoryCollector, Rollout
 from policysmith.training.schedules import Schedule, schedule
 from policysmith.training.value_objectives import Objective, value_objective
+from policysmith.types import Count, NonNegative, NonNegativeInt, OpenShare, Positive, Share
 from policysmith.wrappers import attach_all, metrics_of
 
 __all__ = ["PPO", "Report"]
 
-Count = Annotated[int, Gt(0)]
-Share = Annotated[float, Ge(0), Le(1)]
-Positive = Annotated[float, Gt(0)]
-NonNegative = Annotated[float, Ge(0)]
 Loggers = list[Annotated[PartSpec | str, Slot("logger")]]
 Callbacks = list[Annotated[PartSpec | str, Slot("callback")]]
 VALUE_COEF = 0.5
@@ -138,12 +134,12 @@ class PPO:
         solved_at: float | None = None,
         checkpoint_every: Count | None = None,
         checkpoint_minutes: Positive | None = MINUTES,
-        keep_checkpoints: Annotated[int, Ge(0)] = 0,
+        keep_checkpoints: NonNegativeInt = 0,
         sequence_length: Count | None = None,
-        burn_in: Annotated[int, Ge(0)] = 0,
+        burn_in: NonNegativeInt = 0,
         value: Objective = "scalar",
         accumulate: Count = 1,
-        ema: Annotated[float, Gt(0), Lt(1)] | None = None,
+        ema: OpenShare | None = None,
         optimizer: OptimizerOption | None = None,
         optimizers: dict[str, OptimizerOption] = {},  # noqa: B006 - read only
         loggers: Loggers = ["tensorboard"],  # noqa: B006 - parts get their options anew

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import torch
-from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 
 from policysmith.errors import ConfigError, Problem, did_you_mean
@@ -19,13 +18,12 @@ from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.optimizer import Adam, laid_out_as
 from policysmith.training.schedules import Schedule, schedule
 from policysmith.training.step_guard import StepGuard
+from policysmith.types import Dropout, NonNegative, Positive
 
 __all__ = ["AdamRule", "AdamWRule", "OptimizerOption", "Optimizers", "Rule", "SgdRule", "check_rules", "optimize"]
 
 OptimizerOption = Annotated[PartSpec | str, Slot("optimizer")]
 Rate = Schedule | None
-Beta = Annotated[float, Ge(0), Lt(1)]
-NonNegative = Annotated[float, Ge(0)]
 REST = "others"
 
 
@@ -58,9 +56,9 @@ class AdamRule:
     def __init__(
         self,
         learning_rate: Rate = None,
-        beta1: Beta = 0.9,
-        beta2: Beta = 0.999,
-        eps: Annotated[float, Gt(0)] = 1e-8,
+        beta1: Dropout = 0.9,
+        beta2: Dropout = 0.999,
+        eps: Positive = 1e-8,
         weight_decay: NonNegative = 0.0,
     ) -> None:
         self.learning_rate, self.weight_decay = _rate(learning_rate), weight_decay
@@ -86,9 +84,9 @@ class AdamWRule:
     def __init__(
         self,
         learning_rate: Rate = None,
-        beta1: Beta = 0.9,
-        beta2: Beta = 0.999,
-        eps: Annotated[float, Gt(0)] = 1e-8,
+        beta1: Dropout = 0.9,
+        beta2: Dropout = 0.999,
+        eps: Positive = 1e-8,
         weight_decay: NonNegative = 0.01,
     ) -> None:
         self.learning_rate, self.weight_decay = _rate(learning_rate), weight_decay
@@ -113,7 +111,7 @@ class SgdRule:
     def __init__(
         self,
         learning_rate: Rate = None,
-        momentum: Beta = 0.0,
+        momentum: Dropout = 0.0,
         nesterov: bool = False,
         weight_decay: NonNegative = 0.0,
     ) -> None:

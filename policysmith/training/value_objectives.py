@@ -10,7 +10,6 @@ from typing import Annotated, Protocol
 
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge
 from torch import Tensor
 
 from policysmith.errors import ConfigError, Problem
@@ -19,11 +18,11 @@ from policysmith.policy.outcome_heads import OUTCOME, SCORE
 from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.outcomes import UNKNOWN, final_scores, outcome_labels
 from policysmith.training.rollout import Rollout
+from policysmith.types import NonNegative
 
 __all__ = ["MultiHeadValue", "Objective", "ScalarValue", "ValueObjective", "value_objective"]
 
 Objective = Annotated[PartSpec | str, Slot("objective")]
-Weight = Annotated[float, Ge(0)]
 
 
 class ValueObjective(Protocol):
@@ -84,7 +83,7 @@ class MultiHeadValue:
 
     edges: Sequence[str] = (OUTCOME, SCORE)
 
-    def __init__(self, outcome_coef: Weight = 1.5, score_coef: Weight = 0.02) -> None:
+    def __init__(self, outcome_coef: NonNegative = 1.5, score_coef: NonNegative = 0.02) -> None:
         self.outcome_coef, self.score_coef = outcome_coef, score_coef
 
     def check(self, plan: Plan) -> None:

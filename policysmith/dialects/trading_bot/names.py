@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from annotated_types import Ge, Gt, Lt
 from gymnasium import spaces
 
 from policysmith.config.experiment import decode_experiment
@@ -22,11 +21,9 @@ from policysmith.parts.attention import MultiHeadLatentAttention as MultiLatentA
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import build_policy
 from policysmith.registry import Registry, default_registry
+from policysmith.types import Count, Dropout, NonNegativeInt, Positive
 
 __all__ = ["ModelConfig", "MultiLatentAttention", "build_from_config"]
-
-Count = Annotated[int, Gt(0)]
-Rate = Annotated[float, Ge(0), Lt(1)]
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class ModelConfig:
     embedding_dim: Count = 256
     n_heads: Count = 8
     window_size: Count = 100
-    dropout: Rate = 0.1
+    dropout: Dropout = 0.1
     n_encoder_layers: Count = 4
     n_decoder_layers: Count = 4
     attention_type: Literal["mha", "mqa", "mqn", "gqa", "mla", "pyramid", "pyr", "latent_queries"] = "mha"
@@ -60,27 +57,27 @@ class ModelConfig:
     n_experts: Count | None = None
     top_k: Count | None = None
     norm_type: Literal["layer_norm", "rms_norm", "batch_norm", "instance_norm", "group_norm"] = "layer_norm"
-    residual_scale: Annotated[float, Gt(0)] = 1.0
+    residual_scale: Positive = 1.0
     use_gated_residual: bool = False
     use_final_norm: bool = False
     feature_extractor_type: Literal["basic", "resnet", "inception"] = "basic"
     feature_extractor_dim: Count = 128
     feature_extractor_layers: Count = 2
-    feature_dropout: Rate = 0.0
+    feature_dropout: Dropout = 0.0
     use_skip_connections: bool = False
     use_layer_norm: bool = False
     use_instance_norm: bool = False
     head_hidden_dim: Count = 128
-    head_n_layers: Annotated[int, Ge(0)] = 2
+    head_n_layers: NonNegativeInt = 2
     head_use_layer_norm: bool = False
     head_use_residual: bool = False
-    head_dropout: Rate | None = None
+    head_dropout: Dropout | None = None
     action_dim: Count = 3
     n_features: Count = 59
-    temperature: Annotated[float, Gt(0)] = 0.5
+    temperature: Positive = 0.5
     lstm_hidden_dim: Count = 128
     lstm_num_layers: Count = 2
-    lstm_dropout: Rate = 0.0
+    lstm_dropout: Dropout = 0.0
     causal: bool = True
     decoder_input: Literal["queries", "shifted"] = "queries"
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge, Gt
 from torch import Tensor
 
 from policysmith.config.options import options_of
@@ -19,6 +18,7 @@ from policysmith.registry import register
 from policysmith.training.batches import Columns, Extra, Minibatch, RowBatches
 from policysmith.training.online import PPO
 from policysmith.training.rollout import Collector, Rollout, _Record
+from policysmith.types import Count
 
 __all__ = ["SkillCollector", "SkillPPO"]
 
@@ -51,8 +51,8 @@ class SkillPPO(PPO):
         self,
         *,
         advantage_per_skill: bool = False,
-        window: Annotated[int, Gt(0)] = 100,
-        evaluation_episodes: Annotated[int, Ge(1)] = 100,
+        window: Count = 100,
+        evaluation_episodes: Count = 100,
         **options: Any,
     ) -> None:
         if advantage_per_skill:

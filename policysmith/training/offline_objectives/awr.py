@@ -7,10 +7,8 @@ and the value's squared error against returns.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
 
 import torch
-from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from policysmith.graph.plan import Plan
@@ -20,10 +18,9 @@ from policysmith.training.offline_batches import Batch, evaluate
 from policysmith.training.offline_objectives.base import Learner, Loss, Start, bind, total, weights_of
 from policysmith.training.offline_objectives.likeness import likeness
 from policysmith.training.offline_parts import Part
+from policysmith.types import Positive, Share
 
 __all__ = ["AdvantageWeightedRegression"]
-
-Positive = Annotated[float, Gt(0)]
 
 
 @register("awr", slot="offline_objective")
@@ -42,7 +39,7 @@ class AdvantageWeightedRegression:
 
     def __init__(
         self,
-        gamma: Annotated[float, Ge(0), Le(1)] = 0.99,
+        gamma: Share = 0.99,
         temperature: Positive = 1.0,
         max_weight: Positive = 20.0,
         value_coef: Positive = 0.5,

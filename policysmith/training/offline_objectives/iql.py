@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge, Gt, Le, Lt
+from annotated_types import Gt, Le
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -27,11 +27,9 @@ from policysmith.training.offline_data import OfflineData
 from policysmith.training.offline_objectives.base import Learner, Loss, Start, bind, total, weights_of
 from policysmith.training.offline_objectives.likeness import likeness
 from policysmith.training.offline_parts import Part
+from policysmith.types import OpenShare, Positive, Share
 
 __all__ = ["ImplicitQLearning"]
-
-Positive = Annotated[float, Gt(0)]
-Share = Annotated[float, Ge(0), Le(1)]
 
 
 @register("iql", slot="offline_objective")
@@ -53,7 +51,7 @@ class ImplicitQLearning:
     def __init__(
         self,
         gamma: Share = 0.99,
-        expectile: Annotated[float, Gt(0), Lt(1)] = 0.7,
+        expectile: OpenShare = 0.7,
         inverse_temperature: Positive = 3.0,
         max_weight: Positive = 100.0,
         target_rate: Annotated[float, Gt(0), Le(1)] = 0.005,
