@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ import policysmith
 from policysmith.compile.executors import ParallelExecutor
 from policysmith.graph import ComponentContainer, TensorComponent, build_model
 
-QUICK, SLOW = 2, 200
+QUICK, SLOW = 1, 200
 CALLS = 3  # by each thread in a round, beside what it does besides
 X = torch.linspace(-1, 1, 12).view(3, 4)
 HEADS = {
@@ -240,6 +241,7 @@ def load(host: Host, target: Any, rng: random.Random) -> None:
 ACTS = (first, other, flip, swap, hook, load, first, other)
 
 
+@cache  # to compile takes longer than a round
 def foreign() -> list[Callable[[], None]]:
     """Four calls of modules that have nothing to do with us, each of which looks at its own result."""
     layer, net = linear(7), nn.Sequential(linear(8), nn.Tanh(), nn.Dropout(0.5), linear(9, 2, 8)).eval()
@@ -335,3 +337,24 @@ def test_every_result_is_that_of_a_single_thread_in_many_rounds(name):
 @pytest.mark.timeout(3000)
 def test_a_policy_that_torch_compiles_is_no_exception():
     storm(compiled(), 10)
+
+
+@pytest.mark.parametrize("make", [stateless, branching, remembering])
+def test_a_swap_that_resizes_several_components_is_met_whole_or_not_at_all(make):
+    def resize(target: Any) -> Any:
+        return target.replace_component("first", {"type": "nn.Linear", "out_features": 12}, resize=True, seed=1)
+
+    host = make()
+    host.put = lambda target, version: resize(target) if version else None  # the same weights each time
+    host.prepare()
+    target, rng, pause = host.fresh(), random.Random(0), threading.Event()
+
+    def swap_and_roll_back() -> None:
+        for _ in range(4):
+            assert len(resize(target).names) > 1
+            pause.wait(0.002)  # never set: meanwhile the new network is called
+            target.rollback()
+
+    together([swap_and_roll_back], [lambda: other(host, target, rng)] * 4)
+    for name, call in host.calls.items():  # and nothing of the new network is left behind
+        assert all(map(torch.equal, call(target), host.expected[name][0])), name
