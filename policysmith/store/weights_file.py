@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pickle
 import re
-import warnings
 import zipfile
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping
@@ -21,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from policysmith.errors import CheckpointError
+from policysmith.ops.quiet import quiet
 
 __all__ = ["Weights", "listed", "printable", "read_weights"]
 
@@ -104,8 +104,7 @@ def _torch(file: Path) -> Any:
     try:
         if packed := zipfile.is_zipfile(file):
             _check_archive(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols that torch does not write: what fails is told below
+        with quiet():  # of pickle protocols that torch does not write: what fails is told below
             # Mapped, what is not used is not read: two thirds of a checkpoint are the optimiser's.
             return torch.load(file, map_location="cpu", weights_only=True, mmap=packed)
     except CheckpointError:

@@ -5,14 +5,15 @@ Step by step is the definition, and what compiled code runs; torch's own kernels
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from policysmith.ops.quiet import quiet
 from policysmith.ops.resets import Resets
 from policysmith.parts.memory.stacked import LayerStates, Weights
 
@@ -60,9 +61,9 @@ def by_kernel(
     for start, stop in pairwise([0, *sorted(resets.steps), len(x_TBF)]):
         entered = [state.unsqueeze(0).contiguous() for state in _entered(start, states, initial, resets)]
         given = entered[0] if len(entered) == 1 else entered
-        with warnings.catch_warnings():
-            # cuDNN says that it copies weights that don't lie in one piece; to flatten them would tie their storage.
-            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+        # cuDNN says that it copies weights that don't lie in one piece; to flatten them would tie their storage. On the
+        # CPU nothing is said, and no thread waits for another.
+        with quiet("RNN module weights are not part of single contiguous chunk") if x_TBF.is_cuda else nullcontext():
             output, *after = kernel(x_TBF[start:stop], given, present, *how)
         outputs.append(output)
         states = tuple(state.squeeze(0) for state in after)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from policysmith.errors import CheckpointError
+from policysmith.ops.quiet import quiet
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState, load_training
 from policysmith.store.files import json_bytes, write_synced
@@ -88,8 +88,7 @@ def _read(place: Path) -> Stored:
             for name, entry in found.items()
             if isinstance(entry, TensorStorageMetadata)
         }
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*single process.*")
+        with quiet(".*single process.*"):
             load(tensors, storage_reader=reader, no_dist=True)
     except (OSError, ValueError, KeyError, CheckpointException) as error:
         text = f"{place}: is damaged: {error}; remove it to go on from the artifact beside it"
