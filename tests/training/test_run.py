@@ -17,7 +17,7 @@ from gymnasium.spaces import Box, Discrete
 import policysmith
 from policysmith import api
 from policysmith.errors import CheckpointError, ConfigError, PolicysmithError
-from policysmith.registry import register
+from policysmith.registry import default_registry, register
 from policysmith.store import load_training
 from policysmith.training import session
 from policysmith.training.run_folder import RunFolder
@@ -65,6 +65,7 @@ def frail(vectorization="sync", **options):
 
 
 def train(config, *overrides, **options):
+    register("counting", slot="callback")(Counting)
     return policysmith.train(config, list(overrides), progress=False, evaluate=False, **options)
 
 
@@ -190,7 +191,6 @@ def test_total_steps_that_are_no_multiple_are_told():
     ]
 
 
-@register("counting", slot="callback")
 class Counting:
     """Ends the training after so many reports, over all runs; draws from every global generator."""
 
@@ -209,7 +209,15 @@ class Counting:
         self.count = state["count"]
 
 
+@pytest.fixture(autouse=True)
+def _types_of_others_stay_as_they_are():
+    """The callback is registered by `train` and gone after a test: others list the types that there are."""
+    yield
+    default_registry._entries["callback"].pop("counting", None)
+
+
 def recurrent(**section):
+    register("counting", slot="callback")(Counting)
     return {
         "seed": 3,
         "environment": {"id": "CartPole-v1", "num_envs": 3, **section},
@@ -363,8 +371,8 @@ from tests.training import test_run
 from tests.training.offline_data import walk
 import policysmith
 capture, calls = run.Run.capture, []
-def kill(self):
-    capture(self)
+def kill(self, *place):
+    capture(self, *place)
     calls.append(1)
     if len(calls) == {at}: os.kill(os.getpid(), signal.SIGKILL)
 run.Run.capture = kill
@@ -373,7 +381,7 @@ run.Run.capture = kill
 
 def test_a_run_that_is_killed_goes_on_as_the_one_that_was_not(tmp_path):
     place, changes = tmp_path / "run", ["training.checkpoint_every=96"]
-    code = KILLED.format(at=8) + f"test_run.train(test_run.recurrent(), *{changes!r}, output={str(place)!r})"
+    code = KILLED.format(at=5) + f"test_run.train(test_run.recurrent(), *{changes!r}, output={str(place)!r})"
     assert killed(place, code) == 96
     whole, resumed = train(recurrent(), *changes), train(None, resume=place)
     assert torch.equal(weights(resumed.policy), weights(whole.policy)) and resumed.returns == whole.returns
