@@ -3,12 +3,11 @@
     python scripts/kill_runs.py [--kills 60] [--seed 0]
 
 Each kind of run is trained whole once. Then it is trained in a process that is killed after a random time, resumed,
-killed again …, until it ends; weights and returns must be those of the whole run, bit for bit. After each kill what
-lies in the folder must load.
+killed again …, until it ends; weights, returns.csv and evaluations.csv must be those of the whole run, bit for bit,
+and what differs is named. After each kill what lies in the folder must load.
 """
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -26,7 +25,8 @@ import policysmith
 from policysmith.store import load_training
 from tests.training.test_run import RUNS, train, weights
 
-CHANGES = ["training.checkpoint_every=32"]
+CHANGES = ["training.checkpoint_every=32", "evaluation.every=64"]
+HISTORIES = ("returns.csv", "evaluations.csv")
 
 
 def in_process(work: Callable[[], None], after: float | None = None) -> int:
@@ -59,6 +59,12 @@ def go_on(config: dict, place: Path) -> None:
         train(None, resume=place)
 
 
+def differing(place: Path, whole: Path) -> set[str]:
+    """What two runs have left that is not the same: of their weights and their histories."""
+    found = set() if torch.equal(*(weights(policysmith.load(p)) for p in (place, whole))) else {"weights"}
+    return found | {name for name in HISTORIES if (place / name).read_bytes() != (whole / name).read_bytes()}
+
+
 def main() -> int:
     """Print a line a kind; the exit status is the number of kinds that differ."""
     parser = argparse.ArgumentParser()
@@ -68,7 +74,7 @@ def main() -> int:
     dice, different, total = random.Random(options.seed), 0, 0
     for kind, make in RUNS.items():
         kills = resumed = 0
-        alike = True
+        unlike: set[str] = set()
         while kills < -(-options.kills // len(RUNS)):
             with tempfile.TemporaryDirectory() as folder:
                 whole, place = Path(folder, "whole"), Path(folder, "run")
@@ -82,14 +88,10 @@ def main() -> int:
                     if (place / "manifest.json").exists():
                         policysmith.load(place), load_training(place)
                         resumed += 1
-                same = torch.equal(weights(policysmith.load(place)), weights(policysmith.load(whole)))
-                rows = [json.dumps((p / "returns.csv").read_text()) for p in (place, whole)]
-                alike = alike and same and rows[0] == rows[1]
-        print(
-            f"{kind:16} {kills:4} kills, {resumed:4} of them after a first save: {'alike' if alike else 'DIFFERENT'}",
-            flush=True,
-        )
-        different, total = different + (not alike), total + kills
+                unlike |= differing(place, whole)
+        found = f"DIFFERENT: {', '.join(sorted(unlike))}" if unlike else "alike"
+        print(f"{kind:16} {kills:4} kills, {resumed:4} of them after a first save: {found}", flush=True)
+        different, total = different + bool(unlike), total + kills
     print(f"{total} kills, {different} kinds different")
     return different
 

@@ -75,9 +75,17 @@ def _read(file: Path, width: int) -> list[list[float]]:
     text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     for line in text[: text.rfind("\n") + 1].splitlines():
         try:
-            row = [float(cell) for cell in line.split(",")]
+            row = [_number(cell) for cell in line.split(",")]
         except ValueError:
             continue
         if len(row) == width:
             rows.append(row)
     return rows
+
+
+def _number(cell: str) -> float:
+    """A whole number stays one, so that rows that are written again are the rows that were read."""
+    try:
+        return int(cell)
+    except ValueError:
+        return float(cell)
