@@ -97,7 +97,10 @@ def close_vector(environments: VectorEnv | Games, patience: float = 0.0) -> str 
     if not isinstance(environments, AsyncVectorEnv):
         environments.close()
         return None
-    wait([process.sentinel for process in environments.processes], patience)
+    ending = wait([process.sentinel for process in environments.processes], patience)
+    for process in environments.processes:
+        if process.sentinel in ending:
+            process.join(1.0)  # the system closes a process's files a moment before it can be waited for
     dead = [(i, p.exitcode) for i, p in enumerate(environments.processes) if not p.is_alive()]
     told = ", ".join(f"{i} (exit code {code})" for i, code in dead)
     if dead or environments._state != AsyncState.DEFAULT:  # it would wait for an answer that does not come
