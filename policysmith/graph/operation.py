@@ -100,6 +100,9 @@ class Operation(nn.Module):
     """A function of tensors, ours or of the slot `op`, called with edges and constants.
 
     Someone else's function is never traced through: it may do more than tracing sees.
+
+    Args:
+        op: The name of the function.
     """
 
     keeps_start = True  # there is nothing to initialise

@@ -116,7 +116,7 @@ _PLANNED: dict[str, list[tuple[str, str, str]]] = {
         ("ops/sample.py", "-0.5 * z.square() - log_std", "-0.5 * z.square() + log_std"),
     ],
     ROLLOUT: [
-        ("training/rollout.py", "if seen.truncated.any() and not self.next_step", "if False"),
+        ("training/rollout.py", "if not self.next_step and np.count_nonzero(seen.truncated)", "if False"),
         ("training/rollout.py", "self._begins = self._ended if self.next_step else done", "self._begins = done"),
         ("training/rollout.py", "self._returns[done] = 0.0", "pass"),
         ("training/rollout.py", "torch.cat([values_TN[1:], self._last_value()[None]])", "values_TN.clone()"),
@@ -169,7 +169,7 @@ _PLANNED: dict[str, list[tuple[str, str, str]]] = {
         ("store/artifact.py", 'sha256(content) != record["sha256"]', "False"),
         ("store/files.py", "os.fsync(stream.fileno())", "pass"),
     ],
-    "tests/laws/test_determinism.py tests/graph/test_model.py tests/graph/test_plan.py": [
+    "tests/laws/test_determinism.py tests/compile/test_model.py tests/graph/test_plan.py": [
         ("graph/assemble.py", 'f"{seed}:{name}"', 'f"{seed}"'),
     ],
     "tests/config": [
@@ -188,7 +188,7 @@ EXPLAINED = {
         "log_prob = torch.where(some, log_prob, 0.0)",
         ACTIONS,
     ): "equivalent: the entropy of a row without a legal action is 0 before it",
-    Mutant("graph/trace.py", "if _changed(twin, before)", "if False", "tests/graph/test_program.py"): (
+    Mutant("compile/trace.py", "if _changed(twin, before)", "if False", "tests/compile/test_program.py"): (
         "a second net: reading the code of a class finds those that write to themselves before they are traced"
     ),
 }
