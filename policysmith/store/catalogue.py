@@ -41,6 +41,10 @@ class Catalogue(Protocol):
         """Names, tags and metrics, for messages."""
         ...
 
+    def newest(self) -> int:
+        """The highest sequence of a record; 0 if there is none."""
+        ...
+
     def add(self, record: PolicyRecord) -> None:
         """A record that will be there."""
         ...
@@ -105,6 +109,11 @@ class IndexedCatalogue:
     def overview(self) -> Overview:
         """Names, tags and metrics."""
         return self._asked(self.index.overview)
+
+    def newest(self) -> int:
+        """The highest sequence of a record; raises `DatabaseDamaged`, as it is asked within `changed`."""
+        self._sync()
+        return self.index.newest()
 
     def add(self, record: PolicyRecord) -> None:
         """A record that will be there; raises `DatabaseDamaged`."""
@@ -206,7 +215,7 @@ class ListedCatalogue:
         """Records by listing the store."""
         tags = tags_on_disk(self.place)
         found = [record for record in self._all() if _fits(record, query, tags.get(record.id, ()))]
-        found.sort(key=lambda record: (record.created, record.id), reverse=True)
+        found.sort(key=lambda record: (record.age, record.id), reverse=True)
         if query.order == "metric":
             ranked = [record for record in found if not math.isnan(record.metrics.get(query.metric, math.nan))]
             found = sorted(ranked, key=lambda record: record.metrics[query.metric], reverse=not query.least)
@@ -223,6 +232,10 @@ class ListedCatalogue:
                 {m for record in records for m, value in record.metrics.items() if not math.isnan(value)}
             ),
         }
+
+    def newest(self) -> int:
+        """The highest sequence of a record that can be read."""
+        return max((record.sequence for record in self._all()), default=0)
 
     def add(self, record: PolicyRecord) -> None:
         """Nothing is kept beside the records."""

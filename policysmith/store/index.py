@@ -18,14 +18,14 @@ from policysmith.store.selectors import PREFIX, Query
 
 __all__ = ["Index", "Overview", "rows_of"]
 
-VERSION = 1
+VERSION = 2
 TABLES = ("records", "bodies", "metrics", "tags")  # bodies apart: rows that are only looked at stay small
 SCHEMA = """
-CREATE TABLE records (id TEXT PRIMARY KEY, name TEXT NOT NULL, created TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE records (id TEXT PRIMARY KEY, name TEXT NOT NULL, age TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE bodies (id TEXT PRIMARY KEY, body BLOB NOT NULL);
-CREATE INDEX by_time ON records (created, id);
-CREATE INDEX by_name ON records (name, created);
-CREATE TABLE metrics (metric TEXT, value REAL, created TEXT, id TEXT, PRIMARY KEY (metric, value, created, id))
+CREATE INDEX by_age ON records (age, id);
+CREATE INDEX by_name ON records (name, age);
+CREATE TABLE metrics (metric TEXT, value REAL, age TEXT, id TEXT, PRIMARY KEY (metric, value, age, id))
     WITHOUT ROWID;
 CREATE INDEX metrics_of ON metrics (id);
 CREATE TABLE tags (tag TEXT, id TEXT, PRIMARY KEY (tag, id)) WITHOUT ROWID;
@@ -63,6 +63,12 @@ class Index:
         with self._database.reading() as connection:
             ids = {id for (id,) in connection.execute("SELECT id FROM records")}
             return ids, set(connection.execute("SELECT tag, id FROM tags"))
+
+    def newest(self) -> int:
+        """The highest sequence of a record; 0 if there is none."""
+        with self._database.reading() as connection:
+            (age,) = connection.execute("SELECT MAX(age) FROM records").fetchone()
+            return int(age.split()[0]) if age else 0
 
     def overview(self) -> Overview:
         """Names, tags and metrics."""
@@ -115,11 +121,10 @@ def rows_of(records: Iterable[PolicyRecord]) -> dict[str, list[tuple[object, ...
     """The rows that an index of exactly these has, sorted: what `Index.dump` gives."""
     found: dict[str, list[tuple[object, ...]]] = {table: [] for table in TABLES}
     for record in records:
-        time = record.created.isoformat(timespec="microseconds")
-        found["records"].append((record.id, record.name, time))
+        found["records"].append((record.id, record.name, record.age))
         found["bodies"].append((record.id, record.body))
         ranked = {name: value for name, value in record.metrics.items() if not math.isnan(value)}
-        found["metrics"] += [(name, float(value), time, record.id) for name, value in ranked.items()]
+        found["metrics"] += [(name, float(value), record.age, record.id) for name, value in ranked.items()]
         found["tags"] += [(tag, record.id) for tag in record.tags]
     return {table: sorted(rows) for table, rows in found.items()}
 
@@ -143,13 +148,13 @@ def _sql(query: Query) -> tuple[str, list[object]]:
     where, values = _conditions(query)
     if query.order != "metric":
         condition = f" WHERE {' AND '.join(where)}" if where else ""
-        return f"SELECT r.id FROM records r{condition} ORDER BY r.created DESC, r.id DESC", values
+        return f"SELECT r.id FROM records r{condition} ORDER BY r.age DESC, r.id DESC", values
     direction = "ASC" if query.least else "DESC"
     condition = " AND ".join(["m.metric = ?", *where])
     # CROSS JOIN: the metric's order is walked, and rows are looked up as they come
     return (
         f"SELECT r.id FROM metrics m CROSS JOIN records r ON r.id = m.id WHERE {condition} "
-        f"ORDER BY m.value {direction}, m.created DESC, m.id DESC"
+        f"ORDER BY m.value {direction}, m.age DESC, m.id DESC"
     ), [query.metric, *values]
 
 

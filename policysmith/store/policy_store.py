@@ -105,6 +105,7 @@ class PolicyStore:
                 config=self._objects.add(config, CONFIG),
                 components=components,
                 tags=labels,
+                sequence=self._catalogue.newest() + 1,  # saves at the same time may share one: then the clock decides
             )
             self._catalogue.add(record)
             for tag in labels:

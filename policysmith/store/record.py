@@ -32,7 +32,7 @@ class PolicyRecord:
     """One policy of a store. `id` is the hash of its record, `config` that of its configuration.
 
     `components` says of each component its type, role, number of parameters, and the hash and size of its weights;
-    `tags` are those at the time of asking, everything else stays as it was saved.
+    `tags` are those at the time of asking, everything else stays as it was saved. `sequence` counts the saves.
     """
 
     id: str
@@ -48,6 +48,7 @@ class PolicyRecord:
     format: int
     body: bytes = field(repr=False)
     tags: tuple[str, ...] = ()
+    sequence: int = 0
 
     @property
     def short(self) -> str:
@@ -58,6 +59,14 @@ class PolicyRecord:
     def objects(self) -> dict[str, int]:
         """Hash → bytes of every file of weights, without the configuration; shared ones count once."""
         return {c["sha256"]: c["size"] for c in self.components.values() if "sha256" in c}
+
+    @property
+    def age(self) -> str:
+        """A text that sorts as the records came: by their sequence, and by the clock where that is the same.
+
+        The clock of a machine may go back; records of earlier versions have no sequence and come first.
+        """
+        return f"{self.sequence:012d} {self.created.isoformat(timespec='microseconds')}"
 
     @property
     def parameters(self) -> int:
@@ -81,13 +90,15 @@ def make_record(
     config: str,
     components: Mapping[str, Mapping[str, Any]],
     tags: tuple[str, ...],
+    sequence: int,
 ) -> PolicyRecord:
-    """A new record, made now; two of the same policy differ."""
+    """A new record, made now; two of the same policy differ. `sequence` is greater than that of every record before."""
     said = {
         "format": FORMAT,
         "policysmith": version_of("policysmith"),
         "name": name,
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "sequence": sequence,
         "step": step,
         "epoch": epoch,
         "metrics": metrics,
@@ -123,6 +134,7 @@ def decode_record(id: str, body: bytes, file: str, tags: tuple[str, ...] = ()) -
         found,
         body,
         tuple(sorted(tags)),
+        said.get("sequence", 0),
     )
 
 

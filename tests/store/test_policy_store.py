@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ import torch
 from policysmith.errors import CheckpointError, MissingExtraError
 from policysmith.registry import Registry
 from policysmith.store import PolicyStore, artifact, opening
+from policysmith.store import record as records
 from policysmith.store.record import FORMAT
 from tests.store.workers import OBSERVATIONS, small_policy
 
@@ -117,6 +121,45 @@ def test_selectors_mean_what_they_say(store, policy, selector, wanted):
     found = steps(store, selector)
     assert sorted(found) == [0, 1, 2, 3] if wanted is None else found == wanted
     assert steps(PolicyStore(store.uri), selector, seed=0) == steps(store, selector, seed=0)
+
+
+def test_the_latest_is_the_last_saved_whatever_the_clock_says(store, policy, monkeypatch):
+    """A clock that goes back, by another machine or a dead battery, does not make an old policy the latest."""
+    for step in (1, 2):
+        store.save(policy, name="a", step=step, metrics={"return": 1.0})
+
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return datetime(1999, 1, 1, tzinfo=zone)
+
+    monkeypatch.setattr(records, "datetime", Earlier)
+    last = store.save(policy, name="a", step=3, metrics={"return": 1.0})
+    assert last.created.year == 1999 and last.sequence == 3
+    for selector in ("latest", "best:return", "latest,name:a"):  # of equal metrics the latest is the best
+        assert store.get(selector).step == 3
+    assert [found.step for found in PolicyStore(store.uri).find("all")] == [3, 2, 1]
+    assert PolicyStore(store.uri).verify() == []
+
+
+def test_records_of_earlier_versions_are_older_than_all_with_a_sequence(local, policy, monkeypatch):
+    made = records.json_bytes
+    with monkeypatch.context() as patch:
+        old = {"sequence"}
+        patch.setattr(records, "json_bytes", lambda said, what: made({k: said[k] for k in said if k not in old}, what))
+        for step in (1, 2):
+            assert local.save(policy, name="a", step=step).sequence == 0
+    assert local.save(policy, name="a", step=3).sequence == 1
+    assert [found.step for found in local.find("all")] == [3, 2, 1]
+
+
+def test_an_index_of_an_earlier_version_is_built_again(local, policy):
+    local.save(policy, name="a", step=1)
+    with closing(sqlite3.connect(Path(local.uri) / "index.sqlite")) as connection:
+        connection.execute("PRAGMA user_version = 1")
+    fresh = PolicyStore(local.uri)
+    assert fresh.save(policy, name="a", step=2).sequence == 2
+    assert fresh.get("latest").step == 2
 
 
 def test_filters_narrow_a_selector(store, policy):
