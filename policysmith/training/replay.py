@@ -78,7 +78,10 @@ class Replayable(gym.Wrapper):
         self._has_state = _has_state(env)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode, and its journal."""
+        """Begin an episode and its journal; a seed is that of the spaces too, which no reset of gymnasium seeds."""
+        if seed is not None:
+            self.env.action_space.seed(seed)
+            self.env.observation_space.seed(seed)
         self._begin = Begin(seed, _generators(self._drawing, of_environment=seed is None), _carried(self.env))
         self._actions, self._told, self._pending = [], 0, False
         self._episode += 1

@@ -1,3 +1,4 @@
+import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
@@ -54,3 +55,30 @@ def test_envpool_without_the_package_names_the_extra():
             make_vector(Environment("CartPole-v1", vectorization="envpool"))
     else:
         assert make_vector(Environment("CartPole-v1", vectorization="envpool")).num_envs == 8
+
+
+class Guessing(gym.Env):
+    """Its observation is drawn from its own action space."""
+
+    observation_space, action_space = spaces.Box(0, 1000, (1,), np.float32), spaces.Discrete(1000)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.float32([self.action_space.sample()]), {}
+
+    def step(self, action):
+        return np.float32([self.action_space.sample()]), 0.0, False, False, {}
+
+
+def test_the_seed_of_a_run_reaches_what_an_environment_draws_from_its_spaces():
+    gym.register("Guessing-v0", entry_point=Guessing)
+
+    def drawn():
+        vector = make_vector(Environment("Guessing-v0", num_envs=2), replayable=True)
+        first, _ = vector.reset(seed=5)
+        return np.concatenate([first, *(vector.step(np.zeros(2, int))[0] for _ in range(3))])
+
+    before = drawn()
+    Guessing.action_space = spaces.Discrete(1000)  # as in another process
+    assert np.array_equal(drawn(), before)
+    assert len(np.unique(before)) > 4
