@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-OLDEST := tests/config tests/registry tests/graph tests/store tests/cli tests/training/test_session.py
+OLDEST := tests/config tests/registry tests/graph tests/store tests/cli tests/training/run/test_online_run.py
 QUICK := not slow and not interop and not ray and not jax
 export OMP_NUM_THREADS ?= 1
 

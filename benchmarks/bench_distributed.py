@@ -69,8 +69,8 @@ def _trainer(place: Path, world: Any) -> Any:
     from policysmith.registry import default_registry
     from policysmith.training.datasets import MemmapDataset
     from policysmith.training.distribution.choice import strategy_of
-    from policysmith.training.offline import Offline
-    from policysmith.training.offline_objectives import Start
+    from policysmith.training.offline.objectives import Start
+    from policysmith.training.offline.offline import Offline
 
     episodes = MemmapDataset(str(place)).open()
     config = {"model": {"type": "mlp", "hidden": [HIDDEN, HIDDEN], "activation": "tanh"}}

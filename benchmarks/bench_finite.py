@@ -34,9 +34,9 @@ def finite_guards() -> list[Row]:
 def _iteration() -> Callable[[], None]:
     import policysmith
     from policysmith.config.experiment import Environment
-    from policysmith.training.environments import make_vector
-    from policysmith.training.last_finite import LastFinite
-    from policysmith.training.online import PPO
+    from policysmith.training.environments.make import make_vector
+    from policysmith.training.nonfinite.rollback import LastFinite
+    from policysmith.training.ppo.ppo import PPO
 
     torch.manual_seed(0)
     environments = make_vector(Environment(**SECTION))
@@ -60,9 +60,9 @@ def _iteration() -> Callable[[], None]:
 @contextmanager
 def _blind() -> Iterator[None]:
     """No step, loss, gradient or state is looked at, and nothing is kept."""
-    from policysmith.training.finite_steps import FiniteSteps
-    from policysmith.training.last_finite import LastFinite
-    from policysmith.training.step_guard import StepGuard
+    from policysmith.training.nonfinite.finite_steps import FiniteSteps
+    from policysmith.training.nonfinite.rollback import LastFinite
+    from policysmith.training.optim.step_guard import StepGuard
 
     def step(self: StepGuard, optimizers: list[torch.optim.Optimizer], total: torch.Tensor) -> None:
         for optimizer in optimizers:

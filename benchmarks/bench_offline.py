@@ -58,8 +58,8 @@ def _ours(place: Path) -> Callable[[], None]:
     import policysmith
     from policysmith.registry import default_registry
     from policysmith.training.datasets import MemmapDataset
-    from policysmith.training.offline import Offline
-    from policysmith.training.offline_objectives import Start
+    from policysmith.training.offline.objectives import Start
+    from policysmith.training.offline.offline import Offline
 
     episodes = MemmapDataset(str(place)).open()
     config = {"model": {"type": "mlp", "hidden": [HIDDEN, HIDDEN], "activation": "tanh"}}

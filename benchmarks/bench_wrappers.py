@@ -34,7 +34,7 @@ class _Training:
     """Steps of Adam on what a policy says of the same transitions, with all that its wrappers do."""
 
     def __init__(self, wrappers: list[Any], everywhere: bool = False) -> None:
-        from policysmith.training.optimizer import Adam
+        from policysmith.training.optim.adam import Adam
         from policysmith.wrappers import attach_all
 
         torch.manual_seed(0)

@@ -7,9 +7,9 @@ import torch
 
 import policysmith
 from policysmith.config.experiment import Environment
-from policysmith.training.environments import make_vector
-from policysmith.training.evaluation import evaluate_policy
-from policysmith.training.online import PPO
+from policysmith.training.environments.make import make_vector
+from policysmith.training.ppo.ppo import PPO
+from policysmith.training.rollout.evaluation import evaluate_policy
 
 ENVIRONMENT = Environment("CartPole-v1", num_envs=8)
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import policysmith.parts
 import policysmith.skills.types
-import policysmith.training.json_lines
-import policysmith.training.offline
-import policysmith.training.online  # noqa: F401 - importing registers the types
+import policysmith.training.logging.json_lines
+import policysmith.training.offline.offline
+import policysmith.training.ppo.ppo  # noqa: F401 - importing registers the types
 from policysmith.compile.model import build_model
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.load import Document
@@ -34,16 +34,16 @@ from policysmith.registry import SLOTS, Registry, default_registry
 from policysmith.store import is_of_store, load, save
 from policysmith.store.component_weights import load_components, missing_files
 from policysmith.training.datasets import Episodes
-from policysmith.training.environments import single_spaces
-from policysmith.training.evaluation import EvaluationResult, evaluate_policy, record_video
-from policysmith.training.games import is_game
-from policysmith.training.match import RANDOM, MatchResult, play_match, record_match
-from policysmith.training.offline_config import dataset_spaces, known_spaces, place_dataset, require_offline
-from policysmith.training.offline_session import OfflineResult, run_offline
-from policysmith.training.recording import record_dataset
-from policysmith.training.run_folder import is_taken
-from policysmith.training.session import TrainingResult, run_training
-from policysmith.training.stored_swap import swap_stored
+from policysmith.training.environments.make import single_spaces
+from policysmith.training.environments.two_player import is_game
+from policysmith.training.games.match import RANDOM, MatchResult, play_match, record_match
+from policysmith.training.offline.dataset_section import dataset_spaces, known_spaces, place_dataset, require_offline
+from policysmith.training.rollout.dataset_recording import record_dataset
+from policysmith.training.rollout.evaluation import EvaluationResult, evaluate_policy, record_video
+from policysmith.training.run.offline_run import OfflineResult, run_offline
+from policysmith.training.run.online_run import TrainingResult, run_training
+from policysmith.training.run.run_folder import is_taken
+from policysmith.training.run.stored_swap import swap_stored
 from policysmith.transform.diagram import svg
 from policysmith.transform.summarize import summarize
 

@@ -23,7 +23,7 @@ import torch
 
 import policysmith
 from policysmith.store import load_training
-from tests.training.test_run import RUNS, train, weights
+from tests.training.run.test_run import RUNS, train, weights
 
 CHANGES = ["training.checkpoint_every=32", "evaluation.every=64"]
 HISTORIES = ("returns.csv", "evaluations.csv")

@@ -12,8 +12,8 @@ from policysmith.cli.arguments import AsJson
 from policysmith.cli.output import chatter_to_stderr, count, facts, mean_and_deviation, print_json, shown_path
 
 if TYPE_CHECKING:
-    from policysmith.training.evaluation import EvaluationResult
-    from policysmith.training.match import MatchResult
+    from policysmith.training.games.match import MatchResult
+    from policysmith.training.rollout.evaluation import EvaluationResult
 
 __all__ = ["evaluate"]
 
@@ -60,7 +60,7 @@ def evaluate(
     """
     with chatter_to_stderr():
         from policysmith import api
-        from policysmith.training.match import MatchResult
+        from policysmith.training.games.match import MatchResult
 
         result = api.evaluate(
             artifact,

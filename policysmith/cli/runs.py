@@ -49,7 +49,7 @@ def run_place(config: str | None, output: Path | None, resume: Path | None) -> P
 def _is_taken(place: Path) -> bool:
     if not (place / "manifest.json").exists():
         return False
-    from policysmith.training.run_folder import is_taken
+    from policysmith.training.run.run_folder import is_taken
 
     return is_taken(place)
 

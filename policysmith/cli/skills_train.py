@@ -47,7 +47,7 @@ def train_skills(
         from policysmith.skills.scheduling.display import Display
         from policysmith.skills.scheduling.skills_file import read_skills_file
         from policysmith.skills.walls.walls import standing
-        from policysmith.training.stopping import graceful_stop
+        from policysmith.training.process.signals import graceful_stop
 
         read = read_skills_file(file, overrides or [], library=library)
         if not quiet:

@@ -19,7 +19,7 @@ from policysmith.config.load import Document, dotted
 from policysmith.config.search import Space, fill, find_spaces
 from policysmith.errors import ConfigError, Problem
 from policysmith.registry import Registry, default_registry
-from policysmith.training.offline_config import place_dataset
+from policysmith.training.offline.dataset_section import place_dataset
 
 __all__ = ["METRICS", "Metric", "Pruner", "Sampler", "Search", "is_offline", "make_search"]
 

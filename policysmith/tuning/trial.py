@@ -19,13 +19,13 @@ from policysmith.config.load import load
 from policysmith.errors import PolicysmithError
 from policysmith.registry import PartSpec, Registry, default_registry
 from policysmith.store.files import replace_file
-from policysmith.training.evaluation import EvaluationResult
-from policysmith.training.logging import Window
-from policysmith.training.offline import EPOCHS
-from policysmith.training.offline_config import require_offline
-from policysmith.training.offline_session import run_offline
-from policysmith.training.online import Report
-from policysmith.training.session import run_training
+from policysmith.training.logging.loggers import Window
+from policysmith.training.offline.dataset_section import require_offline
+from policysmith.training.offline.offline import EPOCHS
+from policysmith.training.ppo.ppo import Report
+from policysmith.training.rollout.evaluation import EvaluationResult
+from policysmith.training.run.offline_run import run_offline
+from policysmith.training.run.online_run import run_training
 from policysmith.tuning.search import Metric, Search, is_offline
 from policysmith.tuning.study import STAGES
 

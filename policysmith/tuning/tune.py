@@ -16,7 +16,7 @@ from policysmith.config.search import Space
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.registry import Registry, default_registry
 from policysmith.store.files import replace_file
-from policysmith.training.curve import plot_search
+from policysmith.training.logging.plots import plot_search
 from policysmith.tuning.search import METRICS, Metric, Pruner, Sampler, Search, make_search
 from policysmith.tuning.study import Trial, best_of, held, load_optuna, open_study, take_up, trials_of
 from policysmith.tuning.trial import CONFIG, POLICY

@@ -14,7 +14,7 @@ from typing import Any
 
 from policysmith.errors import PolicysmithError
 from policysmith.registry import load_plugin_file
-from policysmith.training.stopping import deaf, graceful_stop
+from policysmith.training.process.signals import deaf, graceful_stop
 from policysmith.tuning.search import Search
 from policysmith.tuning.study import (
     REASON,

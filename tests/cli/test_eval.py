@@ -7,8 +7,8 @@ import pytest
 
 import policysmith
 from policysmith.errors import CheckpointError
-from policysmith.training.evaluation import EvaluationResult
-from policysmith.training.match import MatchResult
+from policysmith.training.games.match import MatchResult
+from policysmith.training.rollout.evaluation import EvaluationResult
 
 
 @pytest.fixture

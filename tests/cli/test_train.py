@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from policysmith.training.evaluation import EvaluationResult
-from policysmith.training.session import TrainingResult
+from policysmith.training.rollout.evaluation import EvaluationResult
+from policysmith.training.run.online_run import TrainingResult
 
 
 @pytest.fixture

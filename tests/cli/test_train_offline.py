@@ -8,7 +8,7 @@ import pytest
 
 import policysmith
 from policysmith import api
-from policysmith.training.offline_session import OfflineResult
+from policysmith.training.run.offline_run import OfflineResult
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from tensordict import TensorDict
 from tensordict.nn import ProbabilisticTensorDictModule, ProbabilisticTensorDictSequential, TensorDictModule
 
 import policysmith
-from policysmith.training.advantages import generalized_advantages
-from policysmith.training.objectives import ppo_terms
+from policysmith.training.ppo.advantages import generalized_advantages
+from policysmith.training.ppo.loss import ppo_terms
 
 STEPS, ENVS = 16, 4
 

@@ -12,8 +12,8 @@ from torch.optim import lr_scheduler
 
 from policysmith.errors import WiringError
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.training.averaging import WeightAverage
-from policysmith.training.optimizer import Adam
+from policysmith.training.optim.adam import Adam
+from policysmith.training.optim.averaging import WeightAverage
 from tests.policy.test_swap import OBS, build, snapshot, step, unchanged
 
 WIDER = {"type": "mlp", "hidden": [16, 12, 6]}

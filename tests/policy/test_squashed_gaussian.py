@@ -13,8 +13,8 @@ from policysmith.errors import ConfigError, WiringError
 from policysmith.ops import sample
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.log_std import log_std_range
-from policysmith.training.online import PPO
-from policysmith.training.rollout import Collector
+from policysmith.training.ppo.ppo import PPO
+from policysmith.training.rollout.collector import Collector
 from tests.reference.squashed_gaussian import slow_entropy, slow_log_prob
 
 BOX = spaces.Box(-1, 1, (1,), np.float32)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import policysmith
 from policysmith.errors import CheckpointError, WiringError
 from policysmith.graph.component import TensorComponent
-from policysmith.training.optimizer import Adam
+from policysmith.training.optim.adam import Adam
 from tests.policy.test_stateful import REGISTRY
 from tests.policy.test_stateful import build as build_stateful
 

@@ -12,7 +12,7 @@ from policysmith.registry import default_registry, part
 from policysmith.skills.experts.names import expert_name
 from policysmith.skills.training.progression import TaskProgression
 from policysmith.skills.training.skill_ppo import NOT_OURS, SkillCollector, SkillPPO, normalized_by_skill
-from policysmith.training.online import PPO
+from policysmith.training.ppo.ppo import PPO
 from tests.reference.networks import chosen, slow_actor_critic
 from tests.reference.networks import weights_of as slow_weights
 from tests.reference.optimizers import SlowAdam

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from policysmith.graph import TensorComponent
-from policysmith.training.optimizer import Adam
+from policysmith.training.optim.adam import Adam
 from policysmith.wrappers import SafeModule, WeightMonitoringModule
 from policysmith.wrappers.health import effective_rank, weight_matrices
 

@@ -2,7 +2,7 @@
 
 import policysmith.parts
 import policysmith.skills.environments
-import policysmith.training.json_lines  # noqa: F401 - importing registers the types
+import policysmith.training.logging.json_lines  # noqa: F401 - importing registers the types
 from policysmith.skills.training.skill_ppo import SkillPPO
 
 __all__ = ["SkillPPO"]

@@ -15,9 +15,9 @@ from torch import Tensor
 from policysmith.config.options import options_of
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import register
-from policysmith.training.batches import Columns, Extra, Minibatch, RowBatches
-from policysmith.training.online import PPO
-from policysmith.training.rollout import Collector, Rollout, _Record
+from policysmith.training.ppo.minibatches import Columns, Extra, Minibatch, RowBatches
+from policysmith.training.ppo.ppo import PPO
+from policysmith.training.rollout.collector import Collector, Rollout, _Record
 from policysmith.types import Count
 
 __all__ = ["SkillCollector", "SkillPPO"]

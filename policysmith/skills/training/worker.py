@@ -22,9 +22,9 @@ from policysmith.skills.training.setting import Setting
 from policysmith.skills.training.skill_ppo import SkillCollector
 from policysmith.skills.walls.walls import standing
 from policysmith.store.files import json_bytes, replace_file
-from policysmith.training.online import Report
-from policysmith.training.stopping import graceful_stop
-from policysmith.training.threads import few_threads
+from policysmith.training.ppo.ppo import Report
+from policysmith.training.process.signals import graceful_stop
+from policysmith.training.process.threads import few_threads
 
 __all__ = ["train_skill"]
 

@@ -13,8 +13,8 @@ import numpy as np
 from policysmith.errors import DatasetError, missing_extra
 from policysmith.policy.spaces import leaf_spaces, pick
 from policysmith.registry import register
-from policysmith.training.datasets.arrays import from_arrays
 from policysmith.training.datasets.episodes import ACTION, OBSERVATION, Episodes
+from policysmith.training.datasets.numpy_arrays import from_arrays
 
 __all__ = ["MinariDataset"]
 

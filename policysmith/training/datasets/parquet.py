@@ -14,8 +14,8 @@ import numpy as np
 
 from policysmith.errors import DatasetError, missing_extra
 from policysmith.registry import register
-from policysmith.training.datasets.arrays import from_arrays
 from policysmith.training.datasets.episodes import ACTION, OBSERVATION, REWARD, Episodes
+from policysmith.training.datasets.numpy_arrays import from_arrays
 
 __all__ = ["ParquetDataset"]
 

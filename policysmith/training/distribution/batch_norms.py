@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.training.batch_statistics import batch_norms
 from policysmith.training.distribution.world import World
+from policysmith.training.ppo.batch_statistics import batch_norms
 
 __all__ = ["average_statistics", "synchronised"]
 

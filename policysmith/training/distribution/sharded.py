@@ -20,8 +20,8 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.parameter_exchange import SHARDED, ParameterExchange
 from policysmith.training.distribution.strategy import P, Strategy
 from policysmith.training.distribution.world import World
-from policysmith.training.optimizer import Adam
-from policysmith.training.optimizers import Optimizers
+from policysmith.training.optim.adam import Adam
+from policysmith.training.optim.optimizers import Optimizers
 
 __all__ = ["Sharded"]
 

@@ -17,8 +17,8 @@ from policysmith.errors import WiringError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.parameter_exchange import ParameterExchange
 from policysmith.training.distribution.world import World
-from policysmith.training.optimizer import Adam
-from policysmith.training.optimizers import Optimizers
+from policysmith.training.optim.adam import Adam
+from policysmith.training.optim.optimizers import Optimizers
 
 __all__ = ["ALONE", "Replicated", "Strategy", "StrategyName"]
 

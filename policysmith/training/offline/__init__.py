@@ -1,0 +1,1 @@
+"""Learning from recorded episodes: `offline.py` is the algorithm, `objectives/` what it minimises."""

@@ -1,0 +1,1 @@
+"""Rules that update weights: optimisers, schedules, the guard of a step, averages of weights."""

@@ -1,0 +1,398 @@
+"""Proximal policy optimisation (arXiv 1707.06347) over vector environments. R rows of a rollout, B of a minibatch.
+
+In: a policy and a collector. Out: a trained policy; after every iteration a report goes to whoever watches.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from gymnasium.vector import VectorEnv
+from torch import Tensor
+
+from policysmith.errors import ConfigError, Problem
+from policysmith.graph.plan import Plan
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.registry import PartSpec, Slot, part, register
+from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
+from policysmith.training.distribution.batch_norms import average_statistics, synchronised
+from policysmith.training.nonfinite.events import (
+    EMPTY,
+    NonFinite,
+    NonFiniteOption,
+    NonFiniteOptions,
+    check_events,
+    left_out,
+)
+from policysmith.training.nonfinite.rollback import LastFinite
+from policysmith.training.optim.adam import Adam
+from policysmith.training.optim.optimizers import OptimizerOption, Optimizers, check_rules, optimize
+from policysmith.training.optim.schedules import Schedule, schedule
+from policysmith.training.ppo.advantages import generalized_advantages
+from policysmith.training.ppo.batch_statistics import hold_statistics, refresh_statistics
+from policysmith.training.ppo.global_minibatches import Group, agreed
+from policysmith.training.ppo.loss import clip_diagnostics, ppo_terms
+from policysmith.training.ppo.minibatches import Columns, Extra, Minibatch, RowBatches, SequenceBatches, keep_times
+from policysmith.training.ppo.value_objectives import Objective, value_objective
+from policysmith.training.rollout.collector import Collector, Episode, Gatherer, MemoryCollector, Rollout
+from policysmith.training.run.checkpoint_schedule import MINUTES
+from policysmith.types import Count, NonNegative, NonNegativeInt, OpenShare, Positive, Share
+from policysmith.wrappers import attach_all, metrics_of
+
+__all__ = ["PPO", "Report"]
+
+Loggers = list[Annotated[PartSpec | str, Slot("logger")]]
+Callbacks = list[Annotated[PartSpec | str, Slot("callback")]]
+VALUE_COEF = 0.5
+
+
+class Report(NamedTuple):
+    """What one iteration tells: where training is, finished episodes, and scalars by TensorBoard tag.
+
+    `nonfinite/rows` and `nonfinite/updates` are among the scalars where steps of environments or of the optimiser were
+    left out.
+    """
+
+    step: int
+    iteration: int
+    episodes: list[Episode]
+    scalars: dict[str, float]
+    nonfinite: Sequence[NonFinite] = ()
+    """Numbers of the environments that were left out of this iteration."""
+
+
+class _Seen(NamedTuple):
+    """What the latest part of a minibatch gave: what a report is made of."""
+
+    part: Minibatch
+    terms: Any
+    log_prob: Tensor
+    aux: dict[str, Tensor]
+    edges: list[Tensor]
+
+
+@register("ppo", slot="algorithm")
+class PPO:
+    """PPO with clipped ratios, GAE, minibatch epochs, gradient clipping and optional early stopping by KL divergence.
+
+    Defaults follow the common CartPole recipe. Under torchrun every process has environments, rollouts and minibatches
+    of these sizes.
+
+    What is not finite is left out: rows of environments, whose episodes then end, and steps of the optimiser. After
+    `nonfinite.max` of them in a row, training goes back to its last finite state and raises `NonFiniteError`.
+
+    Args:
+        total_steps: Transitions of all environments together; under torchrun of all processes too.
+        rollout_steps: Transitions of each environment between two updates.
+        epochs: How often an update goes through its rollout.
+        minibatches: Into how many parts an epoch divides the rollout; with memory, its sequences.
+        learning_rate: The rate, or a schedule of progress.
+        gamma: The discount of a step.
+        gae_lambda: How far advantages trust rewards before values: 0 one step, 1 the whole return (arXiv 1506.02438).
+        clip: How far a ratio may leave 1 before its gradient stops; a number or a schedule of progress.
+        value_clip: How far a value may leave what it was when acting; null does not bound it.
+        value_coef: The weight of half the squared error of the value.
+        entropy_coef: The weight of the entropy bonus; a number or a schedule of progress.
+        max_grad_norm: The largest norm of all gradients together; null does not bound it.
+        target_kl: An update ends early where the estimated divergence from the acting policy is greater; null never
+            does.
+        normalize_advantage: Whether each minibatch has its advantages shifted and scaled to mean 0 and deviation 1.
+        solved_at: The mean return at which training ends.
+        checkpoint_every: A checkpoint every so many steps, in place of the one by the clock.
+        checkpoint_minutes: Minutes between two checkpoints; null saves none on the way.
+        keep_checkpoints: How many earlier checkpoints stay beside the latest.
+        sequence_length: How many steps a policy with memory learns over at once; null takes the whole rollout.
+        burn_in: How many steps before a sequence make its state anew; 0 takes the state it acted with.
+        value: What the value learns from: returns (`scalar`), or how games end (`multi_head`).
+        accumulate: Into how many parts a minibatch is cut, whose gradients add up: the same update with less memory.
+        ema: The decay of a moving average of the weights, which is then what is evaluated and stored; null has none.
+        optimizer: The rule of all components without one of their own.
+        optimizers: Rules of single components by name; their `learning_rate` stands for this one.
+        loggers: What writes reports down, where there is an output directory.
+        callbacks: Functions of a report that end the training by returning true.
+        strategy: How processes share the weights; `ddp` where none is stated.
+        sync_batch_norm: Whether batch normalisations see the rows of all processes.
+        nonfinite: How many numbers in a row may be not finite before the run stops.
+    """
+
+    def __init__(
+        self,
+        total_steps: Count = 100_000,
+        rollout_steps: Count = 128,
+        epochs: Count = 4,
+        minibatches: Count = 4,
+        learning_rate: Schedule = 2.5e-4,
+        gamma: Share = 0.99,
+        gae_lambda: Share = 0.95,
+        clip: Schedule = 0.2,
+        value_clip: Positive | None = None,
+        value_coef: NonNegative = VALUE_COEF,
+        entropy_coef: Schedule = 0.0,
+        max_grad_norm: Positive | None = 0.5,
+        target_kl: Positive | None = None,
+        normalize_advantage: bool = True,
+        solved_at: float | None = None,
+        checkpoint_every: Count | None = None,
+        checkpoint_minutes: Positive | None = MINUTES,
+        keep_checkpoints: NonNegativeInt = 0,
+        sequence_length: Count | None = None,
+        burn_in: NonNegativeInt = 0,
+        value: Objective = "scalar",
+        accumulate: Count = 1,
+        ema: OpenShare | None = None,
+        optimizer: OptimizerOption | None = None,
+        optimizers: dict[str, OptimizerOption] = {},  # noqa: B006 - read only
+        loggers: Loggers = ["tensorboard"],  # noqa: B006 - parts get their options anew
+        callbacks: Callbacks = [],  # noqa: B006
+        strategy: StrategyName | None = None,
+        sync_batch_norm: bool = False,
+        nonfinite: NonFiniteOption = None,
+    ) -> None:
+        self.nonfinite = nonfinite or NonFiniteOptions()
+        self.strategy, self.sync_batch_norm = strategy, sync_batch_norm
+        self.total_steps, self.rollout_steps = total_steps, rollout_steps
+        self.epochs, self.minibatches = epochs, minibatches
+        self.gamma, self.gae_lambda, self.value_clip = gamma, gae_lambda, value_clip
+        self.value_coef, self.max_grad_norm, self.target_kl = value_coef, max_grad_norm, target_kl
+        self.normalize_advantage, self.solved_at, self.checkpoint_every = (
+            normalize_advantage,
+            solved_at,
+            checkpoint_every,
+        )
+        self.checkpoint_minutes, self.keep_checkpoints = checkpoint_minutes, keep_checkpoints
+        self.sequence_length, self.burn_in = sequence_length or rollout_steps, burn_in
+        _check_sequences(rollout_steps, self.sequence_length, burn_in)
+        self.value = value_objective(value)
+        if self.value.edges:
+            _refuse_scalar_options(value_coef, value_clip)
+        self.accumulate, self.ema = accumulate, ema
+        self.loggers = [part("logger", logger) for logger in loggers]
+        self.callbacks = [part("callback", callback) for callback in callbacks]
+        self.usual = None if optimizer is None else part("optimizer", optimizer)
+        self.optimizers = {name: part("optimizer", option) for name, option in optimizers.items()}
+        self._learning_rate, self._clip = schedule(learning_rate), schedule(clip)
+        self._entropy_coef = schedule(entropy_coef)
+
+    def check(self, plan: Plan) -> None:
+        """Raise `ConfigError` for a plan without what `value` trains, or what `optimizers` name."""
+        self.value.check(plan)
+        if problems := check_rules(plan, self.optimizers):
+            raise ConfigError(problems)
+
+    def optimizer(self, policy: ActorCritic) -> Adam | Optimizers:
+        """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it, where none is stated.
+
+        Raises `ConfigError` for a policy without what `value` trains.
+        """
+        self.check(policy.plan)
+        return optimize(policy.components, self.usual, self.optimizers, eps=1e-5, extra=list(policy.parameters()))
+
+    def collector(self, policy: ActorCritic, environments: VectorEnv, seed: int | None, step: int) -> Collector:
+        """What gathers the rollouts that `learn` asks for."""
+        if isinstance(policy, StatefulActorCritic):
+            keep = keep_times(self.rollout_steps, self.sequence_length, self.burn_in)
+            return MemoryCollector(policy, environments, seed, step, keep)
+        return Collector(policy, environments, seed, step)
+
+    def learn(
+        self,
+        policy: ActorCritic,
+        collector: Gatherer,
+        optimizer: Adam | Optimizers,
+        watch: Callable[[Report], bool],
+        iteration: int = 0,
+        strategy: Strategy = ALONE,
+    ) -> None:
+        """Train until `total_steps`, or until `watch(report)` says stop by returning True.
+
+        With a strategy of several processes, the collector counts what all of them play.
+        """
+        shared = {} if strategy is ALONE else {"strategy": strategy}  # an algorithm of another's may not take any
+        per_iteration = self.rollout_steps * collector.count
+        total = max(1, self.total_steps // per_iteration)
+        with LastFinite([policy], optimizer, self.nonfinite.max, strategy.world) as finite:
+            while iteration < total:
+                finite.keep()
+                progress = iteration / total
+                policy.eval()
+                with strategy.whole():
+                    rollout = collector.collect(self.rollout_steps)
+                check_events(rollout.nonfinite, self.nonfinite.max)
+                policy.train()
+                hold_statistics(policy)
+                with attach_all(policy.components.values(), optimizer):  # anew each time: a component may be swapped
+                    scalars = self.update(policy, optimizer, rollout, progress, **shared)
+                scalars |= metrics_of(policy.components)
+                iteration += 1
+                with strategy.whole():
+                    _take_statistics(policy, rollout, strategy.world, self.sync_batch_norm)
+                scalars |= left_out(rollout.nonfinite, finite.settle(EMPTY not in scalars))
+                report = Report(collector.step, iteration, rollout.episodes, scalars, rollout.nonfinite)
+                if watch(report):
+                    break
+        policy.eval()
+
+    def update(
+        self,
+        policy: ActorCritic,
+        optimizer: Adam | Optimizers,
+        rollout: Rollout,
+        progress: float = 0.0,
+        *,
+        strategy: Strategy = ALONE,
+    ) -> dict[str, float]:
+        """All epochs over one rollout; returns scalars by tag, the means of all processes.
+
+        Without a row to learn from, on any process, nothing is learned.
+        """
+        own = rollout.valid is None or bool(rollout.valid.any())
+        if not strategy.world.any(own):
+            return {EMPTY: 1.0}
+        if not own:  # of several processes this one steps along with rows that do not count
+            rollout = replace(rollout, valid=None)
+        clip, entropy_coef = self._clip(progress), self._entropy_coef(progress)
+        optimizer.advance(progress, self._learning_rate(progress))
+        batches = self.batches(policy, rollout)
+        epochs, seen = 0, deque[_Seen](maxlen=1)
+        for _ in range(self.epochs):
+            epochs += 1
+            groups = list(batches.in_parts(self.minibatches, self.accumulate))
+            for group in agreed(groups, self.minibatches, strategy.world, own):
+                optimizer.step(self._losses(group, clip, entropy_coef, seen, strategy), self.max_grad_norm)
+            part, terms, log_prob, aux, edges = seen[-1]
+            measured = torch.stack(clip_diagnostics(log_prob, part.columns.log_prob, clip))
+            kl, clipped = strategy.world.mean(measured, own * len(log_prob)).unbind()
+            if self.target_kl is not None and kl > self.target_kl:
+                break
+        scalars = {
+            "losses/policy_loss": terms.policy.item(),
+            "losses/value_loss": terms.value.item(),
+            "losses/entropy": terms.entropy.item(),
+            "losses/approx_kl": kl.item(),
+            "losses/clipfrac": clipped.item(),
+            "losses/explained_variance": _explained_variance(batches.columns),
+            "charts/learning_rate": optimizer.learning_rate,
+            "charts/epochs": float(epochs),
+            **self.value.scalars(edges, part.targets),
+            **{f"aux/{name}": term.item() for name, term in aux.items() if term.numel() == 1},
+        }
+        return strategy.world.means(scalars)
+
+    def _losses(
+        self, group: Group, clip: float, entropy_coef: float, seen: deque[_Seen], strategy: Strategy
+    ) -> Iterator[Tensor]:
+        """The loss of a minibatch, made part by part, each with its share in it; what was met is left in `seen`."""
+        rows = [len(p.columns.advantage) for p in group.parts]
+        shares = [(part, group.weight * count / sum(rows)) for part, count in zip(group.parts, rows, strict=True)]
+        parts = strategy.evened(shares, self.accumulate)
+        for index, (minibatch, share) in enumerate(parts):
+            make = partial(self._loss, minibatch, group, clip, entropy_coef, seen)
+            yield strategy.loss(make, share, final=index == len(parts) - 1)
+
+    def _loss(self, minibatch: Minibatch, group: Group, clip: float, entropy_coef: float, seen: deque[_Seen]) -> Tensor:
+        log_prob, entropy, value, aux, *edges = minibatch.evaluate()
+        old, advantage = minibatch.columns, minibatch.columns.advantage
+        if self.normalize_advantage and group.scale is not None:
+            std, mean = group.scale
+            advantage = (advantage - mean) / (std + 1e-8)
+        terms = ppo_terms(
+            log_prob, entropy, value, old.log_prob, advantage, old.returns, old.value, clip, self.value_clip
+        )
+        loss = terms.policy + self.value.loss(self.value_coef * terms.value, edges, minibatch.targets)
+        if entropy_coef:
+            loss = loss - entropy_coef * terms.entropy
+        for name, term in aux.items():
+            if name.endswith("_loss"):
+                loss = loss + term
+        seen.append(_Seen(minibatch, terms, log_prob.detach(), aux, edges))
+        return loss
+
+    def batches(self, policy: ActorCritic, rollout: Rollout) -> RowBatches | SequenceBatches:
+        """A rollout with advantages and returns, ready to be cut into minibatches."""
+        advantages = generalized_advantages(
+            rollout.rewards,
+            rollout.values,
+            rollout.next_values,
+            rollout.terminated,
+            rollout.done,
+            self.gamma,
+            self.gae_lambda,
+        )
+        columns = Columns(rollout.log_probs, advantages, advantages + rollout.values, rollout.values)
+        extra = Extra(self.value.edges, self.value.targets(rollout))
+        if isinstance(policy, StatefulActorCritic):
+            return SequenceBatches(policy, rollout, columns, self.sequence_length, self.burn_in, extra)
+        return self.rows(policy, rollout, columns, extra)
+
+    def rows(self, policy: ActorCritic, rollout: Rollout, columns: Columns, extra: Extra) -> RowBatches:
+        """Transitions one by one, of a policy without memory."""
+        return RowBatches(policy, rollout, columns, extra)
+
+
+def _check_sequences(rollout_steps: int, length: int, burn_in: int) -> None:
+    if rollout_steps % length:
+        message = f"rollout_steps={rollout_steps} is not a multiple of sequence_length={length}"
+        raise ConfigError([Problem("training.sequence_length", message)])
+    if burn_in > length:
+        message = f"{burn_in} steps are more than sequence_length={length} holds"
+        raise ConfigError([Problem("training.burn_in", message)])
+
+
+def _refuse_scalar_options(coef: float, clip: float | None) -> None:
+    """`value_coef` and `value_clip` would say nothing of an objective that has weights of its own."""
+    stated = {"value_coef": (coef, VALUE_COEF), "value_clip": (clip, None)}
+    problems = [
+        Problem(
+            f"training.{name}", f"belongs to value: scalar, found {found}: leave it out, and weigh in 'value' itself"
+        )
+        for name, (found, default) in stated.items()
+        if found != default
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _take_statistics(policy: ActorCritic, rollout: Rollout, world: World, sync_batch_norm: bool) -> None:
+    """Between learning and acting: running normalisers and batch normalisations see the rollout's observations.
+
+    Normalisers see those of all ranks. Batch normalisations do where they are synchronised, else their own statistics
+    of each rank's are averaged.
+    """
+    leaves = [leaf.flatten(0, 1) for leaf in rollout.observations]
+    if policy.has_statistics:
+        policy.update_statistics(policy.observations.assemble(_usable(leaves, rollout, world)))
+    with synchronised(policy, world) if sync_batch_norm else nullcontext():
+        refresh_statistics(policy, _filled(leaves, rollout))
+    average_statistics(policy, world)
+
+
+def _usable(leaves: list[Tensor], rollout: Rollout, world: World) -> list[Tensor]:
+    """The observations of all ranks, without rows that were left out."""
+    if not world.any(rollout.skipped is not None):
+        return world.rows(leaves)
+    used = torch.ones_like(rollout.rewards, dtype=torch.bool) if rollout.skipped is None else ~rollout.skipped
+    *rows, used_R = world.rows([*leaves, used.flatten()])
+    return [leaf[used_R] for leaf in rows]
+
+
+def _filled(leaves: list[Tensor], rollout: Rollout) -> list[Tensor]:
+    """As many rows, with others in place of those left out: ranks that synchronise make as many passes."""
+    if rollout.skipped is None:
+        return leaves
+    used = (~rollout.skipped).flatten().nonzero().flatten()
+    if not len(used):
+        return leaves
+    rows = torch.arange(len(leaves[0]), device=used.device) % len(used)
+    return [leaf[used[rows]] for leaf in leaves]
+
+
+def _explained_variance(columns: Columns) -> float:
+    variance = columns.returns.var(correction=0)
+    return float(1.0 - (columns.returns - columns.value).var(correction=0) / variance) if variance > 0 else float("nan")

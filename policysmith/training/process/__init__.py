@@ -1,0 +1,1 @@
+"""What a run shares with its process: generators of random numbers, threads, signals."""

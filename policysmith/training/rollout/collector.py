@@ -1,0 +1,375 @@
+"""Collecting experience: a policy acts in a vector of environments. T steps, N environments.
+
+What a step gives is kept as it comes and stacked once at the end: per-step copies cost more than the network here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
+
+from policysmith.ops.state import State
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.observations import MASK
+from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.training.nonfinite.events import NonFinite
+from policysmith.training.nonfinite.finite_steps import FiniteSteps, VectorStep
+
+__all__ = ["Collector", "Episode", "Gatherer", "MemoryCollector", "Rollout"]
+
+MEMORY = "memory/"
+
+
+class Episode(NamedTuple):
+    """One finished episode: the training step at its end, its return (undiscounted) and length in steps."""
+
+    step: int
+    episode_return: float
+    length: int
+
+
+@dataclass
+class Rollout:
+    """Experience as tensors with leading axes (T, N); observations, actions and masks are lists of leaves.
+
+    `valid` is None, or marks steps that are real transitions (under next-step autoreset one step is spent on the
+    reset itself). `scores` holds `info["score"]` at the end of episodes, NaN elsewhere; it is None where no episode
+    told one. For a policy with memory `first` marks steps that begin an episode, and `states` holds the state
+    before some steps, by step. `skipped` is None, or marks steps left out for a number that is not finite, which are
+    not valid either; `nonfinite` says where each was.
+    before some steps, by step. `draws` are leaves as `policy.drawing` gave them, where actions are squashed: what is
+    learned from in their place, since tanh rounds actions near their limits to one and the same number.
+    """
+
+    observations: list[Tensor]
+    actions: list[Tensor]
+    masks: list[Tensor]
+    log_probs: Tensor
+    values: Tensor
+    next_values: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    done: Tensor
+    valid: Tensor | None
+    episodes: list[Episode] = field(default_factory=list)
+    scores: Tensor | None = None
+    first: Tensor | None = None
+    states: dict[int, State] = field(default_factory=dict)
+    skipped: Tensor | None = None
+    nonfinite: list[NonFinite] = field(default_factory=list)
+    draws: list[Tensor] | None = None
+
+
+class Gatherer(Protocol):
+    """Whoever plays and hands over rollouts: `count` episodes go on side by side, `step` counts what was played."""
+
+    count: int
+    step: int
+
+    def collect(self, steps: int) -> Rollout:
+        """`steps` steps of each."""
+        ...
+
+
+@dataclass
+class _Record:
+    """What the steps of one rollout gave, as it came; `first` and the two of states only for policies with memory."""
+
+    acted: list[tuple[Any, Any, Any, Tensor, Tensor]] = field(default_factory=list)
+    stepped: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    finals: list[tuple[int, int, Any]] = field(default_factory=list)
+    episodes: list[Episode] = field(default_factory=list)
+    scores: list[tuple[int, int, float]] = field(default_factory=list)
+    first: list[Tensor] = field(default_factory=list)
+    states: dict[int, State] = field(default_factory=dict)
+    final_states: list[State] = field(default_factory=list)
+    skipped: list[tuple[int, np.ndarray]] = field(default_factory=list)
+
+
+class Collector:
+    """Steps a vector environment with a policy, across rollouts; `step` counts transitions of all environments."""
+
+    def __init__(self, policy: ActorCritic, environments: VectorEnv, seed: int | None = None, step: int = 0) -> None:
+        self.policy, self.environments, self.step = policy, environments, step
+        self.count = environments.num_envs
+        self.next_step = environments.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
+        self._steps = FiniteSteps(policy, environments, self.next_step)
+        observation, info = environments.reset(seed=seed)
+        self._observation, self._info = self._steps.begin(observation, info, step)
+        self._returns = np.zeros(self.count)
+        self._lengths = np.zeros(self.count, dtype=np.int64)
+        self._ended = np.zeros(self.count, dtype=bool)
+        self._begins = np.ones(self.count, dtype=bool)
+        self._prepare = _preparer(policy)
+
+    def collect(self, steps: int) -> Rollout:
+        """`steps` steps of every environment with the policy as it is now."""
+        record = _Record()
+        act = self._actor(record)
+        to_environment = _action_writer(self.policy)
+        for t in range(steps):
+            obs = self._prepare(self._observation)
+            mask = self._info.get(MASK) if self._info else None
+            action, log_prob, value = act(obs) if mask is None else act(obs, mask)
+            record.acted.append((obs, mask, action, log_prob, value))
+            seen = VectorStep(*self.environments.step(to_environment(action)))
+            self._take(t, self._steps.look(seen, self._ended, self.step + self.count), record)
+        return self._stack(record)
+
+    def _take(self, t: int, seen: VectorStep, record: _Record) -> None:
+        """Note what step `t` gave."""
+        self._observation, self._info, done = seen.observation, seen.info, seen.done
+        record.stepped.append((seen.reward, seen.terminated, done, ~self._ended))
+        if seen.out is not None:
+            record.skipped.append((t, seen.out))
+        if not self.next_step and np.count_nonzero(seen.truncated):  # a third of what any() takes
+            rows = seen.truncated if seen.out is None else seen.truncated & ~seen.out
+            self._cut_off(record, t, np.flatnonzero(rows))
+        self._count(t, seen.reward, done, done if seen.out is None else done & ~seen.out, record)
+        if seen.begun is not None:
+            self._returns[seen.begun], self._lengths[seen.begun] = 0.0, 0
+            self._begins = self._begins | seen.begun
+
+    @property
+    def seen(self) -> tuple[Any, dict[str, Any]]:
+        """What the environments last showed: observations, and what they tell beside."""
+        return self._observation, self._info
+
+    def state(self) -> dict[str, Tensor]:
+        """Where the episodes stand between two rollouts; where the environments do is not in it."""
+        arrays = {"returns": self._returns, "lengths": self._lengths, "ended": self._ended, "begins": self._begins}
+        arrays |= self._steps.state()
+        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+
+    def load_state(self, state: Mapping[str, Tensor], observation: Any, info: dict[str, Any]) -> None:
+        """Go on where `state` was given, with environments that show this."""
+        self._observation, self._info = observation, info
+        self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
+        self._ended, self._begins = state["ended"].numpy().copy(), state["begins"].numpy().copy()
+        self._steps.load_state(state["lost"].numpy(), state["in_a_row"].numpy())
+
+    def standing(self, state: Mapping[str, Tensor]) -> list[tuple[bool, int, float | None]]:
+        """Of each environment, by a `state`: whether its next step is a reset, its episode's steps, and its return.
+
+        The return is None after the episode's end, when it counts no longer.
+        """
+        ended = state["ended"].tolist() if self.next_step else [False] * self.count
+        told = zip(ended, state["lengths"].tolist(), state["returns"].tolist(), strict=True)
+        return [(over, steps, None if over else total) for over, steps, total in told]
+
+    def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
+        """What chooses: (obs, mask=None) → (action, or draw where it is squashed, log_prob, value)."""
+        return self.policy.drawing() if self.policy.actions.squashed else self.policy.acting()
+
+    def _cut_off(self, record: _Record, t: int, rows: np.ndarray) -> None:
+        """Note the last observations of episodes that a time limit ended at step `t`."""
+        record.finals += [(t, int(i), self._info["final_obs"][i]) for i in rows]
+
+    def _count(self, t: int, reward: np.ndarray, done: np.ndarray, told: np.ndarray, record: _Record) -> None:
+        """Episodes that are `done`; those not `told` of had numbers in them that were left out."""
+        self.step += self.count
+        self._returns += reward
+        self._lengths += 1
+        if self.next_step:
+            self._returns[self._ended] = 0.0
+            self._lengths[self._ended] = 0
+        if np.count_nonzero(done):
+            for i in np.flatnonzero(told):
+                record.episodes.append(Episode(self.step, float(self._returns[i]), int(self._lengths[i])))
+            record.scores += [(t, i, score) for i, score in self._final_scores(told)]
+            self._steps.regular(told)
+            self._returns[done] = 0.0
+            self._lengths[done] = 0
+        self._begins = self._ended if self.next_step else done
+        self._ended = done
+
+    def _final_scores(self, done: np.ndarray) -> list[tuple[int, float]]:
+        """(environment, score) of those just done whose info tells a score."""
+        info = self._info or {}
+        if not self.next_step:  # the info of this step is of the next episode's beginning
+            info = info.get("final_info") or {}
+        if "score" not in info:
+            return []
+        return [(int(i), float(info["score"][i])) for i in np.flatnonzero(done & info.get("_score", True))]
+
+    @torch.no_grad()
+    def _stack(self, record: _Record) -> Rollout:
+        policy, device = self.policy, self.policy.device
+        observations, masks, chosen, log_probs, values = zip(*record.acted, strict=True)
+        rewards, terminated, done, valid = zip(*record.stepped, strict=True)
+        read, leaves = policy.observations.read, policy.actions.leaves_of
+        values_TN = torch.stack(values)
+        skipped, done_TN = _skipped(record.skipped, np.stack(done))
+        valid_TN = np.stack(valid) if self.next_step else None
+        if skipped is not None:
+            valid_TN = ~skipped if valid_TN is None else valid_TN & ~skipped
+        drawn = [torch.stack(leaf) for leaf in zip(*map(leaves, chosen), strict=True)]
+        squashed = policy.actions.squashed
+        return Rollout(
+            observations=[torch.stack(leaf) for leaf in zip(*map(read, observations), strict=True)],
+            actions=leaves(policy.actions.action_of(policy.actions.structure(drawn))) if squashed else drawn,
+            draws=drawn if squashed else None,
+            masks=self._stack_masks(observations, masks),
+            log_probs=torch.stack(log_probs),
+            values=values_TN,
+            next_values=self._next_values(values_TN, record),
+            rewards=_floats(rewards, device),
+            terminated=_floats(terminated, device),
+            done=_floats(done_TN, device),
+            valid=None if valid_TN is None else torch.as_tensor(valid_TN, device=device),
+            episodes=record.episodes,
+            scores=_sparse(record.scores, values_TN) if record.scores else None,
+            skipped=None if skipped is None else torch.as_tensor(skipped, device=device),
+            nonfinite=self._steps.taken(),
+        )
+
+    def _next_values(self, values_TN: Tensor, record: _Record) -> Tensor:
+        """Values of the states that steps led to: the next step's, or the final observation's where it was cut off."""
+        next_values = torch.cat([values_TN[1:], self._last_value()[None]])
+        if record.finals:
+            rows, columns, observations = zip(*record.finals, strict=True)
+            next_values[list(rows), list(columns)] = self._final_values(record, _batch(list(observations)))
+        return next_values
+
+    def _last_value(self) -> Tensor:
+        """(N,) the value of where the rollout stopped."""
+        return self.policy.get_value(self._prepare(self._observation))
+
+    def _final_values(self, record: _Record, observations: Any) -> Tensor:
+        """The values of final observations."""
+        return self.policy.get_value(self.policy.prepare(observations))
+
+    def _stack_masks(self, observations: Sequence[Any], masks: Sequence[Any]) -> list[Tensor]:
+        policy = self.policy
+        steps = [
+            policy._masks(obs, policy.observations.read(obs), mask)
+            for obs, mask in zip(observations, masks, strict=True)
+        ]
+        return [torch.stack(leaf) for leaf in zip(*steps, strict=True)]
+
+
+class MemoryCollector(Collector):
+    """A collector for a policy with memory: it carries the state from step to step, and over rollouts.
+
+    `keep` names the steps of a rollout whose state before them is wanted.
+    """
+
+    policy: StatefulActorCritic
+
+    def __init__(
+        self,
+        policy: StatefulActorCritic,
+        environments: VectorEnv,
+        seed: int | None = None,
+        step: int = 0,
+        keep: Collection[int] = (0,),
+    ) -> None:
+        super().__init__(policy, environments, seed, step)
+        self._keep = frozenset(keep)
+        self._state = {key: tensor.detach() for key, tensor in policy.init_state(self.count).items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """With what the policy remembers."""
+        return {**super().state(), **{MEMORY + key: tensor.clone() for key, tensor in self._state.items()}}
+
+    def load_state(self, state: Mapping[str, Tensor], observation: Any, info: dict[str, Any]) -> None:
+        """With what the policy remembered."""
+        super().load_state(state, observation, info)
+        self._state = {key: state[MEMORY + key].to(tensor.device) for key, tensor in self._state.items()}
+
+    def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
+        act, device = self.policy.drawing(), self.policy.device
+
+        def remember_and_act(obs: Any, mask: Any = None) -> tuple[Any, Tensor, Tensor]:
+            t = len(record.first)
+            first = torch.as_tensor(self._begins, device=device)
+            if t in self._keep:
+                record.states[t] = self._state
+            record.first.append(first)
+            action, log_prob, value, self._state = act(obs, self._state, first, mask)
+            return action, log_prob, value
+
+        return remember_and_act
+
+    def _cut_off(self, record: _Record, t: int, rows: np.ndarray) -> None:
+        super()._cut_off(record, t, rows)
+        record.final_states += [{key: tensor[int(i)] for key, tensor in self._state.items()} for i in rows]
+
+    def _stack(self, record: _Record) -> Rollout:
+        rollout = super()._stack(record)
+        rollout.first = torch.stack(record.first)
+        # Clones: what inference mode made can't enter a graph of gradients.
+        rollout.states = {t: {k: v.clone() for k, v in state.items()} for t, state in record.states.items()}
+        return rollout
+
+    def _last_value(self) -> Tensor:
+        first = torch.as_tensor(self._begins, device=self.policy.device)
+        return self.policy.get_value(self._prepare(self._observation), self._state, first)
+
+    def _final_values(self, record: _Record, observations: Any) -> Tensor:
+        states = record.final_states
+        state = {key: torch.stack([s[key] for s in states]) for key in states[0]}
+        return self.policy.get_value(self.policy.prepare(observations), state)
+
+
+def _skipped(found: Sequence[tuple[int, np.ndarray]], done_TN: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
+    """(T, N) the steps left out, None where there are none; and which steps end a trace of advantages.
+
+    A trace ends before a step that is left out, and the value of where it stands counts for the rest: nothing of what
+    is left out reaches the steps before it.
+    """
+    if not found:
+        return None, done_TN
+    skipped = np.zeros_like(done_TN)
+    for t, rows in found:
+        skipped[t] = rows
+    done_TN = done_TN | skipped
+    done_TN[:-1] |= skipped[1:]
+    return skipped, done_TN
+
+
+def _floats(arrays: Sequence[np.ndarray] | np.ndarray, device: torch.device) -> Tensor:
+    return torch.as_tensor(np.asarray(arrays, dtype=np.float32), device=device)
+
+
+def _sparse(entries: Sequence[tuple[int, int, float]], like: Tensor) -> Tensor:
+    """(T, N): the entries (t, n, value), NaN elsewhere."""
+    table = torch.full_like(like, float("nan"))
+    times, columns, values = zip(*entries, strict=True)
+    table[list(times), list(columns)] = torch.tensor(values, dtype=like.dtype, device=like.device)
+    return table
+
+
+def _batch(observations: list[Any]) -> Any:
+    """Single observations of one structure → one structure of arrays with a batch axis."""
+    first = observations[0]
+    if isinstance(first, dict):
+        return {key: _batch([o[key] for o in observations]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_batch([o[i] for o in observations]) for i in range(len(first)))
+    return np.stack(observations)
+
+
+def _preparer(policy: ActorCritic) -> Callable[[Any], Any]:
+    """`policy.prepare`, or for one float vector on the CPU no more than the wrapping of the array."""
+    leaves = policy.observations.leaves
+    plain = len(leaves) == 1 and leaves[0].path == () and leaves[0].spec.dtype == torch.float32
+    if plain and leaves[0].space.dtype == np.float32 and policy.device.type == "cpu":
+        return torch.from_numpy
+    return policy.prepare
+
+
+def _action_writer(policy: ActorCritic) -> Callable[[Any], Any]:
+    """Draw → what the environment's step takes; a single discrete action on the CPU only changes its clothes."""
+    actions = policy.actions
+    if actions.squashed:
+        return lambda draw: actions.to_environment(actions.action_of(draw))
+    if not actions.composite and actions.discrete and policy.device.type == "cpu":
+        return Tensor.numpy
+    return actions.to_environment

@@ -1,0 +1,193 @@
+"""Recording: a policy plays whole episodes, and what happened becomes a dataset. N environments.
+
+In: a policy and its environment. Out: episodes, or a directory that holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+from torch import Tensor
+
+from policysmith.config.experiment import Environment
+from policysmith.errors import ConfigError, Problem
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.observations import MASK
+from policysmith.policy.spaces import pick
+from policysmith.training.datasets.episodes import ACTION, REWARD, TERMINATED, Episodes, closed
+from policysmith.training.datasets.memmap import write_episodes
+from policysmith.training.environments.make import make_vector
+from policysmith.training.environments.two_player import is_game
+from policysmith.training.process.threads import few_threads
+from policysmith.training.rollout.evaluation import MAX_ENVS, actor_of
+from policysmith.training.rollout.random_actions import random_actions
+
+__all__ = ["record_dataset", "record_episodes"]
+
+
+def record_dataset(
+    policy: ActorCritic,
+    environment: Environment,
+    directory: str | Path,
+    episodes: int,
+    random_share: float = 0.0,
+    deterministic: bool = True,
+    seed: int = 10_000,
+) -> Path:
+    """Record episodes and store them, with the policy's configuration as their origin; returns the directory."""
+    found = record_episodes(policy, environment, episodes, random_share, deterministic, seed)
+    returns = found.returns(1.0)[found.starts]
+    origin = {
+        "policy": policy.config,
+        "random_share": random_share,
+        "deterministic": deterministic,
+        "seed": seed,
+        "mean_return": float(returns.mean()),
+    }
+    return write_episodes(directory, found, origin)
+
+
+def record_episodes(
+    policy: ActorCritic,
+    environment: Environment,
+    episodes: int,
+    random_share: float = 0.0,
+    deterministic: bool = True,
+    seed: int = 10_000,
+) -> Episodes:
+    """`episodes` whole episodes, each environment its share, held in memory until the last has ended.
+
+    `random_share` of the actions are uniformly random legal ones. What was not given to the policy (leaves that it
+    excludes) is not recorded. The policy's training mode and torch's global generator are left as they were.
+    """
+    _check(environment, episodes, random_share)
+    was_training, state = policy.training, torch.get_rng_state()
+    torch.manual_seed(seed)
+    policy.eval()
+    try:
+        with few_threads(policy):
+            return _Recording(policy, environment, episodes, random_share, deterministic).run(seed)
+    finally:
+        policy.train(was_training)
+        torch.set_rng_state(state)
+
+
+def _check(environment: Environment, episodes: int, random_share: float) -> None:
+    if is_game(environment):
+        message = f"{environment.id} is a game for two, whose episodes can't be recorded as those of one player"
+        raise ConfigError([Problem("environment.id", message)])
+    if episodes < 1:
+        raise ConfigError(f"at least one episode is recorded, found {episodes}")
+    if not 0 <= random_share <= 1:
+        raise ConfigError(f"the share of random actions is between 0 and 1, found {random_share:g}")
+
+
+@dataclass
+class _Playing:
+    """The episode that goes on in one environment: what each step gave, by column."""
+
+    steps: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    def add(self, name: str, value: Any) -> None:
+        self.steps.setdefault(name, []).append(np.array(value))
+
+
+class _Recording:
+    """Environments side by side, and the episodes that have ended in them."""
+
+    def __init__(
+        self, policy: ActorCritic, section: Environment, episodes: int, random_share: float, deterministic: bool
+    ) -> None:
+        self.policy, self.random_share = policy, random_share
+        self.count = min(episodes, MAX_ENVS)
+        self.environments = make_vector(section, self.count)
+        self.next_step = self.environments.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP
+        self.quota = np.full(self.count, episodes // self.count) + (np.arange(self.count) < episodes % self.count)
+        self.act: Callable[..., Any] = actor_of(policy, self.count, deterministic)
+        self.names = [".".join(map(str, (ACTION, *path))) for path in policy.actions.paths]
+        self.leaves = policy.observations.leaves
+        self.playing = [_Playing() for _ in range(self.count)]
+        self.ended: list[list[tuple[_Playing, list[np.ndarray]]]] = [[] for _ in range(self.count)]
+
+    def run(self, seed: int) -> Episodes:
+        """Play until every environment has its share."""
+        over, begins = np.zeros(self.count, dtype=bool), np.ones(self.count, dtype=bool)
+        observation, info = self.environments.reset(seed=seed)
+        try:
+            while any(len(found) < share for found, share in zip(self.ended, self.quota, strict=True)):
+                live = ~over if self.next_step else np.ones(self.count, dtype=bool)
+                prepared, mask = self.policy.prepare(observation), info.get(MASK) if info else None
+                action = self._chosen(prepared, mask, begins)
+                self._note(np.flatnonzero(live), observation, prepared, mask, action)
+                observation, reward, terminated, truncated, info = self.environments.step(action)
+                before, over = over, terminated | truncated
+                begins = before if self.next_step else over
+                for i in np.flatnonzero(live).tolist():
+                    self.playing[i].add(REWARD, np.float32(reward[i]))
+                    self.playing[i].add(TERMINATED, bool(terminated[i]))
+                    if over[i]:
+                        self._close(i, observation, info)
+        finally:
+            self.environments.close()
+        return self._episodes()
+
+    def _chosen(self, prepared: Any, mask: Any, begins: np.ndarray) -> Any:
+        """Actions for the environment, some of them random."""
+        actions = self.policy.actions
+        chosen = self.act(prepared, mask, begins)
+        if self.random_share:
+            drawn = torch.rand(self.count) < self.random_share
+            free = random_actions(actions, self._masks(prepared, mask), self.count)
+            pairs = zip(actions.leaves_of(chosen), free, strict=True)
+            chosen = actions.structure([_where(drawn, ours.cpu(), theirs) for ours, theirs in pairs])
+        return actions.to_environment(chosen)
+
+    def _masks(self, prepared: Any, mask: Any) -> list[Tensor]:
+        policy = self.policy
+        found = policy._masks(prepared, policy.observations.read(prepared), mask)
+        return [part.expand(self.count, -1).cpu() for part in found]
+
+    def _note(self, rows: np.ndarray, observation: Any, prepared: Any, mask: Any, action: Any) -> None:
+        actions = self.policy.actions
+        masks = self._masks(prepared, mask)
+        for leaf in self.leaves:
+            array = pick(observation, leaf.path)
+            for i in rows:
+                self.playing[i].add(leaf.name, array[i])
+        for name, array in zip(self.names, actions.leaves_of(action), strict=True):
+            for i in rows:
+                self.playing[i].add(name, array[i])
+        for index, part in zip(actions.discrete, masks, strict=False):
+            for i in rows:
+                self.playing[i].add(MASK + self.names[index].removeprefix(ACTION), part[i].numpy())
+
+    def _close(self, i: int, observation: Any, info: Any) -> None:
+        """Put an episode aside if it is wanted; its last observation is where autoreset left it."""
+        final = observation if self.next_step else info["final_obs"][i]
+        last = [pick(final, leaf.path) for leaf in self.leaves]
+        if len(self.ended[i]) < self.quota[i]:
+            self.ended[i].append((self.playing[i], [np.array(leaf[i] if self.next_step else leaf) for leaf in last]))
+        self.playing[i] = _Playing()
+
+    def _episodes(self) -> Episodes:
+        found = [episode for of_one in self.ended for episode in of_one]
+        names = list(dict.fromkeys(name for playing, _ in found for name in playing.steps))
+        columns = {name: _joined([playing.steps[name] for playing, _ in found]) for name in names}
+        last = {leaf.name: _joined([[last[k] for _, last in found]]) for k, leaf in enumerate(self.leaves)}
+        lengths = torch.tensor([len(playing.steps[REWARD]) for playing, _ in found])
+        spaces = {"observation_space": self.policy.observations.space, "action_space": self.policy.actions.space}
+        return closed(columns, lengths, last, **spaces, place="the recording")
+
+
+def _where(drawn: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
+    return torch.where(drawn.reshape(-1, *[1] * (ours.ndim - 1)), theirs.to(ours.dtype), ours)
+
+
+def _joined(parts: list[list[np.ndarray]]) -> Tensor:
+    return torch.from_numpy(np.stack([row for part in parts for row in part]))
