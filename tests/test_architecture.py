@@ -362,3 +362,33 @@ def test_what_a_file_promises_it_has(file):
 def test_a_promise_is_not_kept_by_a_longer_name():
     tree = ast.parse('__all__ = ["MLP", "Both", "Later"]\nclass ResidualMLP: ...\nif True:\n    import Both\n')
     assert set(promised(tree)) - set(bound(tree.body)) == {"MLP", "Later"}
+
+
+def asked_of_the_package(tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """(module of ours, name) of each `from policysmith... import name`, wherever it stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def has(module: str, name: str) -> bool:
+    """Whether a module of the package binds the name, gives it on demand, or is the folder it stands in."""
+    place = PACKAGE.parent.joinpath(*module.split("."))
+    if (place / name).is_dir() or (place / f"{name}.py").is_file():
+        return True
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    if not file.is_file():
+        return False
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return name in set(bound(tree.body)) | offered_on_demand(tree)
+
+
+def beside_the_package() -> list[Path]:
+    """What no other test imports: benchmarks, examples and scripts."""
+    return [file for room in ("benchmarks", "examples", "scripts") for file in (PACKAGE.parent / room).rglob("*.py")]
+
+
+@pytest.mark.parametrize("file", beside_the_package(), ids=lambda f: str(f.relative_to(PACKAGE.parent)))
+def test_what_is_written_beside_the_package_finds_its_names(file):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    assert [(module, name) for module, name in asked_of_the_package(tree) if not has(module, name)] == []
