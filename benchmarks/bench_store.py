@@ -67,14 +67,17 @@ def _records(root: Path) -> Iterator[PolicyRecord]:
         config="0" * 64,
         components={"trunk": said, "policy": said, "state_value": said},
         tags=(),
+        sequence=0,
     )
     for number in range(COUNT):
         name, value = f"run-{number % 100}", (number * 7919 % COUNT + 1) / COUNT  # the best are anywhere in time
         body = first.body.replace(b"run-N", name.encode()).replace(b"0.125", repr(value).encode())
         body = body.replace(b'"nonce": "', b'"nonce": "%d-' % number)
+        body = body.replace(b'"sequence": 0', b'"sequence": %d' % (number + 1))
         created = first.created + timedelta(seconds=number)
         body = body.replace(*(at.isoformat(timespec="microseconds").encode() for at in (first.created, created)))
-        record = replace(first, id=sha256(body), name=name, metrics={"return": value}, created=created, body=body)
+        own = {"name": name, "metrics": {"return": value}, "created": created, "sequence": number + 1}
+        record = replace(first, id=sha256(body), body=body, **own)
         (root / record_name(record.id)).write_bytes(body)
         yield record
 

@@ -384,8 +384,9 @@ def has(module: str, name: str) -> bool:
 
 
 def beside_the_package() -> list[Path]:
-    """What no other test imports: benchmarks, examples and scripts."""
-    return [file for room in ("benchmarks", "examples", "scripts") for file in (PACKAGE.parent / room).rglob("*.py")]
+    """What no other test imports: benchmarks, examples and scripts; not the environments that stand in them."""
+    found = [file for room in ("benchmarks", "examples", "scripts") for file in (PACKAGE.parent / room).rglob("*.py")]
+    return [file for file in found if ".venv-sb3" not in file.parts]
 
 
 @pytest.mark.parametrize("file", beside_the_package(), ids=lambda f: str(f.relative_to(PACKAGE.parent)))
