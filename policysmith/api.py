@@ -335,6 +335,8 @@ def list_types(pattern: str = "*", slot: str | None = None, registry: Registry |
     found = []
     for name_of_slot in SLOTS if slot is None else (slot,):
         for name in registry.names(name_of_slot, pattern):
+            if not registry.is_offered(name_of_slot, name):
+                continue
             entry = registry.entry(name_of_slot, name)
             options = {option: option_text(schema) for option, schema in type_options(entry).items()}
             found.append(TypeInfo(name_of_slot, name, entry.summary, options))

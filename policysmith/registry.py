@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -215,6 +215,11 @@ class Registry:
         self._slot(slot)
         return sorted(n for n in self._known(slot) if fnmatch.fnmatchcase(n, pattern))
 
+    def is_offered(self, slot: str, name: str) -> bool:
+        """Whether a type is one to propose: the trait `offered` is False for names that stand for another one's."""
+        entry = self._entries[slot].get(name)
+        return entry is None or bool(entry.traits.get("offered", True))
+
     def decode(self, slot: str, value: Any) -> PartSpec:
         """A name, a `{type: …}` mapping or a `PartSpec` as a checked spec; a `ValidationError` lists all problems.
 
@@ -256,6 +261,26 @@ class Registry:
         entries = self._entries["grammar"].items()
         return {**known, **{name: entry.traits["graphs"] for name, entry in entries if "graphs" in entry.traits}}
 
+    def named_elsewhere(self, option: str) -> dict[str, list[str]]:
+        """What other libraries mean by an option's name: the path of ours → the libraries that call it so.
+
+        Their tables are those of the dialects, and the trait `options` of a registered grammar.
+        """
+        tables = dict(self._names_elsewhere("OPTIONS"))
+        tables |= {name: e.traits["options"] for name, e in self._entries["grammar"].items() if "options" in e.traits}
+        found: dict[str, list[str]] = {}
+        for library, names in tables.items():
+            if option in names:
+                found.setdefault(names[option], []).append(library)
+        return found
+
+    def _names_elsewhere(self, table: str) -> Mapping[Any, Any]:
+        """A table of the module that the dialects name; empty for a registry without them."""
+        if not self._elsewhere:
+            return {}
+        module = importlib.import_module(importlib.import_module(self._elsewhere).OPTION_NAMES)
+        return cast(Mapping[Any, Any], getattr(module, table))
+
     def load_plugins(self) -> None:
         """Import every entry point of the group `policysmith.plugins`; a callable is called with this registry."""
         for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
@@ -285,7 +310,10 @@ class Registry:
         return found
 
     def _unknown(self, slot: str, name: object) -> str:
-        known = self.names(slot)
+        advice = self._names_elsewhere("TYPES").get((slot, name)) if isinstance(name, str) else None
+        if advice:
+            return f"unknown {slot} {name!r}; {advice}"
+        known = [n for n in self.names(slot) if self.is_offered(slot, n)]
         hint = did_you_mean(name, known)
         if hint and len(known) > 12:
             return f"unknown {slot} {name!r}{hint}"

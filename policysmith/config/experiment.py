@@ -261,7 +261,9 @@ def _problem(document: Document, path: tuple[str | int, ...], message: str) -> P
     unknown = message.startswith("unknown option of ")
     if unknown and message.startswith("unknown option of 'experiment'"):
         known = ("defaults", "templates", *EXPERIMENT.parameters)
-        message = f"unknown section{did_you_mean(path[-1], known)}; there are: {', '.join(EXPERIMENT.parameters)}"
+        _, elsewhere, advice = message.partition(f"; {path[-1]} of ")
+        hint = elsewhere + advice or f"{did_you_mean(path[-1], known)}; there are: {', '.join(EXPERIMENT.parameters)}"
+        message = f"unknown section{hint}"
     if message.startswith("required option of 'experiment'"):
         message = "this section is required"
     return document.problem(path, message, at_key=unknown)

@@ -235,8 +235,10 @@ class OptionSchema:
                 accepted[key] = value
             else:
                 allowed = ", ".join(n for n in known if n not in self.inferred) or "none"
-                hint = did_you_mean(key, known) or f"; it has: {allowed}"
-                errors.append(error_at((key,), f"unknown option of {self.title!r}{hint}", value))
+                hint = named_elsewhere(key, known, context.get("registry")) or did_you_mean(key, known)
+                errors.append(
+                    error_at((key,), f"unknown option of {self.title!r}{hint or f'; it has: {allowed}'}", value)
+                )
         try:
             decoded = self.model.model_validate(accepted, context=dict(context))
         except ValidationError as error:
@@ -260,6 +262,21 @@ class OptionSchema:
                     message = f"required option of {self.title!r} is missing"
                 explained.append(error_at(tuple(item["loc"]), message, item["input"]))
         return explained
+
+
+def named_elsewhere(name: object, known: Collection[str], registry: Any) -> str:
+    """`; n_steps of Stable-Baselines3 is training.rollout_steps` where another library has an option of that name.
+
+    An option that stands among the `known` ones is named without its section.
+    """
+    meant = registry.named_elsewhere(name) if registry is not None and isinstance(name, str) else {}
+    told = []
+    for ours, libraries in meant.items():
+        path, _, more = ours.partition(": ")
+        option = path.rpartition(".")[2]
+        what = f"{option!r} here" if option in known else path
+        told.append(f"{name} of {' and '.join(libraries)} is {what}{f' ({more})' if more else ''}")
+    return f"; {'; '.join(told)}" if told else ""
 
 
 def _factories(target: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ public names over ours. Nothing here is imported by other rooms: the registry fi
 
 from collections.abc import Mapping
 
-__all__ = ["GRAPHS", "TYPES"]
+__all__ = ["GRAPHS", "OPTION_NAMES", "TYPES"]
 
 _CONSTRUCTOR = "policysmith.dialects.policy_constructor"
 
@@ -25,3 +25,6 @@ TYPES: Mapping[tuple[str, str], str] = {
 
 GRAPHS: Mapping[str, frozenset[str]] = {"policy-constructor": frozenset({"schema_version", "model", "defaults"})}
 """Grammars of graphs → keys at the top of a graph that may be theirs: without one the grammar is not asked."""
+
+OPTION_NAMES = "policysmith.dialects.option_names"
+"""The module that says what other libraries call our options and types, imported when a name is not known."""

@@ -53,4 +53,4 @@ def dummy(
 
 
 for _name in ("dummy", "testmodel", "resumemodel"):
-    register(_name, slot="model", batch_coupled=True, board=True)(dummy)
+    register(_name, slot="model", batch_coupled=True, board=True, offered=False)(dummy)
