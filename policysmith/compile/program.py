@@ -68,9 +68,13 @@ class Step:
         return fixed
 
     def layers_for(self, values: Mapping[str, Any]) -> list[Any]:
-        """The layers, or where these values are traced (the first of them tells) what stands for the layers."""
-        first = next(iter(values.values()), None)
-        return [stand_in(layer, first) for layer in self.layers]
+        """The layers, or where these values are traced (one of them tells) what stands for the layers."""
+        traced = self._one_of(values)
+        return [stand_in(layer, traced) for layer in self.layers]
+
+    def _one_of(self, values: Mapping[str, Any]) -> Any:
+        """One of its own inputs; steps that run beside this one may be adding their outputs to the values."""
+        return values[self.sources[0]] if self.sources else next(iter(list(values.values())), None)
 
     @property
     def watch(self) -> Watch:
@@ -128,7 +132,7 @@ class Step:
             mapping[AUX] = values[AUX]
         for name in names:
             write_key(mapping, as_key(name), values[name])
-        return stand_in(self.live, next(iter(values.values()), None))(mapping)
+        return stand_in(self.live, self._one_of(values))(mapping)
 
     @staticmethod
     def _compute(component: Any, tensors: list[Tensor], aux: Mapping[str, Any]) -> Any:

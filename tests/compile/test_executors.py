@@ -16,6 +16,7 @@ import policysmith
 from policysmith.compile.executors import ParallelExecutor, SequentialExecutor
 from policysmith.compile.executors.branches import Branches, Streams, find_branches
 from policysmith.compile.measured_choice import KEPT, LIVE_ROUNDS, Trials
+from policysmith.compile.steps import step_of
 from policysmith.errors import ConfigError, WiringError
 from policysmith.graph import Component, ComponentContainer, TensorComponent
 from policysmith.modules import DropoutModule, LinearModule, LSTMModule, MergeModule
@@ -493,6 +494,17 @@ def test_a_policy_gives_the_same_bits_by_every_executor():
     assert any(isinstance(program, Branched) for program in ours._programs.values())
     assert not any(isinstance(program, Branched) for program in plain._programs.values())
     assert "parallel" in ours.code
+
+
+def test_steps_side_by_side_never_walk_over_the_values_that_others_write():
+    class Shared(dict):
+        def values(self):
+            raise RuntimeError("dictionary changed size during iteration")
+
+    made, obs = policy({}), torch.randn(6, 4)
+    steps = [step_of(node, made.components) for node in made.plan.nodes]
+    values = ParallelExecutor(2, force=True).run_steps(steps, Shared(observation=obs))
+    assert all(map(torch.equal, (values["policy"], values["state_value"]), made(obs)))
 
 
 def test_a_policy_with_memory_does_too():
