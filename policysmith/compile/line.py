@@ -12,8 +12,8 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from policysmith.compile.exclusive import exclusive
-from policysmith.compile.program import Program, Step, run_steps
+from policysmith.compile.program import Step
+from policysmith.compile.runner import Runner, Runs, Task
 from policysmith.compile.trace import GLOBAL_HOOKS, has_hooks
 from policysmith.graph.component import AUX, Component, TensorComponent, read_key, write_key
 
@@ -39,13 +39,14 @@ class Line:
         self._hooks = [hooks for entry in self._entries if entry.direct for hooks in entry.hooks]
         self._flat = all(isinstance(key, str) for entry in self._entries for key in (*entry.in_keys, *entry.out_keys))
         self._hooked = any(GLOBAL_HOOKS) or any(has_hooks(entry.component) for entry in self._entries)
-        self._programs: dict[bool, Program] = {}
         self._outputs = [key for entry in self._entries for key in entry.out_keys]
         written = dict.fromkeys(self._outputs)
         own = [key for entry in self._entries for key in entry.in_keys if key in entry.out_keys]
         read = [key for entry in self._entries for key in entry.in_keys if key not in written]
         self._inputs = list(dict.fromkeys([*read, *own]))
         self._adopted = self._flat and all(entry.adopted for entry in self._entries) and bool(self._inputs)
+        steps = [Step(self._fixed, entry.name, entry.in_keys, entry.out_keys) for entry in self._entries]
+        self.runner: Runner[None] = Runner(store, steps, lambda _: self._task())
 
     @property
     def components(self) -> list[nn.Module]:
@@ -59,10 +60,10 @@ class Line:
     def run(self, mapping: Any) -> Any:
         """Run every component; an exception carries a note that names it."""
         has_sink = isinstance(mapping, dict) and AUX in mapping
-        if self._adopted and not has_sink and not is_compiling() and self._is_warm():
+        ready = self._adopted and not has_sink and not is_compiling() and self._is_warm()
+        if ready and (program := self._program()) is not None:
             try:
-                inputs = [read_key(mapping, key) for key in self._inputs]
-                outputs = self._program().run(*inputs)
+                outputs = program.run(*[read_key(mapping, key) for key in self._inputs])
             except Exception:
                 return self._one_by_one(mapping, has_sink)  # whose exception says where
             mapping.update(dict(zip(self._outputs, _where(mapping, outputs), strict=True)))
@@ -96,26 +97,22 @@ class Line:
         self._runs += 1
         return self._runs > WARM
 
-    def _program(self) -> Program:
-        """The code of the line in the present training mode."""
-        training = self._store.training
-        program = self._programs.get(training)
-        return self._make_program(training) if program is None else program
+    def _program(self) -> Runs | None:
+        """The code of the line; should making it fail, it is not tried again."""
+        try:
+            return self.runner.program(None)
+        except Exception:
+            self._adopted = False
+            return None
 
-    def _make_program(self, training: bool) -> Program:
-        with exclusive(self._store):
-            if training in self._programs:
-                return self._programs[training]
-            steps = [Step(self._fixed, entry.name, entry.in_keys, entry.out_keys) for entry in self._entries]
-
-            def body(*tensors: Tensor) -> tuple[Tensor, ...]:
-                values = run_steps(steps, dict(zip(self._inputs, tensors, strict=True)))
-                return tuple(values[key] for key in self._outputs)
-
-            self._adopted = False  # should making code fail, it is not tried again
-            program = self._programs[training] = Program(body, len(self._inputs), steps, owner=self._store)
-            self._adopted = True
-            return program
+    def _task(self) -> Task:
+        inputs, outputs = self._inputs, self._outputs
+        return Task(
+            len(inputs),
+            outputs,
+            lambda tensors: dict(zip(inputs, tensors, strict=True)),
+            lambda values, _: tuple(values[key] for key in outputs),
+        )
 
 
 class _Entry:

@@ -5,7 +5,6 @@ In: tensors, positional or by name. Out: one tensor, a tuple, or a dict, as the 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +16,8 @@ from torch import Tensor, fx, nn
 
 from policysmith.compile.exclusive import exclusive
 from policysmith.compile.late import LatePlan, first_run, has_lazy, why
-from policysmith.compile.module_steps import ModuleStep, module_steps
-from policysmith.compile.program import Program, run_steps, steps_for
+from policysmith.compile.module_steps import module_steps
+from policysmith.compile.runner import Runner, Runs, Task
 from policysmith.config.grammars import compose_graph, grammar_of
 from policysmith.config.load import Document, read_source
 from policysmith.config.migrate import migrate
@@ -57,7 +56,7 @@ class GraphModel(nn.Module):
         self.inputs = tuple(plan.inputs)
         self.graph_modules = nn.ModuleDict(dict(modules))
         self._views = {} if plan.late else as_components(plan, modules, seed)  # type: ignore[arg-type]
-        self._programs: dict[tuple[bool, bool], Program] = {}
+        self._runner = self._made_runner()
 
     def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         """Run the graph; ShapeError-free inputs are the caller's promise, names are checked.
@@ -70,7 +69,7 @@ class GraphModel(nn.Module):
         if not self.plan.edges:
             return self._first(tensors)
         try:
-            return self.program().run(*tensors)
+            return self._runner.program(True).run(*tensors)
         except Exception as error:
             if self.plan.late and (found := why(self.plan, self.graph_modules, tensors)):  # type: ignore[arg-type]
                 raise found from error
@@ -94,41 +93,37 @@ class GraphModel(nn.Module):
         """The modules as components, in their wrappers; under a late plan, the modules themselves."""
         if self.plan.late:
             return dict(self.graph_modules.items())  # type: ignore[arg-type]
-        return {step.name: step.live for step in self._steps()}
+        return {step.name: step.live for step in self._runner.steps}
 
     @property
     def code(self) -> str:
         """The source that a call runs."""
         return self.program().code
 
-    def program(self, inline: bool = True) -> Program:
+    def program(self, inline: bool = True) -> Runs:
         """The compiled form for the present training mode."""
-        key = (self.training, inline)
-        program = self._programs.get(key)
-        if program is None:
-            with exclusive(self.graph_modules):
-                program = self._programs.get(key) or self._make_program(inline)
-                self._programs[key] = program
-        return program
-
-    def _make_program(self, inline: bool) -> Program:
         if not self.plan.edges and has_lazy(self):
             raise ShapeError("lazy modules wait for inputs: call the model once, or build it with inputs=")
-        steps = steps_for(self._steps(), self._wanted())
-        return Program(lambda *x: self._run(steps, x), len(self.inputs), steps, inline=inline, owner=self.graph_modules)
+        return self._runner.program(inline)
 
     def slow(self, *tensors: Tensor) -> Any:
         """The slow twin of a call, module by module (for tests and torch.compile)."""
-        return self._run(self._steps(), tensors)
+        return self._runner.slow(True)(*tensors)
 
-    def _steps(self) -> list[ModuleStep]:
-        views = (
-            {} if self.plan.late else self._views
-        )  # kept for what wrappers have drawn, which late plans have none of
-        return module_steps(self.plan.nodes, self.graph_modules, views)
+    def _made_runner(self) -> Runner[bool]:
+        """A runner whose calls are two: with modules inlined, and with each of them a call."""
+        views = {} if self.plan.late else self._views  # kept for what wrappers have drawn, which late plans have not
+        return Runner(self.graph_modules, module_steps(self.plan.nodes, self.graph_modules, views), self._task)
 
-    def _run(self, steps: Sequence[Any], tensors: Sequence[Tensor]) -> Any:
-        return self._result(run_steps(steps, dict(zip(self.inputs, tensors, strict=True))))
+    def _task(self, inline: bool) -> Task:
+        inputs, result = self.inputs, self._result
+        return Task(
+            len(inputs),
+            self._wanted(),
+            lambda tensors: dict(zip(inputs, tensors, strict=True)),
+            lambda values, _: result(values),
+            inline,
+        )
 
     def _result(self, values: Mapping[str, Any]) -> Any:
         if isinstance(self.outputs, str):
@@ -160,17 +155,9 @@ class GraphModel(nn.Module):
     def as_kind(self, kind: type[M]) -> M:
         """The same graph of the same modules as another class of graph models; made code is not taken along."""
         other = kind.__new__(kind)
-        other.__dict__.update(self.__getstate__())
+        other.__dict__.update(self.__dict__)
+        other._runner = other._made_runner()
         return other
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}}
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> GraphModel:
-        fresh = type(self).__new__(type(self))
-        memo[id(self)] = fresh
-        fresh.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
-        return fresh
 
 
 def build_model(

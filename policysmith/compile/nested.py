@@ -13,12 +13,11 @@ from torch import Tensor
 
 from policysmith.compile.late import dry_run
 from policysmith.compile.model import GraphModel, build_of_document
-from policysmith.compile.program import run_steps
 from policysmith.compile.source import Graph, GraphSource
 from policysmith.config.options import Infer
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.graph.assemble import base_seed
-from policysmith.graph.component import AUX, takes_aux
+from policysmith.graph.component import takes_aux
 from policysmith.graph.memory import has_memory
 from policysmith.graph.plan import TensorSpec
 from policysmith.registry import register
@@ -55,10 +54,7 @@ class ReportingGraph(NestedGraph):
 
     def forward(self, *args: Tensor, aux: Any = None, **kwargs: Tensor) -> Any:
         """As `NestedGraph`; `aux` is the sink."""
-        values: dict[str, Any] = dict(zip(self.inputs, self._tensors(args, kwargs), strict=True))
-        if aux is not None:
-            values[AUX] = aux
-        return self._given(self._result(run_steps(self._steps(), values)))
+        return self._given(self._runner.body(True).function(sink=aux)(*self._tensors(args, kwargs)))
 
 
 @register("graph_model", nested=True, graph_files={"config": "config"})
