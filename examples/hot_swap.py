@@ -7,9 +7,7 @@ import torch
 
 import policysmith
 from policysmith.config.experiment import Environment
-from policysmith.training.environments.make import make_vector
-from policysmith.training.ppo.ppo import PPO
-from policysmith.training.rollout.evaluation import evaluate_policy
+from policysmith.training import PPO, evaluate_policy, make_vector
 
 ENVIRONMENT = Environment("CartPole-v1", num_envs=8)
 

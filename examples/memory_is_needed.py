@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 import policysmith
-from policysmith.training.logging.plots import plot_learning_curves
+from policysmith.training import plot_learning_curves
 
 TRUNKS = {
     "mlp": {"type": "mlp", "hidden": [64]},

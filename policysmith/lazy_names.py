@@ -5,9 +5,11 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Mapping
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
-__all__ = ["lazy_names"]
+__all__ = ["lazy_names", "moved_module"]
 
 
 def lazy_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
@@ -24,3 +26,17 @@ def lazy_names(module: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
         return value
 
     return find
+
+
+def moved_module(old: str, new: str) -> None:
+    """Keep `old` as an import path of the module `new`, which is imported when one of its names is asked for."""
+
+    def find(name: str) -> Any:
+        if name.startswith("__"):  # whoever looks through all modules shall not import this one
+            raise AttributeError(f"module {old!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(new), name)
+
+    module = ModuleType(old, f"Moved to `{new}`.")
+    module.__spec__ = ModuleSpec(old, None)
+    module.__dict__["__getattr__"] = find
+    sys.modules[old] = module

@@ -251,6 +251,26 @@ def test_a_room_keeps_away_from_packages_it_must_not_need(room):
     assert not wrong, "\n".join(map(str, wrong))
 
 
+# What each folder of training may import of the others: those that stand before it.
+TRAINING_FOLDERS = (
+    "process", "optim", "distribution", "nonfinite", "datasets", "environments", "rollout", "logging", "algorithm",
+    "ppo", "offline", "games", "run",
+)  # fmt: skip
+
+
+def test_the_folders_of_training_have_an_order():
+    """Each is one task, and what several tasks share stands below them."""
+    inside = {
+        f.relative_to(PACKAGE / "training").parts[0].removesuffix(".py") for f in files() if room_of(f) == "training"
+    }
+    assert inside - {"__init__"} == set(TRAINING_FOLDERS)
+    inner = [i for i in ours() if i.room == i.top == "training" and i.file != "policysmith/training/__init__.py"]
+    places = [(i, i.file.split("/")[2].removesuffix(".py"), i.target.split(".")[2]) for i in inner]
+    assert len(places) > 100
+    wrong = [str(i) for i, own, other in places if TRAINING_FOLDERS.index(other) > TRAINING_FOLDERS.index(own)]
+    assert wrong == []
+
+
 def test_ops_need_only_torch_and_the_standard_library():
     outside = {i.top for i in imports() if i.room == "ops"} - set(sys.stdlib_module_names)
     assert outside <= {"torch", "errors", "ops"}

@@ -20,9 +20,9 @@ from policysmith.errors import PolicysmithError
 from policysmith.registry import PartSpec, Registry, default_registry
 from policysmith.store.files import replace_file
 from policysmith.training.logging.loggers import Window
+from policysmith.training.logging.report import Report
 from policysmith.training.offline.dataset_section import require_offline
 from policysmith.training.offline.offline import EPOCHS
-from policysmith.training.ppo.ppo import Report
 from policysmith.training.rollout.evaluation import EvaluationResult
 from policysmith.training.run.offline_run import run_offline
 from policysmith.training.run.online_run import run_training

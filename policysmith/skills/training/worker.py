@@ -22,7 +22,7 @@ from policysmith.skills.training.setting import Setting
 from policysmith.skills.training.skill_ppo import SkillCollector
 from policysmith.skills.walls.walls import standing
 from policysmith.store.files import json_bytes, replace_file
-from policysmith.training.ppo.ppo import Report
+from policysmith.training.logging.report import Report
 from policysmith.training.process.signals import graceful_stop
 from policysmith.training.process.threads import few_threads
 

@@ -16,13 +16,27 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
+from policysmith.graph.view import bare
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.training.distribution.world import World
-from policysmith.training.ppo.batch_statistics import batch_norms
 
-__all__ = ["average_statistics", "synchronised"]
+__all__ = ["average_statistics", "batch_norms", "synchronised"]
+
+
+def batch_norms(policy: ActorCritic, held: bool = False) -> list[nn.Module]:
+    """Every batch normalisation of the policy, or those of components whose weights are all held."""
+    roots = [bare(component) for component in policy.components.values()]
+    roots = [root for root in roots if not held or is_held(root)]
+    return [module for root in roots for module in root.modules() if isinstance(module, _BatchNorm)]
+
+
+def is_held(component: nn.Module) -> bool:
+    """Whether a component has weights and none of them learns."""
+    learns = [parameter.requires_grad for parameter in component.parameters()]
+    return bool(learns) and not any(learns)
 
 
 def average_statistics(policy: ActorCritic, world: World) -> None:

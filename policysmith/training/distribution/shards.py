@@ -25,7 +25,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState, load_training
 from policysmith.store.files import json_bytes, write_synced
 from policysmith.training.distribution.world import World
-from policysmith.training.nonfinite.rollback import all_finite
+from policysmith.training.optim.step_guard import all_finite
 
 __all__ = ["Stored", "below", "newest", "remove_shards", "write_shards"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from policysmith.registry import Infer, register
-from policysmith.training.ppo.ppo import Report
+from policysmith.training.logging.report import Report
 
 __all__ = ["JsonLines"]
 

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Protocol, Self
 import numpy as np
 
 from policysmith.registry import Infer, register
+from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import UPDATES, NonFinite, sentence
-from policysmith.training.ppo.ppo import Report
 
 __all__ = ["Logger", "Progress", "TensorBoard", "Window"]
 

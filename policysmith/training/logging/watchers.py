@@ -14,7 +14,7 @@ from typing import Any
 
 from policysmith.registry import PartSpec
 from policysmith.training.logging.loggers import Logger, Progress
-from policysmith.training.ppo.ppo import Report
+from policysmith.training.logging.report import Report
 from policysmith.training.process.generators import generators_kept
 
 __all__ = ["Watchers"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 from policysmith.errors import DivergenceWarning, NonFiniteError
 from policysmith.training.distribution.world import World
 from policysmith.training.optim.averaging import WeightAverage
-from policysmith.training.optim.step_guard import Skipped
+from policysmith.training.optim.step_guard import Skipped, all_finite, local_part
 
 __all__ = ["LastFinite"]
 
@@ -143,26 +143,10 @@ class LastFinite:
         return not self._world.any(not finite)
 
 
-@torch.no_grad()
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether every number of these tensors is finite; asks the device once."""
-    local = [_local(tensor) for tensor in tensors]
-    local = [tensor for tensor in local if tensor.numel()]
-    if not local:
-        return True
-    # The largest magnitude: NaN is handed on, and unlike a sum of squares it never overflows.
-    return bool(torch.stack([norm.double() for norm in torch._foreach_norm(local, math.inf)]).isfinite().all())
-
-
 def _norm(tensors: Sequence[Tensor]) -> float:
     if not tensors:
         return 0.0
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm([_local(tensor) for tensor in tensors]))))
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """The part of a sharded tensor that lies here, or the tensor."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm([local_part(tensor) for tensor in tensors]))))
 
 
 def _inner(optimizer: Any) -> list[torch.optim.Optimizer]:

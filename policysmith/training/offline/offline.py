@@ -8,17 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from policysmith.errors import ConfigError, DatasetError, Problem
 from policysmith.graph.plan import Plan
-from policysmith.registry import PartSpec, Slot, part, register
+from policysmith.registry import part, register
+from policysmith.training.algorithm import CHECKPOINT_MINUTES, Callbacks, Loggers
 from policysmith.training.datasets.episodes import DatasetOption, Episodes
 from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
 from policysmith.training.distribution.batch_norms import average_statistics, synchronised
+from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import UPDATES, NonFiniteOption, NonFiniteOptions
 from policysmith.training.nonfinite.rollback import LastFinite
 from policysmith.training.offline.batches import Batch, Sampler, split_episodes, units_of
@@ -27,15 +29,11 @@ from policysmith.training.offline.shared_sampler import SharedSampler
 from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.optimizers import OptimizerOption, Optimizers, check_rules, optimize
 from policysmith.training.optim.schedules import Schedule, schedule
-from policysmith.training.ppo.ppo import Report
-from policysmith.training.run.checkpoint_schedule import MINUTES
 from policysmith.types import Count, Dropout, NonNegativeInt, OpenShare, Positive
 from policysmith.wrappers import attach_all, metrics_of
 
 __all__ = ["Offline", "Samplers", "Watcher"]
 
-Loggers = list[Annotated[PartSpec | str, Slot("logger")]]
-Callbacks = list[Annotated[PartSpec | str, Slot("callback")]]
 EPOCHS = 10
 CHECK_EVERY = 100  # updates after which all that was learned is looked at, and kept to go back to
 
@@ -108,7 +106,7 @@ class Offline:
         validation_share: Dropout = 0.1,
         report_every: Count | None = None,
         checkpoint_every: Count | None = None,
-        checkpoint_minutes: Positive | None = MINUTES,
+        checkpoint_minutes: Positive | None = CHECKPOINT_MINUTES,
         keep_checkpoints: NonNegativeInt = 0,
         sequence_length: Count | None = None,
         burn_in: NonNegativeInt = 0,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-__all__ = ["Skipped", "StepGuard", "backward", "clip_gradients", "gradient_norm"]
+__all__ = ["Skipped", "StepGuard", "all_finite", "backward", "clip_gradients", "gradient_norm", "local_part"]
 
 
 class Skipped(NamedTuple):
@@ -120,3 +120,19 @@ def clip_gradients(gradients: list[Tensor], max_norm: float) -> Tensor:
     norm = gradient_norm(gradients)
     torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+@torch.no_grad()
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether every number of these tensors is finite; asks the device once."""
+    local = [local_part(tensor) for tensor in tensors]
+    local = [tensor for tensor in local if tensor.numel()]
+    if not local:
+        return True
+    # The largest magnitude: NaN is handed on, and unlike a sum of squares it never overflows.
+    return bool(torch.stack([norm.double() for norm in torch._foreach_norm(local, math.inf)]).isfinite().all())
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that lies here, or the tensor."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

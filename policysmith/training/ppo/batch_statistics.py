@@ -9,27 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
-from policysmith.graph.view import bare
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.training.distribution.batch_norms import batch_norms
 
 __all__ = ["hold_statistics", "refresh_statistics"]
-
-
-def batch_norms(policy: ActorCritic, held: bool = False) -> list[nn.Module]:
-    """Every batch normalisation of the policy, or those of components whose weights are all held."""
-    roots = [bare(component) for component in policy.components.values()]
-    roots = [root for root in roots if not held or is_held(root)]
-    return [module for root in roots for module in root.modules() if isinstance(module, _BatchNorm)]
-
-
-def is_held(component: nn.Module) -> bool:
-    """Whether a component has weights and none of them learns."""
-    learns = [parameter.requires_grad for parameter in component.parameters()]
-    return bool(learns) and not any(learns)
 
 
 def hold_statistics(policy: ActorCritic) -> None:

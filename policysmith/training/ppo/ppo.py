@@ -6,11 +6,11 @@ In: a policy and a collector. Out: a trained policy; after every iteration a rep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from gymnasium.vector import VectorEnv
@@ -20,12 +20,13 @@ from policysmith.errors import ConfigError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
-from policysmith.registry import PartSpec, Slot, part, register
+from policysmith.registry import part, register
+from policysmith.training.algorithm import CHECKPOINT_MINUTES, Callbacks, Loggers
 from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
 from policysmith.training.distribution.batch_norms import average_statistics, synchronised
+from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import (
     EMPTY,
-    NonFinite,
     NonFiniteOption,
     NonFiniteOptions,
     check_events,
@@ -41,31 +42,13 @@ from policysmith.training.ppo.global_minibatches import Group, agreed
 from policysmith.training.ppo.loss import clip_diagnostics, ppo_terms
 from policysmith.training.ppo.minibatches import Columns, Extra, Minibatch, RowBatches, SequenceBatches, keep_times
 from policysmith.training.ppo.value_objectives import Objective, value_objective
-from policysmith.training.rollout.collector import Collector, Episode, Gatherer, MemoryCollector, Rollout
-from policysmith.training.run.checkpoint_schedule import MINUTES
+from policysmith.training.rollout.collector import Collector, Gatherer, MemoryCollector, Rollout
 from policysmith.types import Count, NonNegative, NonNegativeInt, OpenShare, Positive, Share
 from policysmith.wrappers import attach_all, metrics_of
 
-__all__ = ["PPO", "Report"]
+__all__ = ["PPO"]
 
-Loggers = list[Annotated[PartSpec | str, Slot("logger")]]
-Callbacks = list[Annotated[PartSpec | str, Slot("callback")]]
 VALUE_COEF = 0.5
-
-
-class Report(NamedTuple):
-    """What one iteration tells: where training is, finished episodes, and scalars by TensorBoard tag.
-
-    `nonfinite/rows` and `nonfinite/updates` are among the scalars where steps of environments or of the optimiser were
-    left out.
-    """
-
-    step: int
-    iteration: int
-    episodes: list[Episode]
-    scalars: dict[str, float]
-    nonfinite: Sequence[NonFinite] = ()
-    """Numbers of the environments that were left out of this iteration."""
 
 
 class _Seen(NamedTuple):
@@ -140,7 +123,7 @@ class PPO:
         normalize_advantage: bool = True,
         solved_at: float | None = None,
         checkpoint_every: Count | None = None,
-        checkpoint_minutes: Positive | None = MINUTES,
+        checkpoint_minutes: Positive | None = CHECKPOINT_MINUTES,
         keep_checkpoints: NonNegativeInt = 0,
         sequence_length: Count | None = None,
         burn_in: NonNegativeInt = 0,

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["MINUTES", "Checkpoints"]
+from policysmith.training.algorithm import CHECKPOINT_MINUTES
 
-MINUTES = 1.0
+__all__ = ["Checkpoints"]
+
 SHARE = 0.01  # of the time of a run, which saves by the clock may take at most
 
 
@@ -23,7 +24,7 @@ class Checkpoints:
     """
 
     def __init__(self, algorithm: Any, clock: Callable[[], float] = time.monotonic) -> None:
-        minutes = getattr(algorithm, "checkpoint_minutes", MINUTES)
+        minutes = getattr(algorithm, "checkpoint_minutes", CHECKPOINT_MINUTES)
         self.every: int | None = algorithm.checkpoint_every
         self.keep: int = getattr(algorithm, "keep_checkpoints", 0)
         self._interval = None if minutes is None else 60.0 * minutes

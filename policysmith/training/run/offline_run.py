@@ -30,9 +30,9 @@ from policysmith.training.distribution.shards import Stored, below, newest
 from policysmith.training.logging.history import History
 from policysmith.training.logging.loggers import Progress
 from policysmith.training.logging.plots import plot_losses
+from policysmith.training.logging.report import Report
 from policysmith.training.offline.objectives import Start
 from policysmith.training.offline.offline import Offline
-from policysmith.training.ppo.ppo import Report
 from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.environment_state import State

@@ -34,8 +34,9 @@ from policysmith.training.games.self_play import SelfPlayCollector
 from policysmith.training.logging.history import History
 from policysmith.training.logging.loggers import WINDOW, Progress, Window
 from policysmith.training.logging.plots import plot_learning_curve
+from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import LeftOut
-from policysmith.training.ppo.ppo import PPO, Report
+from policysmith.training.ppo.ppo import PPO
 from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.collector import Gatherer

@@ -24,11 +24,11 @@ from policysmith.training.distribution import Strategy
 from policysmith.training.distribution.shards import below, write_shards
 from policysmith.training.games.match import judge
 from policysmith.training.logging.history import History
+from policysmith.training.logging.report import Report
 from policysmith.training.logging.watchers import Watchers
 from policysmith.training.optim.adam import Adam, laid_out_as
 from policysmith.training.optim.averaging import WeightAverage
 from policysmith.training.optim.optimizers import Optimizers
-from policysmith.training.ppo.ppo import Report
 from policysmith.training.process.generators import generators_state, load_generators
 from policysmith.training.process.signals import deaf, graceful_stop
 from policysmith.training.rollout.environment_state import State

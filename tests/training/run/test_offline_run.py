@@ -20,9 +20,9 @@ from policysmith.registry import default_registry
 from policysmith.store import PolicyStore
 from policysmith.training.datasets import write_episodes
 from policysmith.training.logging.json_lines import JsonLines
+from policysmith.training.logging.report import Report
 from policysmith.training.offline.batches import Sampler, evaluate, split_episodes, units_of
 from policysmith.training.offline.data import OfflineData
-from policysmith.training.ppo.ppo import Report
 from policysmith.training.rollout.dataset_recording import record_episodes
 from policysmith.training.run import offline_run
 from tests.training.offline_data import ACTIONS, BOX, REMEMBERING, config, flowing, walk
