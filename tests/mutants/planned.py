@@ -31,11 +31,11 @@ STORE = "tests/store/test_artifact.py tests/store/test_files.py"
 
 _PLANNED: dict[str, list[tuple[str, str, str]]] = {
     PPO: [
-        ("training/ppo/ppo.py", "loss - entropy_coef * terms.entropy", "loss + entropy_coef * terms.entropy"),
-        ("training/ppo/ppo.py", "self.value_coef * terms.value", "terms.value"),
-        ("training/ppo/ppo.py", "(advantage - mean) / (std + 1e-8)", "advantage / (std + 1e-8)"),
-        ("training/ppo/ppo.py", "loss = loss + term", "loss = loss + 0 * term"),
-        ("training/ppo/ppo.py", "if self.normalize_advantage and", "if True and"),
+        ("training/ppo/loss.py", "loss - self.entropy_coef * terms", "loss + self.entropy_coef * terms"),
+        ("training/ppo/loss.py", "self.value_coef * terms.value", "terms.value"),
+        ("training/ppo/loss.py", "(advantage - moments.mean) / (", "advantage / ("),
+        ("training/ppo/loss.py", "loss = loss + term", "loss = loss + 0 * term"),
+        ("training/ppo/loss.py", "if self.normalize_advantage and", "if True and"),
         ("training/ppo/ppo.py", "kl > self.target_kl", "kl < self.target_kl"),
         ("training/ppo/ppo.py", "progress = iteration / total", "progress = (iteration + 1) / total"),
         ("training/ppo/ppo.py", "clip, entropy_coef = self._clip(progress)", "clip, entropy_coef = self._clip(0.0)"),

@@ -5,16 +5,11 @@ In: a policy and a collector. Out: a trained policy; after every iteration a rep
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Any, NamedTuple
 
 import torch
 from gymnasium.vector import VectorEnv
-from torch import Tensor
 
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.plan import Plan
@@ -22,8 +17,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import part, register
 from policysmith.training.algorithm import CHECKPOINT_MINUTES, Callbacks, Loggers
-from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
-from policysmith.training.distribution.batch_norms import average_statistics, synchronised
+from policysmith.training.distribution import ALONE, Strategy, StrategyName
 from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import (
     EMPTY,
@@ -37,10 +31,10 @@ from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.optimizers import OptimizerOption, Optimizers, check_rules, optimize
 from policysmith.training.optim.schedules import Schedule, schedule
 from policysmith.training.ppo.advantages import generalized_advantages
-from policysmith.training.ppo.batch_statistics import hold_statistics, refresh_statistics
-from policysmith.training.ppo.global_minibatches import Group, agreed
-from policysmith.training.ppo.loss import clip_diagnostics, ppo_terms
-from policysmith.training.ppo.minibatches import Columns, Extra, Minibatch, RowBatches, SequenceBatches, keep_times
+from policysmith.training.ppo.global_minibatches import global_minibatches
+from policysmith.training.ppo.loss import PPOLoss, clip_diagnostics, explained_variance
+from policysmith.training.ppo.minibatches import Columns, Extra, RowBatches, SequenceBatches, keep_times
+from policysmith.training.ppo.statistics import hold_statistics, take_statistics
 from policysmith.training.ppo.value_objectives import Objective, value_objective
 from policysmith.training.rollout.collector import Collector, Gatherer, MemoryCollector, Rollout
 from policysmith.types import Count, NonNegative, NonNegativeInt, OpenShare, Positive, Share
@@ -49,16 +43,6 @@ from policysmith.wrappers import attach_all, metrics_of
 __all__ = ["PPO"]
 
 VALUE_COEF = 0.5
-
-
-class _Seen(NamedTuple):
-    """What the latest part of a minibatch gave: what a report is made of."""
-
-    part: Minibatch
-    terms: Any
-    log_prob: Tensor
-    aux: dict[str, Tensor]
-    edges: list[Tensor]
 
 
 @register("ppo", slot="algorithm")
@@ -215,7 +199,7 @@ class PPO:
                 scalars |= metrics_of(policy.components)
                 iteration += 1
                 with strategy.whole():
-                    _take_statistics(policy, rollout, strategy.world, self.sync_batch_norm)
+                    take_statistics(policy, rollout, strategy.world, self.sync_batch_norm)
                 scalars |= left_out(rollout.nonfinite, finite.settle(EMPTY not in scalars))
                 report = Report(collector.step, iteration, rollout.episodes, scalars, rollout.nonfinite)
                 if watch(report):
@@ -240,17 +224,16 @@ class PPO:
             return {EMPTY: 1.0}
         if not own:  # of several processes this one steps along with rows that do not count
             rollout = replace(rollout, valid=None)
-        clip, entropy_coef = self._clip(progress), self._entropy_coef(progress)
         optimizer.advance(progress, self._learning_rate(progress))
-        batches = self.batches(policy, rollout)
-        epochs, seen = 0, deque[_Seen](maxlen=1)
+        loss, batches = self._loss(progress), self.batches(policy, rollout)
+        epochs = 0
         for _ in range(self.epochs):
             epochs += 1
-            groups = list(batches.in_parts(self.minibatches, self.accumulate))
-            for group in agreed(groups, self.minibatches, strategy.world, own):
-                optimizer.step(self._losses(group, clip, entropy_coef, seen, strategy), self.max_grad_norm)
-            part, terms, log_prob, aux, edges = seen[-1]
-            measured = torch.stack(clip_diagnostics(log_prob, part.columns.log_prob, clip))
+            parts = list(batches.in_parts(self.minibatches, self.accumulate))
+            for minibatch in global_minibatches(parts, self.minibatches, strategy.world, own):
+                optimizer.step(loss.of_parts(minibatch, self.accumulate, strategy), self.max_grad_norm)
+            part, terms, log_prob, aux, edges = loss.latest
+            measured = torch.stack(clip_diagnostics(log_prob, part.columns.log_prob, loss.clip))
             kl, clipped = strategy.world.mean(measured, own * len(log_prob)).unbind()
             if self.target_kl is not None and kl > self.target_kl:
                 break
@@ -260,42 +243,13 @@ class PPO:
             "losses/entropy": terms.entropy.item(),
             "losses/approx_kl": kl.item(),
             "losses/clipfrac": clipped.item(),
-            "losses/explained_variance": _explained_variance(batches.columns),
+            "losses/explained_variance": explained_variance(batches.columns),
             "charts/learning_rate": optimizer.learning_rate,
             "charts/epochs": float(epochs),
             **self.value.scalars(edges, part.targets),
             **{f"aux/{name}": term.item() for name, term in aux.items() if term.numel() == 1},
         }
         return strategy.world.means(scalars)
-
-    def _losses(
-        self, group: Group, clip: float, entropy_coef: float, seen: deque[_Seen], strategy: Strategy
-    ) -> Iterator[Tensor]:
-        """The loss of a minibatch, made part by part, each with its share in it; what was met is left in `seen`."""
-        rows = [len(p.columns.advantage) for p in group.parts]
-        shares = [(part, group.weight * count / sum(rows)) for part, count in zip(group.parts, rows, strict=True)]
-        parts = strategy.evened(shares, self.accumulate)
-        for index, (minibatch, share) in enumerate(parts):
-            make = partial(self._loss, minibatch, group, clip, entropy_coef, seen)
-            yield strategy.loss(make, share, final=index == len(parts) - 1)
-
-    def _loss(self, minibatch: Minibatch, group: Group, clip: float, entropy_coef: float, seen: deque[_Seen]) -> Tensor:
-        log_prob, entropy, value, aux, *edges = minibatch.evaluate()
-        old, advantage = minibatch.columns, minibatch.columns.advantage
-        if self.normalize_advantage and group.scale is not None:
-            std, mean = group.scale
-            advantage = (advantage - mean) / (std + 1e-8)
-        terms = ppo_terms(
-            log_prob, entropy, value, old.log_prob, advantage, old.returns, old.value, clip, self.value_clip
-        )
-        loss = terms.policy + self.value.loss(self.value_coef * terms.value, edges, minibatch.targets)
-        if entropy_coef:
-            loss = loss - entropy_coef * terms.entropy
-        for name, term in aux.items():
-            if name.endswith("_loss"):
-                loss = loss + term
-        seen.append(_Seen(minibatch, terms, log_prob.detach(), aux, edges))
-        return loss
 
     def batches(self, policy: ActorCritic, rollout: Rollout) -> RowBatches | SequenceBatches:
         """A rollout with advantages and returns, ready to be cut into minibatches."""
@@ -313,6 +267,11 @@ class PPO:
         if isinstance(policy, StatefulActorCritic):
             return SequenceBatches(policy, rollout, columns, self.sequence_length, self.burn_in, extra)
         return self.rows(policy, rollout, columns, extra)
+
+    def _loss(self, progress: float) -> PPOLoss:
+        """The loss of an iteration, with what schedules give for its progress."""
+        clip, entropy_coef = self._clip(progress), self._entropy_coef(progress)
+        return PPOLoss(self.value, clip, entropy_coef, self.value_coef, self.value_clip, self.normalize_advantage)
 
     def rows(self, policy: ActorCritic, rollout: Rollout, columns: Columns, extra: Extra) -> RowBatches:
         """Transitions one by one, of a policy without memory."""
@@ -340,42 +299,3 @@ def _refuse_scalar_options(coef: float, clip: float | None) -> None:
     ]
     if problems:
         raise ConfigError(problems)
-
-
-def _take_statistics(policy: ActorCritic, rollout: Rollout, world: World, sync_batch_norm: bool) -> None:
-    """Between learning and acting: running normalisers and batch normalisations see the rollout's observations.
-
-    Normalisers see those of all ranks. Batch normalisations do where they are synchronised, else their own statistics
-    of each rank's are averaged.
-    """
-    leaves = [leaf.flatten(0, 1) for leaf in rollout.observations]
-    if policy.has_statistics:
-        policy.update_statistics(policy.observations.assemble(_usable(leaves, rollout, world)))
-    with synchronised(policy, world) if sync_batch_norm else nullcontext():
-        refresh_statistics(policy, _filled(leaves, rollout))
-    average_statistics(policy, world)
-
-
-def _usable(leaves: list[Tensor], rollout: Rollout, world: World) -> list[Tensor]:
-    """The observations of all ranks, without rows that were left out."""
-    if not world.any(rollout.skipped is not None):
-        return world.rows(leaves)
-    used = torch.ones_like(rollout.rewards, dtype=torch.bool) if rollout.skipped is None else ~rollout.skipped
-    *rows, used_R = world.rows([*leaves, used.flatten()])
-    return [leaf[used_R] for leaf in rows]
-
-
-def _filled(leaves: list[Tensor], rollout: Rollout) -> list[Tensor]:
-    """As many rows, with others in place of those left out: ranks that synchronise make as many passes."""
-    if rollout.skipped is None:
-        return leaves
-    used = (~rollout.skipped).flatten().nonzero().flatten()
-    if not len(used):
-        return leaves
-    rows = torch.arange(len(leaves[0]), device=used.device) % len(used)
-    return [leaf[used[rows]] for leaf in leaves]
-
-
-def _explained_variance(columns: Columns) -> float:
-    variance = columns.returns.var(correction=0)
-    return float(1.0 - (columns.returns - columns.value).var(correction=0) / variance) if variance > 0 else float("nan")

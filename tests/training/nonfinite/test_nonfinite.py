@@ -15,6 +15,7 @@ from policysmith.store import load_training
 from policysmith.training.nonfinite.events import NonFinite, sentence
 from policysmith.training.nonfinite.rollback import LastFinite
 from policysmith.training.offline.objectives import Learner
+from policysmith.training.ppo.loss import PPOLoss
 from policysmith.training.ppo.ppo import PPO
 from tests.training.nonfinite.ill_environment import REMEMBERING, ill_config
 from tests.training.offline_data import config as offline_config
@@ -57,7 +58,7 @@ def test_an_environment_that_gives_nothing_else_ends_the_run_with_the_place(tmp_
 
 def spoiled(monkeypatch, since, factor=NAN):
     """From that iteration on the loss is not finite, in every minibatch but the first."""
-    loss, update, counts = PPO._loss, PPO.update, {"iteration": 0, "step": 0}
+    loss, update, counts = PPOLoss.of, PPO.update, {"iteration": 0, "step": 0}
 
     def count(self, *args, **options):
         counts["iteration"], counts["step"] = counts["iteration"] + 1, 0
@@ -69,7 +70,7 @@ def spoiled(monkeypatch, since, factor=NAN):
         return loss(self, *args) * (factor if bad else 1.0)
 
     monkeypatch.setattr(PPO, "update", count)
-    monkeypatch.setattr(PPO, "_loss", spoil)
+    monkeypatch.setattr(PPOLoss, "of", spoil)
 
 
 def test_too_many_updates_in_a_row_end_the_run_at_the_last_whole_iteration(tmp_path, monkeypatch):
