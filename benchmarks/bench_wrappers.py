@@ -34,12 +34,12 @@ class _Training:
     """Steps of Adam on what a policy says of the same transitions, with all that its wrappers do."""
 
     def __init__(self, wrappers: list[Any], everywhere: bool = False) -> None:
-        from policysmith.training.optim.adam import Adam
+        from policysmith.training.optim.optimizers import Optimizers
         from policysmith.wrappers import attach_all
 
         torch.manual_seed(0)
         self.policy = _policy(wrappers, everywhere)
-        self.adam = Adam(list(self.policy.parameters()), 1e-6)
+        self.adam = Optimizers.of(list(self.policy.parameters()), 1e-6)
         self.data = torch.randn(BATCH, FEATURES), torch.randint(ACTIONS, (BATCH,))
         attach_all(self.policy.components.values(), self.adam)
         self.reports = self.policy.reports

@@ -12,8 +12,8 @@ from torch.optim import lr_scheduler
 
 from policysmith.errors import WiringError
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.averaging import WeightAverage
+from policysmith.training.optim.optimizers import Optimizers
 from tests.policy.test_swap import OBS, build, snapshot, step, unchanged
 
 WIDER = {"type": "mlp", "hidden": [16, 12, 6]}
@@ -120,7 +120,7 @@ def test_what_an_optimizer_holds_besides_the_policy_stays() -> None:
     policy, own = build(), nn.Linear(2, 2)
     for optimizer in (
         torch.optim.Adam([*policy.parameters(), *own.parameters()]),
-        Adam([*policy.parameters(), *own.parameters()]).torch_optimizer,
+        Optimizers.of([*policy.parameters(), *own.parameters()]).torch_optimizer,
     ):
         policy.replace_component("trunk", WIDER, optimizer=optimizer)
         held = [id(p) for p in optimizer.param_groups[0]["params"]]
@@ -250,7 +250,7 @@ STEPS = ["_put", "_replan", "hand_over", "_exchange_in", "_members", "average", 
 @pytest.mark.parametrize("failing", STEPS)
 def test_a_failure_at_any_step_leaves_everything_as_it_was(failing: str, monkeypatch: Any) -> None:
     policy = build()
-    optimizer = Adam(list(policy.parameters()))
+    optimizer = Optimizers.of(list(policy.parameters()))
     average = WeightAverage(policy, 0.9)
     average.follow(optimizer)
     step(policy, optimizer)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import policysmith
 from policysmith.errors import CheckpointError, WiringError
 from policysmith.graph.component import TensorComponent
-from policysmith.training.optim.adam import Adam
+from policysmith.training.optim.optimizers import Optimizers
 from tests.policy.test_stateful import REGISTRY
 from tests.policy.test_stateful import build as build_stateful
 
@@ -124,7 +124,7 @@ BAD: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("name", "new", "message"), BAD, ids=[str(i) for i in range(len(BAD))])
 def test_a_bad_swap_changes_nothing(name: str, new: Any, message: str) -> None:
     policy = build()
-    optimizer = Adam(list(policy.parameters()))
+    optimizer = Optimizers.of(list(policy.parameters()))
     before, parameters = snapshot(policy), list(optimizer.parameters)
     with pytest.raises(WiringError, match=message):
         policy.replace_component(name, new, optimizer=optimizer)
@@ -136,7 +136,7 @@ def test_a_bad_swap_changes_nothing(name: str, new: Any, message: str) -> None:
 
 def test_rollback_brings_everything_back() -> None:
     policy = build()
-    optimizer = Adam(list(policy.parameters()))
+    optimizer = Optimizers.of(list(policy.parameters()))
     step(policy, optimizer)
     before, moments = snapshot(policy), {k: v.clone() for k, v in optimizer.state().items()}
     policy.replace_component("trunk", {"type": "mlp", "hidden": [9, 6]}, optimizer=optimizer)
@@ -148,7 +148,7 @@ def test_rollback_brings_everything_back() -> None:
 
 
 def test_the_optimizer_keeps_moments_of_what_stays_and_starts_those_of_what_comes() -> None:
-    for make in (lambda p: Adam(list(p.parameters())), lambda p: torch.optim.AdamW(p.parameters())):
+    for make in (lambda p: Optimizers.of(list(p.parameters())), lambda p: torch.optim.AdamW(p.parameters())):
         policy = build()
         optimizer: Any = make(policy)
         step(policy, optimizer)
@@ -239,7 +239,7 @@ def test_shared_weights_are_swapped_together() -> None:
 @pytest.mark.parametrize("swaps", [50, pytest.param(1000, marks=pytest.mark.slow)])
 def test_swaps_leave_nothing_behind(swaps: int) -> None:
     policy = build()
-    optimizer = Adam(list(policy.parameters()))
+    optimizer = Optimizers.of(list(policy.parameters()))
     act = policy.acting(deterministic=True)
     watched = []
     for index in range(swaps):
@@ -278,7 +278,7 @@ def test_a_call_under_way_ends_with_the_component_it_began_with() -> None:
 def step(policy: Any, optimizer: Any) -> None:
     log_prob, _, value = policy.evaluate_actions(OBS, torch.zeros(5, dtype=torch.int64))
     loss = log_prob.mean() + value.square().mean()
-    if isinstance(optimizer, Adam):
+    if isinstance(optimizer, Optimizers):
         optimizer.step(loss)
     else:
         optimizer.zero_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from policysmith.graph import TensorComponent
-from policysmith.training.optim.adam import Adam
+from policysmith.training.optim.optimizers import Optimizers
 from policysmith.wrappers import SafeModule, WeightMonitoringModule
 from policysmith.wrappers.health import effective_rank, weight_matrices
 
@@ -168,7 +168,7 @@ def test_a_forward_changes_no_weight():
 OPTIMIZERS = {
     "torch's": lambda parameters: torch.optim.Adam(parameters, 1.0),
     "fused": lambda parameters: torch.optim.Adam(parameters, 1.0, fused=True),
-    "ours": lambda parameters: Adam(parameters, 1.0),
+    "ours": lambda parameters: Optimizers.of(parameters, 1.0),
 }
 
 

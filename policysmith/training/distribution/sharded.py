@@ -20,7 +20,6 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.parameter_exchange import SHARDED, ParameterExchange
 from policysmith.training.distribution.strategy import P, Strategy
 from policysmith.training.distribution.world import World
-from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.optimizers import Optimizers
 
 __all__ = ["Sharded"]
@@ -58,7 +57,7 @@ class Sharded(Strategy):
         """Every part gathers the weights, so a rank that has fewer steps over its last one again, without counting."""
         return [*parts, *[(parts[-1][0], 0.0)] * (count - len(parts))]
 
-    def follow(self, optimizer: Adam | Optimizers) -> None:
+    def follow(self, optimizer: Optimizers) -> None:
         """What no rank used has a gradient of zeros by now, and an optimiser would move it by its momentum."""
         super().follow(optimizer)
         optimizer.on_gradients(self._drop_unused)

@@ -17,7 +17,6 @@ from policysmith.errors import WiringError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.parameter_exchange import ParameterExchange
 from policysmith.training.distribution.world import World
-from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.optimizers import Optimizers
 
 __all__ = ["ALONE", "Replicated", "Strategy", "StrategyName"]
@@ -45,7 +44,7 @@ class Strategy:
         """The parts of a batch with their shares; as many on every rank, at most `count`, where each is an exchange."""
         return parts
 
-    def follow(self, optimizer: Adam | Optimizers) -> None:
+    def follow(self, optimizer: Optimizers) -> None:
         """All ranks take a step of this optimiser, or none; look after its gradients, and its parameters in a swap."""
         if self.world.size > 1:
             optimizer.guard.agree = self.world.total
@@ -91,7 +90,7 @@ class Replicated(Strategy):
             shared: Tensor = self._engine(super().loss(make, weight))
         return shared
 
-    def follow(self, optimizer: Adam | Optimizers) -> None:
+    def follow(self, optimizer: Optimizers) -> None:
         """What a swap brings is averaged over ranks as well."""
         super().follow(optimizer)
         optimizer.followers.append(self)

@@ -26,8 +26,8 @@ from policysmith.training.nonfinite.rollback import LastFinite
 from policysmith.training.offline.batches import Batch, Sampler, split_episodes, units_of
 from policysmith.training.offline.objectives import Learner, Loss, Objective, ObjectiveOption
 from policysmith.training.offline.shared_sampler import SharedSampler
-from policysmith.training.optim.adam import Adam
-from policysmith.training.optim.optimizers import OptimizerOption, Optimizers, check_rules, optimize
+from policysmith.training.optim.optimizers import Optimizers, check_rules, optimize
+from policysmith.training.optim.rules import OptimizerOption
 from policysmith.training.optim.schedules import Schedule, schedule
 from policysmith.types import Count, Dropout, NonNegativeInt, OpenShare, Positive
 from policysmith.wrappers import attach_all, metrics_of
@@ -167,7 +167,7 @@ class Offline:
         training = samplers.training
         return self.updates or (self.epochs or EPOCHS) * training.per_epoch - training.ahead
 
-    def optimizer(self, learner: Learner) -> Adam | Optimizers:
+    def optimizer(self, learner: Learner) -> Optimizers:
         """The optimiser that `learn` steps; what an objective trains besides the policy goes by the usual rule."""
         return optimize(learner.policy.components, self.usual, self.optimizers, extra=learner.parameters())
 
@@ -175,7 +175,7 @@ class Offline:
         self,
         learner: Learner,
         samplers: Samplers,
-        optimizer: Adam | Optimizers,
+        optimizer: Optimizers,
         watcher: Watcher,
         update: int = 0,
         strategy: Strategy = ALONE,

@@ -1,135 +1,37 @@
-"""Which rule updates which weights: an optimiser for each component that asks for one, and one for all others.
+"""Which rule updates which weights: commonly one for all, and others for components that ask for their own.
 
 In: a policy and rules from the slot `optimizer`. Out: an optimiser as trainers step it. Norms and biases never decay.
+torch's fused kernels do the arithmetic, and `step_guard` clips in few launches: for small networks the Python around
+the kernels, as `clip_grad_norm_` has it, costs more than they do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Protocol
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from policysmith.errors import ConfigError, Problem, did_you_mean
 from policysmith.graph.plan import Plan
 from policysmith.policy.parameter_exchange import Follower, Group
-from policysmith.registry import PartSpec, Slot, part, register
-from policysmith.training.optim.adam import Adam, laid_out_as
-from policysmith.training.optim.schedules import Schedule, schedule
+from policysmith.registry import PartSpec, part
+from policysmith.training.optim.rules import AdamRule, Rule
 from policysmith.training.optim.step_guard import StepGuard
-from policysmith.types import Dropout, NonNegative, Positive
 
-__all__ = ["AdamRule", "AdamWRule", "OptimizerOption", "Optimizers", "Rule", "SgdRule", "check_rules", "optimize"]
+__all__ = ["Optimizers", "by_rule", "check_rules", "laid_out_as", "optimize", "stored_state"]
 
-OptimizerOption = Annotated[PartSpec | str, Slot("optimizer")]
-Rate = Schedule | None
-REST = "others"
-
-
-class Rule(Protocol):
-    """A registered optimiser: options, and what makes torch's optimiser of them.
-
-    `learning_rate` is a function of progress in [0, 1], or None for the algorithm's own; whoever steps sets it.
-    """
-
-    learning_rate: Callable[[float], float] | None
-    weight_decay: float
-
-    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """torch's optimiser of parameter groups, which state their own `weight_decay`."""
-        ...
-
-
-@register("adam", slot="optimizer")
-class AdamRule:
-    """Adam (arXiv 1412.6980), by torch's fused kernel; `weight_decay` is an L2 term of the gradient.
-
-    Args:
-        learning_rate: The rate, or a schedule of it; null takes the algorithm's.
-        beta1: The decay of the mean gradient.
-        beta2: The decay of the mean squared gradient.
-        eps: What is added to the root of the mean square.
-        weight_decay: The share of a weight that a step of rate 1 takes away.
-    """
-
-    def __init__(
-        self,
-        learning_rate: Rate = None,
-        beta1: Dropout = 0.9,
-        beta2: Dropout = 0.999,
-        eps: Positive = 1e-8,
-        weight_decay: NonNegative = 0.0,
-    ) -> None:
-        self.learning_rate, self.weight_decay = _rate(learning_rate), weight_decay
-        self.options: dict[str, Any] = {"betas": (beta1, beta2), "eps": eps, "fused": True}
-
-    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """torch.optim.Adam."""
-        return torch.optim.Adam(groups, **self.options)
-
-
-@register("adamw", slot="optimizer")
-class AdamWRule:
-    """Adam with decoupled weight decay (arXiv 1711.05101), by torch's fused kernel.
-
-    Args:
-        learning_rate: The rate, or a schedule of it; null takes the algorithm's.
-        beta1: The decay of the mean gradient.
-        beta2: The decay of the mean squared gradient.
-        eps: What is added to the root of the mean square.
-        weight_decay: The share of a weight that a step of rate 1 takes away, apart from the gradient.
-    """
-
-    def __init__(
-        self,
-        learning_rate: Rate = None,
-        beta1: Dropout = 0.9,
-        beta2: Dropout = 0.999,
-        eps: Positive = 1e-8,
-        weight_decay: NonNegative = 0.01,
-    ) -> None:
-        self.learning_rate, self.weight_decay = _rate(learning_rate), weight_decay
-        self.options: dict[str, Any] = {"betas": (beta1, beta2), "eps": eps, "fused": True}
-
-    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """torch.optim.AdamW."""
-        return torch.optim.AdamW(groups, **self.options)
-
-
-@register("sgd", slot="optimizer")
-class SgdRule:
-    """Stochastic gradient descent, with momentum if there is any.
-
-    Args:
-        learning_rate: The rate, or a schedule of it; null takes the algorithm's.
-        momentum: The decay of the velocity.
-        nesterov: Whether the gradient is taken where the velocity leads.
-        weight_decay: What is added to the gradient for each unit of a weight.
-    """
-
-    def __init__(
-        self,
-        learning_rate: Rate = None,
-        momentum: Dropout = 0.0,
-        nesterov: bool = False,
-        weight_decay: NonNegative = 0.0,
-    ) -> None:
-        if nesterov and not momentum:
-            raise ValueError(f"nesterov needs momentum > 0, found {momentum:g}")
-        self.learning_rate, self.weight_decay = _rate(learning_rate), weight_decay
-        self.options: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov}
-
-    def make(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """torch.optim.SGD."""
-        return torch.optim.SGD(groups, **self.options)
+REST = "others"  # the rule of whatever has none of its own
+STORED, STORED_BEFORE = "optimizer/", "adam/"  # where a run's tensors have its optimiser's, and had them at first
 
 
 class Optimizers:
-    """Several rules as one optimiser, each over parameters of its own; used like `Adam`.
+    """Rules as one optimiser, each over parameters of its own.
 
     `rules` maps a name to (rule, parameters). Gradients are clipped by their norm over all of them. `state()` and
-    `load_state()` are flat mappings of tensors, `<name>/<index>/<key>`.
+    `load_state()` are flat mappings of tensors, `<name>/<index>/<key>`, fit for safetensors.
     """
 
     def __init__(self, rules: Mapping[str, tuple[Rule, Sequence[nn.Parameter]]], learning_rate: float = 1e-3) -> None:
@@ -142,6 +44,11 @@ class Optimizers:
         self._on_gradients: list[Callable[[], None]] = []
         self.followers: list[Follower] = []  # who goes along when a swap exchanges parameters
         self.guard = StepGuard()
+
+    @classmethod
+    def of(cls, parameters: Iterable[nn.Parameter], learning_rate: float = 1e-3, rule: Rule | None = None) -> Self:
+        """The usual case: one rule for all, Adam where none is given."""
+        return cls({REST: (rule or AdamRule(), list(parameters))}, learning_rate)
 
     @property
     def torch_optimizer(self) -> torch.optim.Optimizer:
@@ -205,7 +112,8 @@ class Optimizers:
         }
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take up what `state` gave."""
+        """Take up what `state` gave, also of a time when the usual rule had no name in it."""
+        state = by_rule(state)
         for name, inner in self._inner.items():
             parameters = [p for group in inner.param_groups for p in group["params"]]
             entries: dict[int, dict[str, Tensor]] = {}
@@ -241,23 +149,33 @@ def optimize(
     *,
     eps: float = 1e-8,
     extra: Sequence[nn.Parameter] = (),
-) -> Adam | Optimizers:
+) -> Optimizers:
     """The optimiser of all that learns in components, and of `extra` parameters.
 
-    `usual` is for whatever has none in `optimizers`, by component. Without either it is plain `Adam` with `eps`.
+    `usual` is for whatever has none in `optimizers`, by component; Adam with `eps` where it is not stated.
     """
     learning = _unique([*(p for c in components.values() for p in c.parameters()), *extra])
-    if usual is None and not optimizers:
-        return Adam(learning, eps=eps)
     rules: dict[str, tuple[Rule, Sequence[nn.Parameter]]] = {}
     taken: set[int] = set()
     for name, option in optimizers.items():
         own = [p for p in _unique(components[name].parameters()) if id(p) not in taken] if name in components else []
         rules[rule_name(name)] = (_rule(option), own)
         taken |= {id(p) for p in own}
-    rest = _rule(usual if usual is not None else {"type": "adam", "eps": eps})
+    rest = AdamRule(eps=eps) if usual is None else _rule(usual)
     rules[REST] = (rest, [p for p in learning if id(p) not in taken])
     return Optimizers(rules)
+
+
+def stored_state(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of a run's tensors those of its optimiser, by the names that `state()` gave them."""
+    before = not any(name.startswith(STORED) for name in tensors)
+    prefix = STORED_BEFORE if before else STORED
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def by_rule(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state by `<name>/<index>/<key>`; `<index>/<key>` is of a time when the usual rule had no name."""
+    return {path if path.count("/") > 1 else f"{REST}/{path}": tensor for path, tensor in state.items()}
 
 
 def rule_name(component: str) -> str:
@@ -273,10 +191,6 @@ def _rule(option: Any) -> Rule:
     return made
 
 
-def _rate(learning_rate: Rate) -> Callable[[float], float] | None:
-    return None if learning_rate is None else schedule(learning_rate)
-
-
 def _groups(parameters: Sequence[nn.Parameter], weight_decay: float, learning_rate: float) -> list[dict[str, Any]]:
     """Weights of two axes or more decay; those of norms, and biases, do not. An empty group waits for a swap."""
     if not weight_decay:
@@ -289,3 +203,11 @@ def _groups(parameters: Sequence[nn.Parameter], weight_decay: float, learning_ra
 
 def _unique(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     return list({id(p): p for p in parameters if p.requires_grad}.values())
+
+
+@torch.no_grad()
+def laid_out_as(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """A copy of a whole tensor as its parameter lies: in memory, which fused kernels walk, and over processes."""
+    if isinstance(parameter, DTensor):
+        return distribute_tensor(tensor.to(parameter.device), parameter.device_mesh, parameter.placements)
+    return torch.empty_like(parameter, dtype=tensor.dtype).copy_(tensor)

@@ -27,8 +27,8 @@ from policysmith.training.nonfinite.events import (
     left_out,
 )
 from policysmith.training.nonfinite.rollback import LastFinite
-from policysmith.training.optim.adam import Adam
-from policysmith.training.optim.optimizers import OptimizerOption, Optimizers, check_rules, optimize
+from policysmith.training.optim.optimizers import Optimizers, check_rules, optimize
+from policysmith.training.optim.rules import OptimizerOption
 from policysmith.training.optim.schedules import Schedule, schedule
 from policysmith.training.ppo.advantages import generalized_advantages
 from policysmith.training.ppo.global_minibatches import global_minibatches
@@ -153,7 +153,7 @@ class PPO:
         if problems := check_rules(plan, self.optimizers):
             raise ConfigError(problems)
 
-    def optimizer(self, policy: ActorCritic) -> Adam | Optimizers:
+    def optimizer(self, policy: ActorCritic) -> Optimizers:
         """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it, where none is stated.
 
         Raises `ConfigError` for a policy without what `value` trains.
@@ -172,7 +172,7 @@ class PPO:
         self,
         policy: ActorCritic,
         collector: Gatherer,
-        optimizer: Adam | Optimizers,
+        optimizer: Optimizers,
         watch: Callable[[Report], bool],
         iteration: int = 0,
         strategy: Strategy = ALONE,
@@ -209,7 +209,7 @@ class PPO:
     def update(
         self,
         policy: ActorCritic,
-        optimizer: Adam | Optimizers,
+        optimizer: Optimizers,
         rollout: Rollout,
         progress: float = 0.0,
         *,

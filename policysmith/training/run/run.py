@@ -26,9 +26,8 @@ from policysmith.training.games.match import judge
 from policysmith.training.logging.history import History
 from policysmith.training.logging.report import Report
 from policysmith.training.logging.watchers import Watchers
-from policysmith.training.optim.adam import Adam, laid_out_as
 from policysmith.training.optim.averaging import WeightAverage
-from policysmith.training.optim.optimizers import Optimizers
+from policysmith.training.optim.optimizers import STORED, Optimizers, laid_out_as, stored_state
 from policysmith.training.process.generators import generators_state, load_generators
 from policysmith.training.process.signals import deaf, graceful_stop
 from policysmith.training.rollout.environment_state import State
@@ -76,7 +75,7 @@ class Run(ABC):
         algorithm: Any,
         output: Path | None,
         strategy: Strategy,
-        optimizer: Adam | Optimizers,
+        optimizer: Optimizers,
         title: str,
     ) -> None:
         self.experiment, self.policy, self.algorithm = experiment, policy, algorithm
@@ -139,7 +138,7 @@ class Run(ABC):
     def resume_shared(self, state: TrainingState, directory: Path) -> None:
         """Take up what runs of every kind keep; nothing is written."""
         tensors, data = dict(state.tensors), state.data
-        self.optimizer.load_state(below("adam/", tensors))
+        self.optimizer.load_state(stored_state(tensors))
         if self.average is not None:
             learning, weights = below("learning/", tensors), dict(self.policy.named_parameters())
             known = {name: laid_out_as(weights[name], tensor) for name, tensor in learning.items()}
@@ -219,7 +218,7 @@ class Run(ABC):
             return
         learning = self.average.learning() if self.average is not None else {}
         random, generators = generators_state()
-        tensors = {f"adam/{name}": tensor for name, tensor in self.optimizer.state().items()}
+        tensors = {STORED + name: tensor for name, tensor in self.optimizer.state().items()}
         tensors |= {f"learning/{name}": tensor for name, tensor in learning.items()}
         tensors |= {RANDOM + name: tensor for name, tensor in random.items()}
         self.captured = Captured(

@@ -19,13 +19,20 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import Registry, default_registry
 from policysmith.store import load, load_training, save
 from policysmith.training.distribution.shards import below
-from policysmith.training.optim.adam import Adam
-from policysmith.training.optim.optimizers import REST, Optimizers, optimize
+from policysmith.training.optim.optimizers import (
+    REST,
+    STORED,
+    STORED_BEFORE,
+    Optimizers,
+    by_rule,
+    optimize,
+    stored_state,
+)
 
 __all__ = ["swap_stored"]
 
 log = logging.getLogger(__name__)
-ADAM, LEARNING, POOL = "adam/", "learning/", "pool/"
+LEARNING, POOL = "learning/", "pool/"
 
 
 def swap_stored(
@@ -88,14 +95,14 @@ def _described(policy: ActorCritic, name: str) -> Any:
     return spec.part
 
 
-def _optimizer(policy: ActorCritic, tensors: Mapping[str, Tensor], registry: Registry) -> Adam | Optimizers:
+def _optimizer(policy: ActorCritic, tensors: Mapping[str, Tensor], registry: Registry) -> Optimizers:
     """The optimiser of the run that stored these tensors, with its moments. Raises `CheckpointError` for others'."""
     section = policy.config.get("training")
     algorithm = None if section is None else registry.decode("algorithm", section).build()
     usual, rules = getattr(algorithm, "usual", None), getattr(algorithm, "optimizers", {})
-    moments = below(ADAM, tensors)
+    moments = by_rule(stored_state(tensors))
 
-    def made(extra: Sequence[nn.Parameter] = ()) -> Adam | Optimizers:
+    def made(extra: Sequence[nn.Parameter] = ()) -> Optimizers:
         return optimize(policy.components, usual, rules, extra=[*policy.parameters(), *extra])
 
     optimizer = made()
@@ -111,30 +118,24 @@ def _optimizer(policy: ActorCritic, tensors: Mapping[str, Tensor], registry: Reg
     return optimizer
 
 
-def _places(optimizer: Adam | Optimizers) -> Iterator[tuple[str, nn.Parameter]]:
+def _places(optimizer: Optimizers) -> Iterator[tuple[str, nn.Parameter]]:
     """Where in a stored state each parameter's moments are."""
-    several = optimizer.torch_optimizers if isinstance(optimizer, Optimizers) else {"": optimizer.torch_optimizer}
-    for name, inner in several.items():
+    for name, inner in optimizer.torch_optimizers.items():
         parameters = [p for group in inner.param_groups for p in group["params"]]
-        yield from ((f"{name}/{i}".lstrip("/"), p) for i, p in enumerate(parameters))
+        yield from ((f"{name}/{i}", p) for i, p in enumerate(parameters))
 
 
-def _strangers(optimizer: Adam | Optimizers, moments: Mapping[str, Tensor]) -> list[nn.Parameter]:
+def _strangers(optimizer: Optimizers, moments: Mapping[str, Tensor]) -> list[nn.Parameter]:
     """Stand-ins for what the run trained besides the policy: an objective's own networks, after the policy's weights.
 
     They are known by their moments alone, matrices before vectors where the usual rule has weight decay.
     """
-    prefix = f"{REST}/" if isinstance(optimizer, Optimizers) else ""
     shapes: dict[int, Sequence[int]] = {}
-    for key, tensor in below(prefix, moments).items():
+    for key, tensor in below(f"{REST}/", moments).items():
         place, _, _ = key.rpartition("/")
         if place.isdecimal():
             shapes[int(place)] = max(shapes.get(int(place), ()), tuple(tensor.shape), key=len)
-    groups = (
-        optimizer.torch_optimizers[REST].param_groups
-        if isinstance(optimizer, Optimizers)
-        else [{"params": optimizer.parameters}]
-    )
+    groups = optimizer.torch_optimizers[REST].param_groups
     found: list[nn.Parameter] = []
     start = 0
     for i, group in enumerate(groups):
@@ -147,10 +148,11 @@ def _strangers(optimizer: Adam | Optimizers, moments: Mapping[str, Tensor]) -> l
 
 
 def _following(
-    tensors: Mapping[str, Tensor], policy: ActorCritic, optimizer: Adam | Optimizers, before: set[int]
+    tensors: Mapping[str, Tensor], policy: ActorCritic, optimizer: Optimizers, before: set[int]
 ) -> dict[str, Tensor]:
     """The training state's tensors once the policy is another: moments, and weights that learn beside an average."""
-    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith((ADAM, LEARNING, POOL))}
+    ours = (STORED, STORED_BEFORE, LEARNING, POOL)
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(ours)}
     if len(below(POOL, tensors)):
         log.warning(
             "past opponents of self-play have the component that was replaced: a resumed run begins without any"
@@ -160,4 +162,4 @@ def _following(
         if parameter.requires_grad:
             stays = id(parameter) in before and name in learning
             kept[f"{LEARNING}{name}"] = learning[name] if stays else parameter.detach().clone()
-    return kept | {f"{ADAM}{name}": tensor for name, tensor in optimizer.state().items()}
+    return kept | {f"{STORED}{name}": tensor for name, tensor in optimizer.state().items()}

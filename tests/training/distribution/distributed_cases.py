@@ -18,8 +18,8 @@ from policysmith import api
 from policysmith.errors import WiringError
 from policysmith.training.distribution import ALONE, joined
 from policysmith.training.distribution.choice import strategy_of
-from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.averaging import WeightAverage
+from policysmith.training.optim.optimizers import Optimizers
 from policysmith.training.ppo.ppo import PPO
 from policysmith.training.rollout.collector import Collector, Rollout
 from policysmith.training.run import offline_run
@@ -185,7 +185,7 @@ def half_infinite(rank, place):
     """A loss whose value alone is not finite, on one rank: its gradients are."""
     weight = torch.nn.Parameter(torch.ones(2))
     with joined() as world:
-        optimizer = Adam([weight], 0.1)
+        optimizer = Optimizers.of([weight], 0.1)
         ALONE.__class__(world).follow(optimizer)
         for step in range(3):
             optimizer.step(weight.sum() + (float("inf") if rank == 1 and step == 1 else 0.0))
@@ -197,7 +197,7 @@ def expert_steps(policy, tasks_by_step, strategy=ALONE, parts=1):
 
     With two parts, what an expert learns from is in one of them only.
     """
-    optimizer = Adam(list(policy.parameters()), 0.01)
+    optimizer = Optimizers.of(list(policy.parameters()), 0.01)
     strategy.follow(optimizer)
     for step, tasks in enumerate(tasks_by_step):
         rows = torch.arange(12).reshape(4, 3).float().sin().repeat(len(tasks) // 4, 1) + step  # alike on both ranks
@@ -340,7 +340,7 @@ def swapped(rank, place, strategy):
 
 def refusal(policy, strategy, **options):
     """What a swap says that can't be."""
-    optimizer, before = Adam(list(policy.parameters())), weights_of(policy).keys()
+    optimizer, before = Optimizers.of(list(policy.parameters())), weights_of(policy).keys()
     strategy.follow(optimizer)
     width = policy.plan.node("actor").measure.outputs[0].shape[0]
     try:

@@ -84,7 +84,7 @@ def test_too_many_updates_in_a_row_end_the_run_at_the_last_whole_iteration(tmp_p
     for name, tensor in policysmith.load(tmp_path / "run").state_dict().items():
         assert torch.equal(tensor, expected.policy.state_dict()[name]), name
     for name, tensor in stored.tensors.items():
-        assert not name.startswith(("adam/", "learning/")) or torch.equal(tensor, wanted.tensors[name]), name
+        assert not name.startswith(("optimizer/", "learning/")) or torch.equal(tensor, wanted.tensors[name]), name
 
 
 def test_updates_that_are_left_out_are_counted_and_the_run_goes_on(monkeypatch):
@@ -118,9 +118,9 @@ def test_a_policy_that_is_not_finite_is_never_stored(tmp_path):
 
 def test_an_exception_within_an_iteration_leaves_what_the_last_whole_one_led_to():
     layer = torch.nn.Linear(2, 2)
-    from policysmith.training.optim.adam import Adam
+    from policysmith.training.optim.optimizers import Optimizers
 
-    optimizer = Adam(list(layer.parameters()), 0.1)
+    optimizer = Optimizers.of(list(layer.parameters()), 0.1)
     before = layer.weight.detach().clone()
     with pytest.raises(KeyboardInterrupt), LastFinite([layer], optimizer, 10) as finite:
         finite.keep()

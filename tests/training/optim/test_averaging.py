@@ -8,8 +8,8 @@ from torch import nn
 
 import policysmith
 from policysmith.errors import WiringError
-from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.averaging import WeightAverage
+from policysmith.training.optim.optimizers import Optimizers
 
 CONFIG = {
     "environment": {"id": "CartPole-v1", "num_envs": 2},
@@ -24,7 +24,7 @@ def weights(policy) -> torch.Tensor:
 
 def test_it_follows_the_steps_of_an_optimiser_and_is_put_back():
     layer = nn.Linear(2, 1, bias=False)
-    average, optimizer = WeightAverage(layer, 0.75), Adam(list(layer.parameters()), 0.1)
+    average, optimizer = WeightAverage(layer, 0.75), Optimizers.of(list(layer.parameters()), 0.1)
     average.follow(optimizer)
     expected = layer.weight.detach().clone()
     for _ in range(3):
@@ -64,7 +64,7 @@ def test_a_resumed_run_goes_on_with_the_weights_that_learn(tmp_path):
 
 def swapping():
     policy = policysmith.build(CONFIG, seed=0)
-    average, optimizer = WeightAverage(policy, 0.75), Adam(list(policy.parameters()), 0.1)
+    average, optimizer = WeightAverage(policy, 0.75), Optimizers.of(list(policy.parameters()), 0.1)
     average.follow(optimizer)
     return policy, average, optimizer
 

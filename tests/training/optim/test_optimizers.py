@@ -10,7 +10,6 @@ from torch import nn
 
 import policysmith
 from policysmith.errors import ConfigError
-from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.optimizers import Optimizers, optimize
 from policysmith.training.run.freezing import offline_held
 
@@ -58,7 +57,9 @@ def _split(loss):
 
 
 def test_without_rules_it_is_plain_adam():
-    assert isinstance(optimize(nets(), None, {}), Adam)
+    (found,) = optimize(nets(), None, {}, eps=1e-5).torch_optimizers.values()
+    assert type(found) is torch.optim.Adam and len(found.param_groups) == 1
+    assert found.defaults["fused"] and found.defaults["eps"] == 1e-5 and not found.defaults["weight_decay"]
 
 
 def test_it_equals_torchs_own_optimisers_side_by_side():

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from policysmith.training.optim.adam import Adam
 from policysmith.training.optim.averaging import WeightAverage
-from policysmith.training.optim.optimizers import AdamRule, AdamWRule, Optimizers, SgdRule
+from policysmith.training.optim.optimizers import Optimizers
+from policysmith.training.optim.rules import AdamRule, AdamWRule, SgdRule
 from policysmith.training.optim.step_guard import Skipped
 
 MAKERS = {
-    "adam": lambda p: Adam(p, 0.1),
+    "adam": lambda p: Optimizers.of(p, 0.1),
     "adamw": lambda p: Optimizers({"others": (AdamWRule(), p)}, 0.1),
     "sgd": lambda p: Optimizers({"others": (SgdRule(momentum=0.9, weight_decay=0.1), p)}, 0.1),
     "two": lambda p: Optimizers({"one": (AdamRule(), p[:1]), "two": (SgdRule(momentum=0.9), p[1:])}, 0.1),
@@ -49,7 +49,7 @@ def test_a_step_that_is_not_finite_leaves_weights_moments_and_averages_as_they_w
 
 def test_steps_in_a_row_are_counted_over_what_was_asked_for():
     weight = nn.Parameter(torch.ones(1))
-    optimizer = Adam([weight])
+    optimizer = Optimizers.of([weight])
     for _ in range(3):
         optimizer.step(weight.sum() * NAN)
     assert optimizer.guard.taken() == Skipped(3, 3)

@@ -32,13 +32,13 @@ def test_the_same_seed_trains_the_same_weights(cartpole_config):
 
 def test_resume_continues_the_count_the_optimiser_and_the_history(cartpole_config, tmp_path):
     first = policysmith.train(cartpole_config, output=tmp_path / "run", progress=False)
-    moments = load_training(first.artifact).tensors["adam/0/step"].item()
+    moments = load_training(first.artifact).tensors["optimizer/others/0/step"].item()
     second = policysmith.train(
         resume=first.artifact, overrides=["training.total_steps=2048"], progress=False, evaluate=False
     )
     assert second.steps == 2048 and second.artifact == first.artifact
     assert second.returns[: len(first.returns)] == first.returns
-    assert load_training(second.artifact).tensors["adam/0/step"].item() == 2 * moments
+    assert load_training(second.artifact).tensors["optimizer/others/0/step"].item() == 2 * moments
     assert json.loads((second.artifact / "config.json").read_text())["experiment"]["training"]["total_steps"] == 2048
 
 

@@ -12,7 +12,7 @@ import policysmith
 from policysmith import api
 from policysmith.errors import CheckpointError
 from policysmith.store import TrainingState, load_training, save
-from policysmith.training.optim.optimizers import optimize
+from policysmith.training.optim.optimizers import optimize, stored_state
 
 NEW = {"actor": {"type": "mlp", "hidden": [12], "norm": "layer"}}
 RULES = {
@@ -35,10 +35,8 @@ def moments(directory):
     policy, tensors = policysmith.load(directory), load_training(directory).tensors
     algorithm = api.default_registry.decode("algorithm", policy.config["training"]).build()
     optimizer = optimize(policy.components, algorithm.usual, algorithm.optimizers)
-    optimizer.load_state({k.removeprefix("adam/"): v for k, v in tensors.items() if k.startswith("adam/")})
-    state = {}
-    for inner in getattr(optimizer, "torch_optimizers", {"": optimizer.torch_optimizer}).values():
-        state |= inner.state
+    optimizer.load_state(stored_state(tensors))
+    state = {p: entry for inner in optimizer.torch_optimizers.values() for p, entry in inner.state.items()}
     return {
         name: {k: t.clone() for k, t in state[p].items()}
         for name, p in policy.named_parameters()
@@ -70,12 +68,12 @@ def test_what_an_objective_trains_besides_keeps_its_moments(rule, tmp_path):
     made = optimize(policy.components, usual, {}, extra=list(own.parameters()))
     _, value = policy(torch.randn(3, 4))
     made.step(value.sum() + policy(torch.randn(3, 4))[0].square().sum() + own(torch.randn(3, 3)).sum())
-    tensors = {f"adam/{name}": tensor for name, tensor in made.state().items()}
+    tensors = {f"optimizer/{name}": tensor for name, tensor in made.state().items()}
     save(policy, tmp_path / "p", training=TrainingState(tensors, {}))
     swapped = api.swap(tmp_path / "p", NEW, resize=True)
     again = optimize(swapped.components, usual, {}, extra=list(own.parameters()))
     stored = load_training(tmp_path / "p").tensors
-    again.load_state({name.removeprefix("adam/"): tensor for name, tensor in stored.items()})
+    again.load_state(stored_state(stored))
     ((inner,), (was,)) = again.torch_optimizers.values(), made.torch_optimizers.values()
     for parameter in own.parameters():
         assert torch.equal(inner.state[parameter]["exp_avg"], was.state[parameter]["exp_avg"])
@@ -83,6 +81,6 @@ def test_what_an_objective_trains_besides_keeps_its_moments(rule, tmp_path):
 
 def test_moments_of_another_policy_are_refused(tmp_path):
     policy = policysmith.build(config(), seed=0)
-    save(policy, tmp_path / "p", training=TrainingState({"adam/0/exp_avg": torch.zeros(7, 9)}, {}))
-    with pytest.raises(CheckpointError, match=r"exp_avg \(7, 9\) of parameter '0'"):
+    save(policy, tmp_path / "p", training=TrainingState({"optimizer/others/0/exp_avg": torch.zeros(7, 9)}, {}))
+    with pytest.raises(CheckpointError, match=r"exp_avg \(7, 9\) of parameter 'others/0'"):
         api.swap(tmp_path / "p", NEW, resize=True)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from policysmith.training.optim.adam import Adam
+from policysmith.training.optim.optimizers import Optimizers
+from policysmith.training.optim.rules import AdamRule
 
 
 def _losses(step, parameters, seed):
@@ -16,7 +17,7 @@ def test_equals_torch_adam_with_clip_grad_norm():
     torch.manual_seed(0)
     mine = [nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(5))]
     theirs = [nn.Parameter(p.detach().clone()) for p in mine]
-    ours = Adam(mine, learning_rate=0.01, eps=1e-5)
+    ours = Optimizers.of(mine, 0.01, AdamRule(eps=1e-5))
     reference = torch.optim.Adam(theirs, lr=0.01, eps=1e-5)
 
     def slow_step(loss):
@@ -37,10 +38,10 @@ def test_a_restored_state_continues_as_if_never_interrupted(layout):
     torch.manual_seed(0)
     start = torch.randn(3, 4, 2, 5).contiguous(memory_format=layout)
     straight, stopped = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    one, two = Adam([straight], 0.01), Adam([stopped], 0.01)
+    one, two = Optimizers.of([straight], 0.01), Optimizers.of([stopped], 0.01)
     _losses(one.step, [straight], 1)
     _losses(two.step, [stopped], 1)
-    continued = Adam([stopped], 0.01)
+    continued = Optimizers.of([stopped], 0.01)
     continued.load_state({name: tensor.contiguous() for name, tensor in two.state().items()})
     _losses(one.step, [straight], 2)
     _losses(continued.step, [stopped], 2)
@@ -49,6 +50,6 @@ def test_a_restored_state_continues_as_if_never_interrupted(layout):
 
 def test_a_parameter_without_gradient_stays_where_it_is():
     used, idle = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    optimizer = Adam([used, idle], 0.1)
+    optimizer = Optimizers.of([used, idle], 0.1)
     optimizer.step(used.sum(), 0.5)
     assert torch.equal(idle, torch.ones(2)) and not torch.equal(used, torch.ones(2))
