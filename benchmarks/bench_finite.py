@@ -35,7 +35,7 @@ def _iteration() -> Callable[[], None]:
     import policysmith
     from policysmith.config.experiment import Environment
     from policysmith.training.environments.make import make_vector
-    from policysmith.training.nonfinite.rollback import LastFinite
+    from policysmith.training.nonfinite.rollback import Rollback
     from policysmith.training.ppo.ppo import PPO
 
     torch.manual_seed(0)
@@ -44,7 +44,7 @@ def _iteration() -> Callable[[], None]:
     algorithm = PPO()
     optimizer = algorithm.optimizer(policy)
     collector = algorithm.collector(policy, environments, 0, 0)
-    finite = LastFinite([policy], optimizer, 10)
+    finite = Rollback([policy], optimizer, 10)
 
     def run() -> None:
         finite.keep()
@@ -61,7 +61,7 @@ def _iteration() -> Callable[[], None]:
 def _blind() -> Iterator[None]:
     """No step, loss, gradient or state is looked at, and nothing is kept."""
     from policysmith.training.nonfinite.finite_steps import FiniteSteps
-    from policysmith.training.nonfinite.rollback import LastFinite
+    from policysmith.training.nonfinite.rollback import Rollback
     from policysmith.training.optim.step_guard import StepGuard
 
     def step(self: StepGuard, optimizers: list[torch.optim.Optimizer], total: torch.Tensor) -> None:
@@ -71,7 +71,7 @@ def _blind() -> Iterator[None]:
     with (
         mock.patch.object(FiniteSteps, "look", lambda self, seen, ended, step: seen),
         mock.patch.object(StepGuard, "_step", step),
-        mock.patch.object(LastFinite, "keep", lambda self: None),
-        mock.patch.object(LastFinite, "settle", lambda self: None),
+        mock.patch.object(Rollback, "keep", lambda self: None),
+        mock.patch.object(Rollback, "settle", lambda self: None),
     ):
         yield

@@ -19,7 +19,7 @@ from policysmith.config.load import load
 from policysmith.errors import PolicysmithError
 from policysmith.registry import PartSpec, Registry, default_registry
 from policysmith.store.files import replace_file
-from policysmith.training.logging.loggers import Window
+from policysmith.training.logging.loggers import ReturnWindow
 from policysmith.training.logging.report import Report
 from policysmith.training.offline.dataset_section import require_offline
 from policysmith.training.offline.offline import EPOCHS
@@ -62,7 +62,7 @@ def play(search: Search, values: Mapping[str, Any], folder: Path, tell: Tell, en
         interrupted = run.interrupted
     else:
         online = run_training(watched, policy, place, progress=False, evaluate=judged)
-        found = _judgement(online.evaluation) if judged else Window([value for _, value in online.returns]).mean
+        found = _judgement(online.evaluation) if judged else ReturnWindow([value for _, value in online.returns]).mean
         interrupted = online.interrupted
     if interrupted:
         raise Stopped
@@ -99,7 +99,7 @@ class _Watch:
     def __init__(self, experiment: Experiment, metric: Metric, tell: Tell, ends: Callable[[], bool]) -> None:
         self.tell, self.ends, self.metric, self.offline = tell, ends, metric, is_offline(experiment)
         self.options: Mapping[str, Any] = experiment.training.options
-        self.window, self.stage = Window(), 0
+        self.window, self.stage = ReturnWindow(), 0
 
     def __call__(self, report: Report) -> bool:
         """Never wants to stop; raises what `tell` raises, or `Stopped`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from policysmith.errors import PolicysmithError
 from policysmith.registry import load_plugin_file
-from policysmith.training.process.signals import deaf, graceful_stop
+from policysmith.training.process.signals import graceful_stop, interrupts_ignored
 from policysmith.tuning.search import Search
 from policysmith.tuning.study import (
     REASON,
@@ -69,7 +69,7 @@ def share(search: Search, count: int, workers: int, plugins: Sequence[Path], tol
     ]
     news = _News(search, open_study(search), told)
     with graceful_stop() as stop:
-        with deaf():
+        with interrupts_ignored():
             for process in made:
                 process.start()
         while alive := [process.sentinel for process in made if process.is_alive()]:

@@ -21,7 +21,7 @@ from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, Problem, did_you_mean, missing_extra
 from policysmith.training.environments.replay import Replayable
 from policysmith.training.environments.two_player import GAMES, Games, game_spaces, is_game
-from policysmith.training.process.signals import deaf
+from policysmith.training.process.signals import interrupts_ignored
 
 __all__ = ["WRAPPERS", "close_vector", "make_environment", "make_vector", "single_spaces"]
 
@@ -85,7 +85,7 @@ def make_vector(section: Environment, num_envs: int | None = None, *, replayable
     thunks = [partial(_copy, section, index if replayable else None) for index in range(count)]
     if section.vectorization == "sync":
         return SyncVectorEnv(thunks, autoreset_mode=mode)
-    with deaf():
+    with interrupts_ignored():
         return AsyncVectorEnv(thunks, autoreset_mode=mode)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
-__all__ = ["Begin", "Entry", "Place", "Replayable", "Replayed"]
+__all__ = ["Begin", "JournalEntry", "EpisodePosition", "Replayable", "Replayed"]
 
 LONGEST = 100_000  # steps of an episode that are kept, and played again: more would take memory and minutes
 # Wrappers whose own state ends with the episode, or is told here: what `set_state` sets lies beneath them.
@@ -32,7 +32,7 @@ class Begin(NamedTuple):
     carried: dict[str, list[Any]]
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """What happened in an environment since its journal was last asked for; `actions` is None if they are too many."""
 
     episode: int
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     state: dict[str, np.ndarray] | None
 
 
-class Place(NamedTuple):
+class EpisodePosition(NamedTuple):
     """Where an environment stood. `pending`: its episode has ended, and its next step is the reset.
 
     `total` is the sum of the episode's rewards, where it is known.
@@ -99,14 +99,14 @@ class Replayable(gym.Wrapper):
                 self._actions = None
         return self.env.step(action)
 
-    def journal(self) -> Entry:
+    def journal(self) -> JournalEntry:
         """What happened since the last call; all of the episode, if it is another one."""
         state = _state_of(self.env) if self._has_state else None
         actions = [] if state is not None else None if self._actions is None else self._actions[self._told :]
         self._told = len(self._actions or ())
-        return Entry(self._episode, self._begin, actions, _generators(self._drawing), state)
+        return JournalEntry(self._episode, self._begin, actions, _generators(self._drawing), state)
 
-    def replay(self, places: Sequence[Place]) -> Replayed:
+    def replay(self, places: Sequence[EpisodePosition]) -> Replayed:
         """Bring the environment to its own of the places."""
         place = places[self._index]
         try:
@@ -114,7 +114,7 @@ class Replayable(gym.Wrapper):
         except Exception as error:  # whatever an environment raises that does not behave as it did
             return Replayed(None, {}, f"{type(error).__name__}: {error}")
 
-    def _replay(self, place: Place) -> Replayed:
+    def _replay(self, place: EpisodePosition) -> Replayed:
         _load_generators(self._drawing, place.begin.generators)
         _load_carried(self.env, place.begin.carried)
         observation, info = self.reset(seed=place.begin.seed)

@@ -1,4 +1,4 @@
-"""Who sits opposite: players, and the pool that self-play draws them from.
+"""Opponents in games for two: players, and the pool that self-play draws them from.
 
 In: what the players to move see at n tables. Out: a legal move for each.
 """
@@ -19,7 +19,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
 
-__all__ = ["Player", "PolicyPlayer", "Pool", "RandomPlayer", "by_player", "weights_of"]
+__all__ = ["Player", "PolicyPlayer", "OpponentPool", "RandomPlayer", "by_player", "weights_of"]
 
 
 class Player(Protocol):
@@ -63,7 +63,7 @@ class PolicyPlayer:
         return moves
 
 
-class Pool:
+class OpponentPool:
     """Whom a learner meets, drawn anew for each game: itself, one of its latest frozen copies, or a random player."""
 
     def __init__(self, policy: ActorCritic, options: SelfPlay, seed: int | None = None) -> None:

@@ -18,7 +18,7 @@ from policysmith.errors import ConfigError, NonFiniteError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import ROOT
 from policysmith.training.environments.two_player import Games, Ply
-from policysmith.training.games.opponents import Player, PolicyPlayer, Pool, by_player, weights_of
+from policysmith.training.games.opponents import OpponentPool, Player, PolicyPlayer, by_player, weights_of
 from policysmith.training.nonfinite.events import NonFinite
 from policysmith.training.nonfinite.finite_rows import all_finite, bad_rows, first_bad
 from policysmith.training.rollout.collector import Episode, Rollout
@@ -76,7 +76,9 @@ class SelfPlayCollector:
     by the result for the learner: how it fares against itself says nothing of how good it is.
     """
 
-    def __init__(self, policy: ActorCritic, games: Games, pool: Pool, seed: int | None = None, step: int = 0) -> None:
+    def __init__(
+        self, policy: ActorCritic, games: Games, pool: OpponentPool, seed: int | None = None, step: int = 0
+    ) -> None:
         self.policy, self.environments, self.pool, self.step = policy, games, pool, step
         self.count = games.count
         self._players: list[list[Player]] = [[pool.learner, pool.learner] for _ in range(self.count)]

@@ -15,7 +15,7 @@ from policysmith.registry import Infer, register
 from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import UPDATES, NonFinite, sentence
 
-__all__ = ["Logger", "Progress", "TensorBoard", "Window"]
+__all__ = ["Logger", "ProgressBar", "TensorBoard", "ReturnWindow"]
 
 WINDOW = 100
 
@@ -32,7 +32,7 @@ class Logger(Protocol):
         ...
 
 
-class Window:
+class ReturnWindow:
     """The latest returns, and their mean."""
 
     def __init__(self, returns: Sequence[float] = ()) -> None:
@@ -69,7 +69,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class Progress:
+class ProgressBar:
     """A line that moves: steps, speed, mean return. On anything but a terminal it prints a line now and then.
 
     `unit` is what steps are called; `tag` names a scalar that is shown in place of the return.
@@ -91,7 +91,7 @@ class Progress:
         self._console = Console(stderr=True)
         self._live = enabled and self._console.is_terminal
         self._plain = enabled and not self._live
-        self._title, self._total, self._window = title, total, Window()
+        self._title, self._total, self._window = title, total, ReturnWindow()
         self._unit, self._tag, self._shown = unit, tag, tag.rpartition("/")[2] if tag else "return"
         self._next_line, self._next_warning = time.monotonic() + 5.0, 0.0
         self._left_out, self._updates = list[NonFinite](), 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from policysmith.registry import PartSpec
-from policysmith.training.logging.loggers import Logger, Progress
+from policysmith.training.logging.loggers import Logger, ProgressBar
 from policysmith.training.logging.report import Report
 from policysmith.training.process.generators import generators_kept
 
@@ -40,7 +40,7 @@ class Watchers:
         self._names = [spec.type for spec in callbacks]
         self._callbacks: list[Any] = [spec.build() for spec in callbacks]
         self._loggers: list[Logger] | None = None
-        self.display: Progress | None = None
+        self.display: ProgressBar | None = None
         self.step = 0
 
     def tell(self, report: Report, speed: float) -> bool:

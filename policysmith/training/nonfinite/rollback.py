@@ -20,14 +20,14 @@ from policysmith.training.distribution.world import World
 from policysmith.training.optim.averaging import WeightAverage
 from policysmith.training.optim.step_guard import Skipped, all_finite, local_part
 
-__all__ = ["LastFinite"]
+__all__ = ["Rollback"]
 
 # Weights that grow tenfold in norm within one iteration have left what was learned: in sound runs they take many
 # iterations to double.
 GROWTH = 10.0
 
 
-class LastFinite:
+class Rollback:
     """Keeps a finite state, and goes back to it: after an iteration whose end is not finite, and at an exception.
 
     `keep` is called before each iteration, `settle` at its end; several processes call them alike, and go back alike.

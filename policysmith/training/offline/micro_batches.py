@@ -13,24 +13,24 @@ from torch import Tensor
 
 from policysmith.training.offline.batches import Batch
 
-__all__ = ["Part", "cut"]
+__all__ = ["MicroBatch", "micro_batches"]
 
 
-class Part(NamedTuple):
+class MicroBatch(NamedTuple):
     """A part of a batch, and its share in the whole's loss; shares add up to 1."""
 
     batch: Batch
     share: float = 1.0
 
 
-def cut(batch: Batch, count: int) -> list[Part]:
+def micro_batches(batch: Batch, count: int) -> list[MicroBatch]:
     """At most `count` parts of the rows, or windows, each with its share of the transitions."""
     units = len(batch.rows) if batch.shape is None else batch.shape[0]
     sizes = [len(part) for part in torch.arange(units).tensor_split(count) if len(part)]
     if len(sizes) == 1:
-        return [Part(batch)]
+        return [MicroBatch(batch)]
     parts = _rows(batch, sizes) if batch.shape is None else _windows(batch, sizes, batch.shape[1])
-    return [Part(part, len(part.rows) / len(batch.rows)) for part in parts if len(part.rows)]
+    return [MicroBatch(part, len(part.rows) / len(batch.rows)) for part in parts if len(part.rows)]
 
 
 def _rows(batch: Batch, sizes: Sequence[int]) -> list[Batch]:

@@ -22,7 +22,7 @@ from policysmith.training.distribution import ALONE, Strategy, StrategyName, Wor
 from policysmith.training.distribution.batch_norms import average_statistics, synchronised
 from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import UPDATES, NonFiniteOption, NonFiniteOptions
-from policysmith.training.nonfinite.rollback import LastFinite
+from policysmith.training.nonfinite.rollback import Rollback
 from policysmith.training.offline.batches import Batch, Sampler, split_episodes, units_of
 from policysmith.training.offline.objectives import Learner, Loss, Objective, ObjectiveOption
 from policysmith.training.offline.shared_sampler import SharedSampler
@@ -189,7 +189,7 @@ class Offline:
         sums = _Sums()
         components, world = learner.policy.components, strategy.world
         learner.train(True)
-        finite, updates_left_out = LastFinite([learner.policy, learner.extra], optimizer, self.nonfinite.max, world), 0
+        finite, updates_left_out = Rollback([learner.policy, learner.extra], optimizer, self.nonfinite.max, world), 0
         with attach_all(components.values(), optimizer), self._norms(learner, world), finite.kept_at(update):
             while update < total:
                 optimizer.advance(update / total, self._learning_rate(update / total))

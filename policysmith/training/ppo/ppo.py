@@ -26,7 +26,7 @@ from policysmith.training.nonfinite.events import (
     check_events,
     left_out,
 )
-from policysmith.training.nonfinite.rollback import LastFinite
+from policysmith.training.nonfinite.rollback import Rollback
 from policysmith.training.optim.optimizers import Optimizers, check_rules, optimize
 from policysmith.training.optim.rules import OptimizerOption
 from policysmith.training.optim.schedules import Schedule, schedule
@@ -184,7 +184,7 @@ class PPO:
         shared = {} if strategy is ALONE else {"strategy": strategy}  # an algorithm of another's may not take any
         per_iteration = self.rollout_steps * collector.count
         total = max(1, self.total_steps // per_iteration)
-        with LastFinite([policy], optimizer, self.nonfinite.max, strategy.world) as finite:
+        with Rollback([policy], optimizer, self.nonfinite.max, strategy.world) as finite:
             while iteration < total:
                 finite.keep()
                 progress = iteration / total

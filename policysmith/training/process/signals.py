@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-__all__ = ["deaf", "graceful_stop"]
+__all__ = ["interrupts_ignored", "graceful_stop"]
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def graceful_stop(*signals: int, said: str | None = None) -> Iterator[threading.
 
 
 @contextmanager
-def deaf() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """Ctrl-C is not heard, here and in processes begun meanwhile: who leads them tells them to stop."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -19,7 +19,7 @@ from gymnasium.vector.utils import batch_space, concatenate, create_empty_array,
 from torch import Tensor
 
 from policysmith.config.experiment import Environment
-from policysmith.training.environments.replay import Begin, Entry, Place, Replayed
+from policysmith.training.environments.replay import Begin, EpisodePosition, JournalEntry, Replayed
 from policysmith.training.rollout.collector import Collector
 
 __all__ = ["EnvironmentState", "State"]
@@ -29,14 +29,14 @@ ACTIONS, KEPT, SEEN = "actions", "kept", "seen"
 
 
 @dataclass
-class _Episode:
+class _OngoingEpisode:
     """What is known of the episode that goes on in one copy; `actions` is None if they are too many."""
 
     number: int
     begin: Begin
     actions: list[Any] | None
 
-    def go_on(self, entry: Entry) -> None:
+    def go_on(self, entry: JournalEntry) -> None:
         if entry.actions is None or self.actions is None:
             self.actions = None
         else:
@@ -59,7 +59,7 @@ class EnvironmentState:
     def __init__(self, section: Environment, collector: Any) -> None:
         self.section, self.collector = section, collector
         self._environments: VectorEnv | None = getattr(collector, "environments", None)
-        self._episodes: list[_Episode] = []
+        self._episodes: list[_OngoingEpisode] = []
         self.problem = self._obstacle()
 
     def _obstacle(self) -> str | None:
@@ -79,14 +79,14 @@ class EnvironmentState:
         tensors, (observation, _) = self.collector.state(), self.collector.seen
         return lambda: self._encoded(moments, tensors, observation)
 
-    def _moment(self, index: int, entry: Entry) -> _Moment:
+    def _moment(self, index: int, entry: JournalEntry) -> _Moment:
         if len(self._episodes) <= index:
-            self._episodes.append(_Episode(-1, entry.begin, []))
+            self._episodes.append(_OngoingEpisode(-1, entry.begin, []))
         episode = self._episodes[index]
         if episode.number == entry.episode:
             episode.go_on(entry)
         else:
-            episode = self._episodes[index] = _Episode(entry.episode, entry.begin, entry.actions)
+            episode = self._episodes[index] = _OngoingEpisode(entry.episode, entry.begin, entry.actions)
         count = len(episode.actions or ())
         return _Moment(episode.begin, episode.actions, count, entry.generators, entry.state)
 
@@ -155,12 +155,12 @@ class EnvironmentState:
         pending: bool,
         steps: int,
         total: float | None,
-    ) -> Place:
+    ) -> EpisodePosition:
         assert self._environments is not None
         space = self._environments.single_action_space
         actions = _unstacked(space, copy["steps"], f"{index}/{ACTIONS}", tensors)
         kept = {name: tensors[f"{index}/{KEPT}/{name}"].numpy() for name in copy["kept"]} or None
-        return Place(Begin(**copy["begin"]), actions, copy["generators"], kept, steps, pending, total)
+        return EpisodePosition(Begin(**copy["begin"]), actions, copy["generators"], kept, steps, pending, total)
 
     def _row(self, index: int, copy: Mapping[str, Any], observation: Any, tensors: Mapping[str, Tensor]) -> Any:
         """What a copy shows: of one whose state was set, what it had shown."""

@@ -11,12 +11,12 @@ from typing import Any
 
 from policysmith.training.algorithm import CHECKPOINT_MINUTES
 
-__all__ = ["Checkpoints"]
+__all__ = ["CheckpointSchedule"]
 
 SHARE = 0.01  # of the time of a run, which saves by the clock may take at most
 
 
-class Checkpoints:
+class CheckpointSchedule:
     """By `checkpoint_every` steps where that is set, else every `checkpoint_minutes` (null: not at all).
 
     By the clock, saves that take longer than a hundredth of the interval stretch it, so that they cost a hundredth of

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from policysmith.errors import ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 
-__all__ = ["offline_held"]
+__all__ = ["offline_components_frozen"]
 
 
 @contextmanager
-def offline_held(policy: ActorCritic) -> Iterator[None]:
+def offline_components_frozen(policy: ActorCritic) -> Iterator[None]:
     """Hold every component whose configuration says `online_update: false`; raises `ConfigError` where nothing is left.
 
     Weights that such a component shares with another are held with it.

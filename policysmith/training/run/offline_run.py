@@ -28,7 +28,7 @@ from policysmith.training.distribution.batch_norms import average_statistics
 from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.distribution.shards import Stored, below, newest
 from policysmith.training.logging.history import History
-from policysmith.training.logging.loggers import Progress
+from policysmith.training.logging.loggers import ProgressBar
 from policysmith.training.logging.plots import plot_losses
 from policysmith.training.logging.report import Report
 from policysmith.training.offline.objectives import Start
@@ -88,7 +88,7 @@ def run_offline(
         policy.to(world.device) if world.size > 1 else None  # before data is bound to where it is
         seed_everything(experiment.seed)
         state = stored and stored.training
-        run = _Run(experiment, policy, episodes, world.told(output), registry, state, world)
+        run = OfflineRun(experiment, policy, episodes, world.told(output), registry, state, world)
         with run.claimed(), run.guarded(SAID) as run.stop:
             if state is not None:
                 assert resume is not None
@@ -96,7 +96,7 @@ def run_offline(
             return _train(run, progress, evaluate)
 
 
-def _train(run: _Run, progress: bool, evaluate: bool) -> OfflineResult:
+def _train(run: OfflineRun, progress: bool, evaluate: bool) -> OfflineResult:
     world = run.world
     world.reseed(run.seed, run.step)
     if run.output is not None and not run.in_place:
@@ -106,7 +106,7 @@ def _train(run: _Run, progress: bool, evaluate: bool) -> OfflineResult:
     with ExitStack() as stack:
         stack.enter_context(few_threads(run.policy))
         with generators_kept():  # rich draws when it is imported
-            shown = Progress(run.total, run.title, run.step, progress and world.writes, "updates", TRAINING_LOSS)
+            shown = ProgressBar(run.total, run.title, run.step, progress and world.writes, "updates", TRAINING_LOSS)
             run.watchers.display = stack.enter_context(shown)
         shared: dict[str, Any] = {} if world.size == 1 else {"strategy": run.strategy}
         if run.average is not None:
@@ -115,7 +115,7 @@ def _train(run: _Run, progress: bool, evaluate: bool) -> OfflineResult:
     return run.finish(time.perf_counter() - started, evaluate)
 
 
-class _Run(Run):
+class OfflineRun(Run):
     """The state of one run between updates; what watches it, too."""
 
     unit, command = "updates", "train-offline"

@@ -29,10 +29,10 @@ from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.distribution.shards import Stored, below, newest
 from policysmith.training.environments.make import close_vector, make_vector
 from policysmith.training.environments.two_player import GAMES, Games, is_game
-from policysmith.training.games.opponents import Pool
+from policysmith.training.games.opponents import OpponentPool
 from policysmith.training.games.self_play import SelfPlayCollector
 from policysmith.training.logging.history import History
-from policysmith.training.logging.loggers import WINDOW, Progress, Window
+from policysmith.training.logging.loggers import WINDOW, ProgressBar, ReturnWindow
 from policysmith.training.logging.plots import plot_learning_curve
 from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import LeftOut
@@ -43,7 +43,7 @@ from policysmith.training.rollout.collector import Gatherer
 from policysmith.training.rollout.environment_state import EnvironmentState, State
 from policysmith.training.rollout.evaluation import EvaluationResult
 from policysmith.training.rollout.shared_gatherer import SharedGatherer, environment_seed
-from policysmith.training.run.freezing import offline_held
+from policysmith.training.run.freezing import offline_components_frozen
 from policysmith.training.run.run import PLACE, Run
 
 __all__ = ["TrainingResult", "run_training", "seed_everything"]
@@ -96,7 +96,7 @@ def run_training(
 
     Under torchrun every process calls this, and they train one policy together (docs/distribution.md).
     """
-    with joined() as world, offline_held(policy):
+    with joined() as world, offline_components_frozen(policy):
         algorithm, environment = _parts(experiment)
         stored = None if resume is None else _stored(resume)
         if stored is not None and stored.weights is not None:
@@ -106,7 +106,7 @@ def run_training(
             message = "'fsdp' shards the weights, and self-play keeps whole copies of past ones; choose ddp"
             raise ConfigError([Problem("training.strategy", message)])
         seed_everything(experiment.seed)
-        run = _Run(experiment, policy, algorithm, environment, world.told(output), strategy)
+        run = OnlineRun(experiment, policy, algorithm, environment, world.told(output), strategy)
         with run.claimed(), run.guarded() as stop:
             if stored is not None:
                 assert resume is not None
@@ -115,7 +115,7 @@ def run_training(
 
 
 def _train(
-    run: _Run, stored: TrainingState | None, stop: threading.Event, progress: bool, evaluate: bool
+    run: OnlineRun, stored: TrainingState | None, stop: threading.Event, progress: bool, evaluate: bool
 ) -> TrainingResult:
     algorithm, policy, world = run.algorithm, run.policy, run.world
     environments = run.environments()
@@ -130,7 +130,9 @@ def _train(
             run.capture()
             run.save()  # finds out now, not after the training, whether the place can be written
         with generators_kept():  # rich draws when it is imported
-            run.watchers.display = stack.enter_context(Progress(algorithm.total_steps, run.title, run.step, progress))
+            run.watchers.display = stack.enter_context(
+                ProgressBar(algorithm.total_steps, run.title, run.step, progress)
+            )
         for note in run.notes:
             run.watchers.display.say(note)
 
@@ -163,7 +165,7 @@ def _open(environments: VectorEnv | Games) -> Iterator[None]:
         close_vector(environments)
 
 
-class _Run(Run):
+class OnlineRun(Run):
     """The state of one run between iterations."""
 
     def __init__(
@@ -182,8 +184,8 @@ class _Run(Run):
         self.iteration = 0
         self.returns: list[tuple[int, float]] = []
         self.episodes = History(self.watchers.directory, "returns.csv", ("step", "return", "length"))
-        self.window, self.left_out = Window(), LeftOut()
-        self.pool = Pool(policy, experiment.self_play or SelfPlay()) if is_game(environment) else None
+        self.window, self.left_out = ReturnWindow(), LeftOut()
+        self.pool = OpponentPool(policy, experiment.self_play or SelfPlay()) if is_game(environment) else None
         self.in_place = False
         self._place: EnvironmentState | SelfPlayCollector | None = None
         self._ask_again = 0
@@ -328,7 +330,7 @@ class _Run(Run):
         self.iteration = data["iteration"]
         window = [(int(s), float(r)) for s, r in data["returns"]]
         self.returns = self._earlier(directory, window, data.get("episodes"))
-        self.window = Window([r for _, r in window])
+        self.window = ReturnWindow([r for _, r in window])
         if self.step >= self.algorithm.total_steps:
             self._refuse(f"{directory} has already trained {self.step} steps; raise total_steps")
         self._note_horizon(data.get("total_steps"))

@@ -29,12 +29,12 @@ from policysmith.training.logging.watchers import Watchers
 from policysmith.training.optim.averaging import WeightAverage
 from policysmith.training.optim.optimizers import STORED, Optimizers, laid_out_as, stored_state
 from policysmith.training.process.generators import generators_state, load_generators
-from policysmith.training.process.signals import deaf, graceful_stop
+from policysmith.training.process.signals import graceful_stop, interrupts_ignored
 from policysmith.training.rollout.environment_state import State
 from policysmith.training.rollout.evaluation import EvaluationResult
-from policysmith.training.run.checkpoint_schedule import Checkpoints
+from policysmith.training.run.checkpoint_schedule import CheckpointSchedule
 from policysmith.training.run.run_folder import RunFolder
-from policysmith.training.run.store_recorder import Recorder
+from policysmith.training.run.store_recorder import StoreRecorder
 
 __all__ = ["Best", "Captured", "Run"]
 
@@ -87,7 +87,7 @@ class Run(ABC):
             self.average.follow(optimizer)
         self.step = self.saved_at = self.began_at = 0
         self.notes: list[str] = []
-        self.checkpoints = Checkpoints(algorithm)
+        self.checkpoints = CheckpointSchedule(algorithm)
         self.folder = None if output is None else RunFolder(output, self.checkpoints.keep)
         writes = self.world.writes
         directory = output if writes else None
@@ -96,7 +96,7 @@ class Run(ABC):
         self.judgements: list[tuple[int, float, float]] = []
         self.judgement_log = History(directory, "evaluations.csv", ("step", "mean", "std", "episodes"))
         self.best: Best | None = None
-        self.recorder = Recorder(experiment.store, policy, title) if experiment.store else None
+        self.recorder = StoreRecorder(experiment.store, policy, title) if experiment.store else None
         self.captured: Captured | None = None
         self.rescued = False  # what ended it has stored the run itself
 
@@ -129,7 +129,7 @@ class Run(ABC):
             try:
                 yield stop
             except BaseException as error:
-                with deaf():
+                with interrupts_ignored():
                     self._rescue(error)
                 raise
             finally:

@@ -13,10 +13,10 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import PolicyStore
 from policysmith.store.record import PolicyRecord, checked_name
 
-__all__ = ["Recorder"]
+__all__ = ["StoreRecorder"]
 
 
-class Recorder:
+class StoreRecorder:
     """Saves `policy` into the store that the section names, under its name or else `name`.
 
     `parent` is the hash of the run's latest record. Raises `ConfigError` for a name that a store can't have, and

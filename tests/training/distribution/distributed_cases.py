@@ -283,20 +283,20 @@ def begin(rank, place, strategy):
     """Five updates, the last of them after a checkpoint, and then an end as by a kill."""
     options = {"validation_share": 0.0, "updates": 9, "checkpoint_every": 4, **IN_PARTS}
     experiment = config(batch_size=8, strategy=strategy, **options)
-    update = offline_run._Run.update
+    update = offline_run.OfflineRun.update
 
     def die(run, count):
         update(run, count)
         if count == 5:
             raise InterruptedError
 
-    offline_run._Run.update = die
+    offline_run.OfflineRun.update = die
     try:
         api.train_offline(experiment, dataset=walk(), output=f"{place}/run-{strategy}", progress=False)
     except InterruptedError:
         return None
     finally:
-        offline_run._Run.update = update
+        offline_run.OfflineRun.update = update
 
 
 def go_on(rank, place, strategy, updates):

@@ -10,7 +10,7 @@ from policysmith.config.experiment import Environment, SelfPlay
 from policysmith.errors import ConfigError
 from policysmith.store import load_training
 from policysmith.training.environments.two_player import Games, game_spaces
-from policysmith.training.games.opponents import PolicyPlayer, Pool, RandomPlayer, by_player
+from policysmith.training.games.opponents import OpponentPool, PolicyPlayer, RandomPlayer, by_player
 from policysmith.training.games.self_play import SelfPlayCollector
 from policysmith.training.ppo.ppo import PPO
 from tests.reference.networks import weights_of
@@ -54,7 +54,7 @@ def _collector(options=ALONE, tables=4, seed=0, policy=None, cut_after=None):
     torch.manual_seed(seed)
     policy = (policy or _policy()).eval()
     games = Watched(TICTACTOE, tables, cut_after)
-    return SelfPlayCollector(policy, games, Pool(policy, options), seed)
+    return SelfPlayCollector(policy, games, OpponentPool(policy, options), seed)
 
 
 def _owned(collector):
@@ -169,7 +169,7 @@ def test_the_random_player_takes_every_legal_move_alike():
 
 def test_copies_stay_as_they_were_while_the_learner_moves():
     policy = _policy()
-    pool = Pool(policy, MIXED)
+    pool = OpponentPool(policy, MIXED)
     obs = policy.prepare(Watched(TICTACTOE, 1).observe([0]))
     before = policy(obs)[0].clone()
     pool.take(1)
@@ -183,7 +183,7 @@ def test_copies_stay_as_they_were_while_the_learner_moves():
 
 def test_the_pool_keeps_the_latest_copies_and_takes_them_in_time():
     policy = _policy()
-    pool = Pool(policy, SelfPlay(pool=2, snapshot_every=3))
+    pool = OpponentPool(policy, SelfPlay(pool=2, snapshot_every=3))
     bias = policy.components["state_value"].module.out.bias
     for iteration in range(1, 11):
         with torch.no_grad():
@@ -193,7 +193,7 @@ def test_the_pool_keeps_the_latest_copies_and_takes_them_in_time():
 
 
 def test_opponents_come_in_the_shares_asked_for():
-    pool = Pool(_policy(), SelfPlay(past_share=0.5, random_share=0.2))
+    pool = OpponentPool(_policy(), SelfPlay(past_share=0.5, random_share=0.2))
     pool.seed(0)
     assert {pool.draw() for _ in range(50)} == {pool.learner, pool.random}, "no past yet: itself in its place"
     pool.take(10)
@@ -205,7 +205,7 @@ def test_opponents_come_in_the_shares_asked_for():
 
 def test_the_pool_comes_back_from_its_state():
     policy = _policy()
-    pool, other = Pool(policy, MIXED), Pool(_policy(1), MIXED)
+    pool, other = OpponentPool(policy, MIXED), OpponentPool(_policy(1), MIXED)
     pool.take(1)
     with torch.no_grad():
         policy.components["policy"].module.out.bias.add_(1.0)
@@ -240,7 +240,7 @@ def test_a_policy_with_memory_is_refused():
     }
     policy = _policy(model={"type": "graph", "components": components})
     with pytest.raises(ConfigError, match="memory can't play"):
-        Pool(policy, ALONE)
+        OpponentPool(policy, ALONE)
 
 
 @pytest.fixture
@@ -268,9 +268,9 @@ def test_resuming_brings_the_past_back(config, tmp_path, monkeypatch):
     stored = {k: v for k, v in load_training(first.artifact).tensors.items() if k.startswith("pool/")}
     assert {name.split("/")[1] for name in stored} == {"0", "1"}
     restored = []
-    load_state = Pool.load_state
+    load_state = OpponentPool.load_state
     monkeypatch.setattr(
-        Pool, "load_state", lambda pool, state: (load_state(pool, state), restored.append(pool.state()))
+        OpponentPool, "load_state", lambda pool, state: (load_state(pool, state), restored.append(pool.state()))
     )
     second = policysmith.train(
         resume=first.artifact, overrides=["training.total_steps=1024"], progress=False, evaluate=False
@@ -327,7 +327,7 @@ class Ill(Games):
 def test_a_game_with_a_number_that_is_not_finite_is_cut_off_and_told(what):
     policy = _policy()
     games = Ill(TICTACTOE, 3, what)
-    collector = SelfPlayCollector(policy, games, Pool(policy, ALONE), seed=0)
+    collector = SelfPlayCollector(policy, games, OpponentPool(policy, ALONE), seed=0)
     rollout = collector.collect(60)
     for tensor in (*rollout.observations, rollout.rewards, rollout.values, rollout.next_values):
         assert tensor.isfinite().all()

@@ -13,7 +13,7 @@ from policysmith import api
 from policysmith.errors import CheckpointError, ConfigError, DatasetError, DivergenceWarning, NonFiniteError
 from policysmith.store import load_training
 from policysmith.training.nonfinite.events import NonFinite, sentence
-from policysmith.training.nonfinite.rollback import LastFinite
+from policysmith.training.nonfinite.rollback import Rollback
 from policysmith.training.offline.objectives import Learner
 from policysmith.training.ppo.loss import PPOLoss
 from policysmith.training.ppo.ppo import PPO
@@ -122,12 +122,12 @@ def test_an_exception_within_an_iteration_leaves_what_the_last_whole_one_led_to(
 
     optimizer = Optimizers.of(list(layer.parameters()), 0.1)
     before = layer.weight.detach().clone()
-    with pytest.raises(KeyboardInterrupt), LastFinite([layer], optimizer, 10) as finite:
+    with pytest.raises(KeyboardInterrupt), Rollback([layer], optimizer, 10) as finite:
         finite.keep()
         optimizer.step(layer.weight.sum())
         raise KeyboardInterrupt
     assert torch.equal(layer.weight, before) and not optimizer.state(), "moments came with the step"
-    with pytest.raises(KeyboardInterrupt), LastFinite([layer], optimizer, 10) as finite:
+    with pytest.raises(KeyboardInterrupt), Rollback([layer], optimizer, 10) as finite:
         finite.keep()
         optimizer.step(layer.weight.sum())
         finite.settle()

@@ -10,7 +10,7 @@ from policysmith import api
 from policysmith.store import load_training
 from policysmith.training.offline.batches import Sampler, units_of
 from policysmith.training.offline.data import OfflineData
-from policysmith.training.offline.micro_batches import cut
+from policysmith.training.offline.micro_batches import micro_batches
 from tests.training.offline_data import BOX, REMEMBERING, config, flowing, walk
 
 DISCRETE = walk("discrete")
@@ -25,13 +25,16 @@ def test_parts_hold_every_transition_once(model):
     policy = policysmith.build(config(model=model), BOX, DISCRETE.action_space)
     data, units = OfflineData(DISCRETE, policy), units_of(policy, DISCRETE, torch.arange(7), 4, 1)
     batch = Sampler(data, units, 16, 0).batch(0)
-    parts = cut(batch, 5)
+    parts = micro_batches(batch, 5)
     assert len(parts) == 5 and sum(part.share for part in parts) == pytest.approx(1.0)
     assert torch.equal(torch.cat([part.batch.rows for part in parts]), batch.rows)
     for name in ("observations", "actions"):
         joined = [torch.cat(leaf) for leaf in zip(*(getattr(part.batch, name) for part in parts), strict=True)]
         assert all(torch.equal(a, b) for a, b in zip(joined, getattr(batch, name), strict=True))
-    assert len(cut(batch, 100)) == (16 if batch.shape is None else batch.shape[0]) and cut(batch, 1)[0].batch is batch
+    assert (
+        len(micro_batches(batch, 100)) == (16 if batch.shape is None else batch.shape[0])
+        and micro_batches(batch, 1)[0].batch is batch
+    )
 
 
 @pytest.mark.parametrize(

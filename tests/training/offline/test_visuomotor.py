@@ -25,11 +25,11 @@ from policysmith import api
 from policysmith.registry import load_plugin_file
 from policysmith.training.run import offline_run
 load_plugin_file({plugin!r})
-update = offline_run._Run.update
+update = offline_run.OfflineRun.update
 def kill(self, count):
     if count == 29: os.kill(os.getpid(), signal.SIGKILL)
     return update(self, count)
-offline_run._Run.update = kill
+offline_run.OfflineRun.update = kill
 api.train_offline({config!r}, {changes!r}, output={output!r}, progress=False)
 """
 SERVE = """

@@ -11,7 +11,7 @@ from torch import nn
 import policysmith
 from policysmith.errors import ConfigError
 from policysmith.training.optim.optimizers import Optimizers, optimize
-from policysmith.training.run.freezing import offline_held
+from policysmith.training.run.freezing import offline_components_frozen
 
 COMPONENTS = {
     "trunk": {"type": "mlp", "in_keys": "observation", "hidden": [8], "norm": "layer"},
@@ -181,7 +181,10 @@ def test_what_learns_offline_alone_is_held_online_to_the_last_bit_and_free_again
 
 def test_where_nothing_is_left_to_learn_online_it_is_an_error():
     held = {name: {"online_update": False} for name in COMPONENTS}
-    with pytest.raises(ConfigError, match="nothing else learns"), offline_held(policysmith.build(config(None, **held))):
+    with (
+        pytest.raises(ConfigError, match="nothing else learns"),
+        offline_components_frozen(policysmith.build(config(None, **held))),
+    ):
         pass
 
 

@@ -153,13 +153,13 @@ def test_what_a_time_limit_cuts_off_has_neither_outcome_nor_score():
 def test_in_self_play_each_seat_is_told_its_own_outcome():
     pytest.importorskip("pettingzoo")
     from policysmith.training.environments.two_player import Games, game_spaces
-    from policysmith.training.games.opponents import Pool
+    from policysmith.training.games.opponents import OpponentPool
     from policysmith.training.games.self_play import SelfPlayCollector
 
     game = Environment("tictactoe_v3")
     policy = policysmith.build({"model": TINY}, *game_spaces(game), seed=0).eval()
     torch.manual_seed(0)
-    alone = Pool(policy, SelfPlay(past_share=0.0, random_share=0.0))
+    alone = OpponentPool(policy, SelfPlay(past_share=0.0, random_share=0.0))
     rollout = SelfPlayCollector(policy, Games(game, 6), alone, 0).collect(60)
     labels, ends = outcome_labels(rollout), rollout.terminated.bool() & rollout.valid
     for table in range(6):

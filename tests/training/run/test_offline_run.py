@@ -167,14 +167,14 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     place, run = write_episodes(tmp_path / "data", walk(kind)), tmp_path / "run"
     description = on_disk(place, objective, model, checkpoint_every=15, learning_rate=rate)
     whole = api.train_offline(description, progress=False).policy
-    original = offline_run._Run.update
+    original = offline_run.OfflineRun.update
 
     def fail(self, update):
         if update == 17:
             raise KeyboardInterrupt
         return original(self, update)
 
-    monkeypatch.setattr(offline_run._Run, "update", fail)
+    monkeypatch.setattr(offline_run.OfflineRun, "update", fail)
     with pytest.raises(KeyboardInterrupt):
         api.train_offline(description, output=run, progress=False)
     monkeypatch.undo()
@@ -196,11 +196,11 @@ def test_a_killed_process_is_resumed_to_the_same_weights(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(description))
     code = (
         "import os, signal, sys\nfrom policysmith import api\nfrom policysmith.training.run import offline_run\n"
-        "update = offline_run._Run.update\n"
+        "update = offline_run.OfflineRun.update\n"
         "def kill(self, count):\n"
         "    if count == 17: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return update(self, count)\n"
-        "offline_run._Run.update = kill\n"
+        "offline_run.OfflineRun.update = kill\n"
         f"api.train_offline({str(tmp_path / 'run.json')!r}, output={str(tmp_path / 'run')!r}, progress=False)\n"
     )
     killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
@@ -234,14 +234,14 @@ def test_epochs_are_passes_over_the_data_though_batches_change_their_size(tmp_pa
 
 def test_ctrl_c_saves_and_can_be_resumed(tmp_path, monkeypatch):
     place = write_episodes(tmp_path / "data", walk())
-    original = offline_run._Run.update
+    original = offline_run.OfflineRun.update
 
     def interrupt(self, update):
         if update == 5:
             os.kill(os.getpid(), signal.SIGINT)
         return original(self, update)
 
-    monkeypatch.setattr(offline_run._Run, "update", interrupt)
+    monkeypatch.setattr(offline_run.OfflineRun, "update", interrupt)
     result = api.train_offline(on_disk(place), output=tmp_path / "run", progress=False)
     assert result.interrupted and result.updates == 5 and result.artifact == tmp_path / "run"
     monkeypatch.undo()

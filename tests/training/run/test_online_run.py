@@ -81,14 +81,14 @@ def test_a_place_that_cannot_be_written_is_found_out_before_training(cartpole_co
 
 
 def test_ctrl_c_finishes_the_iteration_saves_and_can_be_resumed(cartpole_config, tmp_path, monkeypatch):
-    take = online_run._Run.take
+    take = online_run.OnlineRun.take
 
     def take_and_interrupt(run, report):
         if report.iteration == 2:
             os.kill(os.getpid(), signal.SIGINT)
         return take(run, report)
 
-    monkeypatch.setattr(online_run._Run, "take", take_and_interrupt)
+    monkeypatch.setattr(online_run.OnlineRun, "take", take_and_interrupt)
     result = policysmith.train(cartpole_config, output=tmp_path / "run", progress=False)
     assert result.interrupted and result.steps == 512 and result.evaluation is None
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

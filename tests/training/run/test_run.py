@@ -75,14 +75,14 @@ def weights(policy):
 
 def stop_at(monkeypatch, iteration, signals=1):
     """Ctrl-C, so many times, when that iteration has ended."""
-    take = online_run._Run.take
+    take = online_run.OnlineRun.take
 
     def take_and_stop(run, report):
         for _ in range(signals if report.iteration == iteration else 0):
             os.kill(os.getpid(), signal.SIGINT)
         return take(run, report)
 
-    monkeypatch.setattr(online_run._Run, "take", take_and_stop)
+    monkeypatch.setattr(online_run.OnlineRun, "take", take_and_stop)
 
 
 def test_an_error_stores_the_last_finished_iteration_and_says_so(tmp_path):
@@ -393,14 +393,14 @@ def test_offline_an_error_stores_what_the_updates_before_taught(tmp_path, monkey
 
     description = on_disk(write_episodes(tmp_path / "data", walk()), report_every=5)
     whole = api.train_offline(description, progress=False).policy
-    update = offline_run._Run.update
+    update = offline_run.OfflineRun.update
 
     def fail(self, count):
         if count == 17:
             raise ArithmeticError("the data ended")
         return update(self, count)
 
-    monkeypatch.setattr(offline_run._Run, "update", fail)
+    monkeypatch.setattr(offline_run.OfflineRun, "update", fail)
     with pytest.raises(ArithmeticError) as caught:
         api.train_offline(description, output=tmp_path / "run", progress=False)
     monkeypatch.undo()

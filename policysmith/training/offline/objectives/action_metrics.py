@@ -8,11 +8,11 @@ from torch import Tensor
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.training.offline.batches import Batch, parameters_of
 
-__all__ = ["likeness"]
+__all__ = ["action_metrics"]
 
 
 @torch.no_grad()
-def likeness(policy: ActorCritic, batch: Batch) -> dict[str, Tensor]:
+def action_metrics(policy: ActorCritic, batch: Batch) -> dict[str, Tensor]:
     """`accuracy`: how often the likeliest choices are the recorded; `mse`: the mean squared error of numbers."""
     params = parameters_of(policy, batch)
     kept = slice(None) if batch.valid is None else batch.valid

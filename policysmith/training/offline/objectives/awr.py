@@ -15,8 +15,8 @@ from policysmith.graph.plan import Plan
 from policysmith.registry import register
 from policysmith.training.datasets.episodes import REWARD
 from policysmith.training.offline.batches import Batch, evaluate
-from policysmith.training.offline.micro_batches import Part
-from policysmith.training.offline.objectives.action_metrics import likeness
+from policysmith.training.offline.micro_batches import MicroBatch
+from policysmith.training.offline.objectives.action_metrics import action_metrics
 from policysmith.training.offline.objectives.learner import Learner, Loss, Start, bind, total, weights_of
 from policysmith.types import Positive, Share
 
@@ -76,7 +76,7 @@ class _Regression(Learner):
         loss = total(policy + options.value_coef * value, found.aux)
         return Loss(loss, {"policy_loss": policy, "value_loss": value, "weight": weight.mean()})
 
-    def parts(self, batch: Batch, count: int) -> list[Part]:
+    def parts(self, batch: Batch, count: int) -> list[MicroBatch]:
         """Advantages are normalised over the whole batch, so values are asked for once more, beforehand."""
         parts = super().parts(batch, count)
         if len(parts) == 1 or not self.options.normalize_advantage:
@@ -88,4 +88,4 @@ class _Regression(Learner):
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Mapping[str, Tensor]:
-        return likeness(self.policy, batch)
+        return action_metrics(self.policy, batch)

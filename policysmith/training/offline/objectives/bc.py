@@ -15,7 +15,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import register
 from policysmith.training.offline.batches import Batch, score
 from policysmith.training.offline.data import OfflineData
-from policysmith.training.offline.objectives.action_metrics import likeness
+from policysmith.training.offline.objectives.action_metrics import action_metrics
 from policysmith.training.offline.objectives.learner import Learner, Loss, Start, bind, total
 
 __all__ = ["BehaviourCloning", "Cloning"]
@@ -61,4 +61,4 @@ class Cloning(Learner):
     @torch.no_grad()
     def measure(self, batch: Batch) -> Mapping[str, Tensor]:
         """How like the recorded actions the policy's are."""
-        return likeness(self.policy, batch)
+        return action_metrics(self.policy, batch)

@@ -17,8 +17,8 @@ from policysmith.graph.view import bare
 from policysmith.policy.flow_head import FlowHead
 from policysmith.registry import register
 from policysmith.training.offline.batches import Batch
-from policysmith.training.offline.micro_batches import Part
-from policysmith.training.offline.objectives.action_metrics import likeness
+from policysmith.training.offline.micro_batches import MicroBatch
+from policysmith.training.offline.objectives.action_metrics import action_metrics
 from policysmith.training.offline.objectives.learner import Learner, Loss, Start, bind
 
 __all__ = ["FlowMatching"]
@@ -77,7 +77,7 @@ class _Matching(Learner):
         flow = (error * real_NH).sum() / real_NH.sum()
         return Loss(flow, {"flow_loss": flow})
 
-    def parts(self, batch: Batch, count: int) -> list[Part]:
+    def parts(self, batch: Batch, count: int) -> list[MicroBatch]:
         """Noise is drawn for the whole batch; steps after an episode's end count nowhere."""
         parts = super().parts(batch, count)
         if len(parts) == 1:
@@ -87,11 +87,11 @@ class _Matching(Learner):
         noise, time = (drawn.split(sizes) for drawn in _draw(target_NHD.flatten(1)))
         real = [(part.sum() / real_NH.sum()).item() for part in real_NH.split(sizes)]
         known = [{"noise": noise[i], "time": time[i]} for i in range(len(parts))]
-        return [Part(part.batch._replace(known=known[i]), real[i]) for i, part in enumerate(parts)]
+        return [MicroBatch(part.batch._replace(known=known[i]), real[i]) for i, part in enumerate(parts)]
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Mapping[str, Tensor]:
-        return likeness(self.policy, batch)
+        return action_metrics(self.policy, batch)
 
     def _chunks(self, batch: Batch, head: FlowHead) -> tuple[Tensor, Tensor]:
         """Normalised actions (N, H, D), and which are real (N, H)."""

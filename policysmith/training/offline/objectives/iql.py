@@ -24,8 +24,8 @@ from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.datasets.episodes import ACTION, OBSERVATION, REWARD, TERMINATED, Episodes
 from policysmith.training.offline.batches import Batch, evaluate
 from policysmith.training.offline.data import OfflineData
-from policysmith.training.offline.micro_batches import Part
-from policysmith.training.offline.objectives.action_metrics import likeness
+from policysmith.training.offline.micro_batches import MicroBatch
+from policysmith.training.offline.objectives.action_metrics import action_metrics
 from policysmith.training.offline.objectives.learner import Learner, Loss, Start, bind, total, weights_of
 from policysmith.types import OpenShare, Positive, Share
 
@@ -118,7 +118,7 @@ class _ImplicitQ(Learner):
         for target, critic in zip(self.targets, self.critics, strict=True):
             torch._foreach_lerp_(list(target.parameters()), list(critic.parameters()), self.options.target_rate)
 
-    def parts(self, batch: Batch, count: int) -> list[Part]:
+    def parts(self, batch: Batch, count: int) -> list[MicroBatch]:
         """The Q networks' error is a mean over steps whose next observation is known: their share weighs it."""
         parts = super().parts(batch, count)
         known = [(~self.unknown[part.batch.rows]).sum() for part in parts]
@@ -131,7 +131,7 @@ class _ImplicitQ(Learner):
 
     @torch.no_grad()
     def measure(self, batch: Batch) -> Mapping[str, Tensor]:
-        return likeness(self.policy, batch)
+        return action_metrics(self.policy, batch)
 
     def _following(self, batch: Batch) -> Tensor:
         """r + γ V(s'), nothing after steps that ended their episode."""

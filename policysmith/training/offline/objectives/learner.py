@@ -18,7 +18,7 @@ from policysmith.registry import PartSpec, Registry, Slot
 from policysmith.training.datasets.episodes import Episodes
 from policysmith.training.offline.batches import Batch
 from policysmith.training.offline.data import OfflineData
-from policysmith.training.offline.micro_batches import Part, cut
+from policysmith.training.offline.micro_batches import MicroBatch, micro_batches
 
 __all__ = ["Learner", "Loss", "Objective", "ObjectiveOption", "Start", "bind", "total"]
 
@@ -53,12 +53,12 @@ class Learner:
         """The loss of a batch; also of held-out ones, then without gradients."""
         raise NotImplementedError
 
-    def parts(self, batch: Batch, count: int) -> list[Part]:
+    def parts(self, batch: Batch, count: int) -> list[MicroBatch]:
         """The batch in at most `count` parts, the sum of whose losses by their shares is the loss of the whole.
 
         Subclasses whose loss has figures of the whole batch in it, or noise, give them to the parts as `known`.
         """
-        return cut(batch, count)
+        return micro_batches(batch, count)
 
     def train(self, mode: bool) -> None:
         """Set the training mode of all that learns."""
