@@ -40,8 +40,9 @@ from policysmith.training.games.match import RANDOM, MatchResult, play_match, re
 from policysmith.training.offline.dataset_section import dataset_spaces, known_spaces, place_dataset, require_offline
 from policysmith.training.rollout.dataset_recording import record_dataset
 from policysmith.training.rollout.evaluation import EvaluationResult, evaluate_policy, record_video
-from policysmith.training.run.offline_run import OfflineResult, run_offline
-from policysmith.training.run.online_run import TrainingResult, run_training
+from policysmith.training.run.offline_run import run_offline
+from policysmith.training.run.online_run import run_training
+from policysmith.training.run.results import OfflineResult, TrainingResult
 from policysmith.training.run.run_folder import is_taken
 from policysmith.training.run.stored_swap import swap_stored
 from policysmith.transform.diagram import svg

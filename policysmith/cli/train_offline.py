@@ -13,7 +13,7 @@ from policysmith.cli.output import chatter_to_stderr, command_line, duration, fa
 from policysmith.cli.runs import Output, Quiet, run_arguments, run_place
 
 if TYPE_CHECKING:
-    from policysmith.training.run.offline_run import OfflineResult
+    from policysmith.training.run.results import OfflineResult
 
 __all__ = ["train_offline"]
 

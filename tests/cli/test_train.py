@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from policysmith.training.rollout.evaluation import EvaluationResult
-from policysmith.training.run.online_run import TrainingResult
+from policysmith.training.run.results import TrainingResult
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 import policysmith
 from policysmith import api
-from policysmith.training.run.offline_run import OfflineResult
+from policysmith.training.run.results import OfflineResult
 
 
 @pytest.fixture

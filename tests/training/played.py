@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 import policysmith
-from policysmith.training.rollout.collector import Rollout
+from policysmith.training.rollout.rollout import Rollout
 
 BOX, CHOICES = gym.spaces.Box(-5, 5, (3,), np.float32), gym.spaces.Discrete(3)
 HEADS = {

@@ -17,7 +17,8 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import register
 from policysmith.training.ppo.minibatches import Columns, Extra, Minibatch, RowBatches
 from policysmith.training.ppo.ppo import PPO
-from policysmith.training.rollout.collector import Collector, Rollout, _Record
+from policysmith.training.rollout.collector import Collector, RecordedSteps
+from policysmith.training.rollout.rollout import Rollout
 from policysmith.types import Count
 
 __all__ = ["SkillCollector", "SkillPPO"]
@@ -127,7 +128,7 @@ class SkillCollector(Collector):
         self._trained = torch.tensor(sorted(trained), device=policy.device)
         self.frames: Counter[int] = Counter()
 
-    def _stack(self, record: _Record) -> Rollout:
+    def _stack(self, record: RecordedSteps) -> Rollout:
         rollout = super()._stack(record)
         tasks_TN = rollout.observations[task_leaf(self.policy)].long()
         trained = torch.isin(tasks_TN, self._trained)

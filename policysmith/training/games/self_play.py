@@ -21,8 +21,8 @@ from policysmith.training.environments.two_player import Games, Ply
 from policysmith.training.games.opponents import OpponentPool, Player, PolicyPlayer, by_player, weights_of
 from policysmith.training.nonfinite.events import NonFinite
 from policysmith.training.nonfinite.finite_rows import all_finite, bad_rows, first_bad
-from policysmith.training.rollout.collector import Episode, Rollout
 from policysmith.training.rollout.environment_state import State
+from policysmith.training.rollout.rollout import Episode, Rollout
 
 __all__ = ["SelfPlayCollector"]
 

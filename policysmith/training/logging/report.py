@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from policysmith.training.nonfinite.events import NonFinite
-from policysmith.training.rollout.collector import Episode
+from policysmith.training.rollout.rollout import Episode
 
 __all__ = ["Report"]
 

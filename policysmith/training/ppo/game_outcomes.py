@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policysmith.training.rollout.collector import Rollout
+from policysmith.training.rollout.rollout import Rollout
 
 __all__ = ["DRAW", "LOSS", "UNKNOWN", "WIN", "final_scores", "outcome_labels"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
-from policysmith.training.rollout.collector import Rollout
+from policysmith.training.rollout.rollout import Rollout
 
 __all__ = ["Batches", "Columns", "Extra", "Minibatch", "RowBatches", "SequenceBatches", "keep_times"]
 

@@ -36,7 +36,8 @@ from policysmith.training.ppo.loss import PPOLoss, clip_diagnostics, explained_v
 from policysmith.training.ppo.minibatches import Columns, Extra, RowBatches, SequenceBatches, keep_times
 from policysmith.training.ppo.statistics import hold_statistics, take_statistics
 from policysmith.training.ppo.value_objectives import Objective, value_objective
-from policysmith.training.rollout.collector import Collector, Gatherer, MemoryCollector, Rollout
+from policysmith.training.rollout.collector import Collector, MemoryCollector
+from policysmith.training.rollout.rollout import Gatherer, Rollout
 from policysmith.types import Count, NonNegative, NonNegativeInt, OpenShare, Positive, Share
 from policysmith.wrappers import attach_all, metrics_of
 

@@ -16,7 +16,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.distribution import World
 from policysmith.training.distribution.batch_norms import average_statistics, batch_norms, synchronised
-from policysmith.training.rollout.collector import Rollout
+from policysmith.training.rollout.rollout import Rollout
 
 __all__ = ["hold_statistics", "take_statistics"]
 

@@ -17,7 +17,7 @@ from policysmith.graph.plan import Plan
 from policysmith.policy.outcome_heads import OUTCOME, SCORE
 from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.ppo.game_outcomes import UNKNOWN, final_scores, outcome_labels
-from policysmith.training.rollout.collector import Rollout
+from policysmith.training.rollout.rollout import Rollout
 from policysmith.types import NonNegative
 
 __all__ = ["MultiHeadValue", "Objective", "ScalarValue", "ValueObjective", "value_objective"]

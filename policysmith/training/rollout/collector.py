@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,67 +18,16 @@ from policysmith.ops.state import State
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
-from policysmith.training.nonfinite.events import NonFinite
 from policysmith.training.nonfinite.finite_steps import FiniteSteps, VectorStep
+from policysmith.training.rollout.rollout import Episode, Rollout
 
-__all__ = ["Collector", "Episode", "Gatherer", "MemoryCollector", "Rollout"]
+__all__ = ["Collector", "MemoryCollector", "RecordedSteps"]
 
 MEMORY = "memory/"
 
 
-class Episode(NamedTuple):
-    """One finished episode: the training step at its end, its return (undiscounted) and length in steps."""
-
-    step: int
-    episode_return: float
-    length: int
-
-
 @dataclass
-class Rollout:
-    """Experience as tensors with leading axes (T, N); observations, actions and masks are lists of leaves.
-
-    `valid` is None, or marks steps that are real transitions (under next-step autoreset one step is spent on the
-    reset itself). `scores` holds `info["score"]` at the end of episodes, NaN elsewhere; it is None where no episode
-    told one. For a policy with memory `first` marks steps that begin an episode, and `states` holds the state
-    before some steps, by step. `skipped` is None, or marks steps left out for a number that is not finite, which are
-    not valid either; `nonfinite` says where each was.
-    before some steps, by step. `draws` are leaves as `policy.drawing` gave them, where actions are squashed: what is
-    learned from in their place, since tanh rounds actions near their limits to one and the same number.
-    """
-
-    observations: list[Tensor]
-    actions: list[Tensor]
-    masks: list[Tensor]
-    log_probs: Tensor
-    values: Tensor
-    next_values: Tensor
-    rewards: Tensor
-    terminated: Tensor
-    done: Tensor
-    valid: Tensor | None
-    episodes: list[Episode] = field(default_factory=list)
-    scores: Tensor | None = None
-    first: Tensor | None = None
-    states: dict[int, State] = field(default_factory=dict)
-    skipped: Tensor | None = None
-    nonfinite: list[NonFinite] = field(default_factory=list)
-    draws: list[Tensor] | None = None
-
-
-class Gatherer(Protocol):
-    """Whoever plays and hands over rollouts: `count` episodes go on side by side, `step` counts what was played."""
-
-    count: int
-    step: int
-
-    def collect(self, steps: int) -> Rollout:
-        """`steps` steps of each."""
-        ...
-
-
-@dataclass
-class _Record:
+class RecordedSteps:
     """What the steps of one rollout gave, as it came; `first` and the two of states only for policies with memory."""
 
     acted: list[tuple[Any, Any, Any, Tensor, Tensor]] = field(default_factory=list)
@@ -110,7 +59,7 @@ class Collector:
 
     def collect(self, steps: int) -> Rollout:
         """`steps` steps of every environment with the policy as it is now."""
-        record = _Record()
+        record = RecordedSteps()
         act = self._actor(record)
         to_environment = _action_writer(self.policy)
         for t in range(steps):
@@ -122,7 +71,7 @@ class Collector:
             self._take(t, self._steps.look(seen, self._ended, self.step + self.count), record)
         return self._stack(record)
 
-    def _take(self, t: int, seen: VectorStep, record: _Record) -> None:
+    def _take(self, t: int, seen: VectorStep, record: RecordedSteps) -> None:
         """Note what step `t` gave."""
         self._observation, self._info, done = seen.observation, seen.info, seen.done
         record.stepped.append((seen.reward, seen.terminated, done, ~self._ended))
@@ -163,15 +112,15 @@ class Collector:
         told = zip(ended, state["lengths"].tolist(), state["returns"].tolist(), strict=True)
         return [(over, steps, None if over else total) for over, steps, total in told]
 
-    def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
+    def _actor(self, record: RecordedSteps) -> Callable[..., tuple[Any, Tensor, Tensor]]:
         """What chooses: (obs, mask=None) → (action, or draw where it is squashed, log_prob, value)."""
         return self.policy.drawing() if self.policy.actions.squashed else self.policy.acting()
 
-    def _cut_off(self, record: _Record, t: int, rows: np.ndarray) -> None:
+    def _cut_off(self, record: RecordedSteps, t: int, rows: np.ndarray) -> None:
         """Note the last observations of episodes that a time limit ended at step `t`."""
         record.finals += [(t, int(i), self._info["final_obs"][i]) for i in rows]
 
-    def _count(self, t: int, reward: np.ndarray, done: np.ndarray, told: np.ndarray, record: _Record) -> None:
+    def _count(self, t: int, reward: np.ndarray, done: np.ndarray, told: np.ndarray, record: RecordedSteps) -> None:
         """Episodes that are `done`; those not `told` of had numbers in them that were left out."""
         self.step += self.count
         self._returns += reward
@@ -199,7 +148,7 @@ class Collector:
         return [(int(i), float(info["score"][i])) for i in np.flatnonzero(done & info.get("_score", True))]
 
     @torch.no_grad()
-    def _stack(self, record: _Record) -> Rollout:
+    def _stack(self, record: RecordedSteps) -> Rollout:
         policy, device = self.policy, self.policy.device
         observations, masks, chosen, log_probs, values = zip(*record.acted, strict=True)
         rewards, terminated, done, valid = zip(*record.stepped, strict=True)
@@ -229,7 +178,7 @@ class Collector:
             nonfinite=self._steps.taken(),
         )
 
-    def _next_values(self, values_TN: Tensor, record: _Record) -> Tensor:
+    def _next_values(self, values_TN: Tensor, record: RecordedSteps) -> Tensor:
         """Values of the states that steps led to: the next step's, or the final observation's where it was cut off."""
         next_values = torch.cat([values_TN[1:], self._last_value()[None]])
         if record.finals:
@@ -241,7 +190,7 @@ class Collector:
         """(N,) the value of where the rollout stopped."""
         return self.policy.get_value(self._prepare(self._observation))
 
-    def _final_values(self, record: _Record, observations: Any) -> Tensor:
+    def _final_values(self, record: RecordedSteps, observations: Any) -> Tensor:
         """The values of final observations."""
         return self.policy.get_value(self.policy.prepare(observations))
 
@@ -283,7 +232,7 @@ class MemoryCollector(Collector):
         super().load_state(state, observation, info)
         self._state = {key: state[MEMORY + key].to(tensor.device) for key, tensor in self._state.items()}
 
-    def _actor(self, record: _Record) -> Callable[..., tuple[Any, Tensor, Tensor]]:
+    def _actor(self, record: RecordedSteps) -> Callable[..., tuple[Any, Tensor, Tensor]]:
         act, device = self.policy.drawing(), self.policy.device
 
         def remember_and_act(obs: Any, mask: Any = None) -> tuple[Any, Tensor, Tensor]:
@@ -297,11 +246,11 @@ class MemoryCollector(Collector):
 
         return remember_and_act
 
-    def _cut_off(self, record: _Record, t: int, rows: np.ndarray) -> None:
+    def _cut_off(self, record: RecordedSteps, t: int, rows: np.ndarray) -> None:
         super()._cut_off(record, t, rows)
         record.final_states += [{key: tensor[int(i)] for key, tensor in self._state.items()} for i in rows]
 
-    def _stack(self, record: _Record) -> Rollout:
+    def _stack(self, record: RecordedSteps) -> Rollout:
         rollout = super()._stack(record)
         rollout.first = torch.stack(record.first)
         # Clones: what inference mode made can't enter a graph of gradients.
@@ -312,7 +261,7 @@ class MemoryCollector(Collector):
         first = torch.as_tensor(self._begins, device=self.policy.device)
         return self.policy.get_value(self._prepare(self._observation), self._state, first)
 
-    def _final_values(self, record: _Record, observations: Any) -> Tensor:
+    def _final_values(self, record: RecordedSteps, observations: Any) -> Tensor:
         states = record.final_states
         state = {key: torch.stack([s[key] for s in states]) for key in states[0]}
         return self.policy.get_value(self.policy.prepare(observations), state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from policysmith.training.distribution.world import World
-from policysmith.training.rollout.collector import Gatherer, Rollout
+from policysmith.training.rollout.rollout import Gatherer, Rollout
 
 __all__ = ["SharedGatherer", "environment_seed"]
 

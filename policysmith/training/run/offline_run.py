@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,34 +35,15 @@ from policysmith.training.offline.offline import Offline
 from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.environment_state import State
-from policysmith.training.rollout.evaluation import EvaluationResult
 from policysmith.training.run.online_run import seed_everything
+from policysmith.training.run.results import OfflineResult
 from policysmith.training.run.run import Run
 
-__all__ = ["OfflineResult", "run_offline"]
+__all__ = ["run_offline"]
 
 AGREE_EVERY = 16  # updates after which processes ask each other about Ctrl-C
 TRAINING_LOSS = "training/loss"
 SAID = "finishing the update; press Ctrl-C again to stop now"
-
-
-@dataclass
-class OfflineResult:
-    """What a run gives back: `losses` by kind as (update, loss), and the last report's `metrics` by tag.
-
-    Of several processes only rank 0 writes, so `artifact` is None elsewhere.
-    """
-
-    policy: ActorCritic
-    updates: int
-    seconds: float
-    losses: dict[str, list[tuple[int, float]]]
-    metrics: dict[str, float]
-    artifact: Path | None = None
-    evaluation: EvaluationResult | None = None
-    interrupted: bool = False
-    files: dict[str, Path] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
 
 
 def run_offline(

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,40 +38,18 @@ from policysmith.training.nonfinite.events import LeftOut
 from policysmith.training.ppo.ppo import PPO
 from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
-from policysmith.training.rollout.collector import Gatherer
 from policysmith.training.rollout.environment_state import EnvironmentState, State
-from policysmith.training.rollout.evaluation import EvaluationResult
+from policysmith.training.rollout.rollout import Gatherer
 from policysmith.training.rollout.shared_gatherer import SharedGatherer, environment_seed
 from policysmith.training.run.freezing import offline_components_frozen
+from policysmith.training.run.results import TrainingResult
 from policysmith.training.run.run import PLACE, Run
 
-__all__ = ["TrainingResult", "run_training", "seed_everything"]
+__all__ = ["run_training", "seed_everything"]
 
 SCHEDULES = ("learning_rate", "clip", "entropy_coef")
 CONSTANT = "constant"
 PATIENCE = 5  # iterations between two evaluations that ask whether the task is solved
-
-
-@dataclass
-class TrainingResult:
-    """What a run gives back. `returns` holds (step, episode return) of every episode, `files` what was written.
-
-    `notes` are sentences that it should be read with, such as why a resumed run could not go on in its episodes.
-
-    `left_out` says what was not learned from because it was not finite. Of several processes only rank 0 writes, so
-    `artifact` is None elsewhere.
-    """
-
-    policy: ActorCritic
-    steps: int
-    seconds: float
-    returns: list[tuple[int, float]]
-    artifact: Path | None = None
-    evaluation: EvaluationResult | None = None
-    interrupted: bool = False
-    files: dict[str, Path] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    left_out: LeftOut = field(default_factory=LeftOut)
 
 
 def seed_everything(seed: int | None) -> None:

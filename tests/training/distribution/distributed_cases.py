@@ -21,7 +21,8 @@ from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.optim.averaging import WeightAverage
 from policysmith.training.optim.optimizers import Optimizers
 from policysmith.training.ppo.ppo import PPO
-from policysmith.training.rollout.collector import Collector, Rollout
+from policysmith.training.rollout.collector import Collector
+from policysmith.training.rollout.rollout import Rollout
 from policysmith.training.run import offline_run
 from tests.training import played as glue
 from tests.training.offline_data import BOX, REMEMBERING, config, walk

@@ -15,7 +15,8 @@ from policysmith.training.ppo.game_outcomes import final_scores, outcome_labels
 from policysmith.training.ppo.minibatches import Columns, Extra, RowBatches, SequenceBatches
 from policysmith.training.ppo.ppo import PPO
 from policysmith.training.ppo.value_objectives import MultiHeadValue, ScalarValue, outcome_loss, score_loss
-from policysmith.training.rollout.collector import Collector, Rollout
+from policysmith.training.rollout.collector import Collector
+from policysmith.training.rollout.rollout import Rollout
 from tests.policy.test_stateful import REGISTRY
 from tests.thinning import thinned
 
