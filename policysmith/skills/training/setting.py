@@ -23,8 +23,8 @@ from policysmith.skills.runs.training_run import CONFIG, TrainingRun, load_train
 from policysmith.skills.training.guard import executed, limit_files, raise_walls
 from policysmith.skills.training.progression import Attempts, TaskProgression
 from policysmith.skills.training.run_config import RunConfig
+from policysmith.training.process.generators import seed_everything
 from policysmith.training.process.threads import few_threads
-from policysmith.training.run.online_run import seed_everything
 
 __all__ = ["Setting"]
 

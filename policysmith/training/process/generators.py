@@ -14,10 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["generators_kept", "generators_state", "load_generators"]
+__all__ = ["generators_kept", "generators_state", "load_generators", "seed_everything"]
 
 TORCH, NUMPY, PYTHON, CUDA = "torch", "numpy", "python", "cuda/"
 MERSENNE = "MT19937"
+
+
+def seed_everything(seed: int | None) -> None:
+    """Seed Python's, NumPy's and torch's global generators."""
+    if seed is not None:
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # environments may still use the global generator
+        torch.manual_seed(seed)
 
 
 def generators_state() -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -32,14 +32,13 @@ from policysmith.training.logging.plots import plot_losses
 from policysmith.training.logging.report import Report
 from policysmith.training.offline.objectives import Start
 from policysmith.training.offline.offline import Offline
-from policysmith.training.process.generators import generators_kept
+from policysmith.training.process.generators import generators_kept, seed_everything
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.environment_state import State
-from policysmith.training.run.online_run import seed_everything
 from policysmith.training.run.results import OfflineResult
 from policysmith.training.run.run import Run
 
-__all__ = ["run_offline"]
+__all__ = ["OfflineRun", "run_offline"]
 
 AGREE_EVERY = 16  # updates after which processes ask each other about Ctrl-C
 TRAINING_LOSS = "training/loss"
@@ -180,6 +179,7 @@ class OfflineRun(Run):
         self._capture_cost = self._captured_at - began
 
     def finish(self, seconds: float, evaluate: bool) -> OfflineResult:
+        """The last judgement and save, and what the run gives back."""
         interrupted = self.world.any(self.stop.is_set())
         average_statistics(self.policy, self.world)
         self.capture()

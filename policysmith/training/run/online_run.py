@@ -5,7 +5,6 @@ In: a checked experiment and a policy. Out: a `TrainingResult`, and an artifact 
 
 from __future__ import annotations
 
-import random
 import secrets
 import threading
 import time
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
@@ -36,7 +34,7 @@ from policysmith.training.logging.plots import plot_learning_curve
 from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import LeftOut
 from policysmith.training.ppo.ppo import PPO
-from policysmith.training.process.generators import generators_kept
+from policysmith.training.process.generators import generators_kept, seed_everything
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.environment_state import EnvironmentState, State
 from policysmith.training.rollout.rollout import Gatherer
@@ -45,19 +43,11 @@ from policysmith.training.run.freezing import offline_components_frozen
 from policysmith.training.run.results import TrainingResult
 from policysmith.training.run.run import PLACE, Run
 
-__all__ = ["run_training", "seed_everything"]
+__all__ = ["OnlineRun", "run_training"]
 
 SCHEDULES = ("learning_rate", "clip", "entropy_coef")
 CONSTANT = "constant"
 PATIENCE = 5  # iterations between two evaluations that ask whether the task is solved
-
-
-def seed_everything(seed: int | None) -> None:
-    """Seed Python's, NumPy's and torch's global generators."""
-    if seed is not None:
-        random.seed(seed)
-        np.random.seed(seed % 2**32)  # environments may still use the global generator
-        torch.manual_seed(seed)
 
 
 def run_training(
@@ -268,6 +258,7 @@ class OnlineRun(Run):
         self.record(self.step, self.iteration, {"return": self.window.mean, "episodes": len(self.returns), **metrics})
 
     def finish(self, seconds: float, interrupted: bool, evaluate: bool) -> TrainingResult:
+        """The last judgement and save, and what the run gives back."""
         goal = self.algorithm.solved_at
         known = self.evaluation is not None and goal is not None and self.evaluation.mean >= goal
         if evaluate and not interrupted and not known:
