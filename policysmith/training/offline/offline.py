@@ -8,28 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from policysmith.config.options import options_of
 from policysmith.errors import ConfigError, DatasetError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.registry import part, register
-from policysmith.training.algorithm import CHECKPOINT_MINUTES, Callbacks, Loggers
+from policysmith.training.algorithm import Algorithm
 from policysmith.training.datasets.episodes import DatasetOption, Episodes
-from policysmith.training.distribution import ALONE, Strategy, StrategyName, World
+from policysmith.training.distribution import ALONE, Strategy, World
 from policysmith.training.distribution.batch_norms import average_statistics, synchronised
 from policysmith.training.logging.report import Report
-from policysmith.training.nonfinite.events import UPDATES, NonFiniteOption, NonFiniteOptions
+from policysmith.training.nonfinite.events import UPDATES
 from policysmith.training.nonfinite.rollback import Rollback
 from policysmith.training.offline.batches import Batch, Sampler, split_episodes, units_of
 from policysmith.training.offline.objectives import Learner, Loss, Objective, ObjectiveOption
 from policysmith.training.offline.shared_sampler import SharedSampler
-from policysmith.training.optim.optimizers import Optimizers, check_rules, optimize
-from policysmith.training.optim.rules import OptimizerOption
+from policysmith.training.optim.optimizers import Optimizers, optimize
 from policysmith.training.optim.schedules import Schedule, schedule
-from policysmith.types import Count, Dropout, NonNegativeInt, OpenShare, Positive
+from policysmith.types import Count, Dropout, NonNegativeInt, Positive
 from policysmith.wrappers import attach_all, metrics_of
 
 __all__ = ["Offline", "Samplers", "Watcher"]
@@ -58,7 +58,7 @@ class Samplers:
 
 
 @register("offline", slot="algorithm", offline=True)
-class Offline:
+class Offline(Algorithm):
     """Learning from a dataset alone, with held-out episodes that tell how well it goes.
 
     A policy with memory learns over windows of `sequence_length` steps (null: whole episodes), each from the initial
@@ -71,27 +71,20 @@ class Offline:
         updates: steps of the optimiser, in place of epochs.
         batch_size: transitions of an update, or windows of a policy with memory.
         learning_rate: step size, a number or a schedule of progress.
-        optimizer: the rule, Adam where none is stated; its own `learning_rate` stands for that above.
-        optimizers: rules of components, by their names.
         max_grad_norm: to what the gradient's norm is clipped; null leaves it.
         validation_share: share of the episodes that is held out; 0 is none.
         report_every: updates between two reports and validations; null is an epoch.
         checkpoint_every: updates between two saves; null saves by the clock.
-        checkpoint_minutes: minutes between two saves; null saves at the start and at the end alone.
-        keep_checkpoints: how many saves stay beside the latest.
         sequence_length: steps of a window.
         burn_in: steps before a window.
-        loggers: who writes reports down, where there is an output directory.
-        callbacks: functions of a report that end the training by returning true.
-        accumulate: into how many parts a batch is cut whose gradients add up: the same update with less memory.
         ema: decay of a moving average of the policy's weights, which is what is validated, evaluated and stored.
         strategy: how the processes of torchrun share the work: ddp, where none is stated, or fsdp; each takes
             `batch_size` of every batch.
-        sync_batch_norm: whether batch normalisations see the batch of all processes.
         nonfinite: after `max` updates in a row whose loss or gradients are not finite, and which are left out, training
             goes back to its last finite state and raises `NonFiniteError`.
     """
 
+    @options_of(Algorithm, loggers=["tensorboard", "json_lines"])
     def __init__(
         self,
         dataset: DatasetOption | None = None,
@@ -100,40 +93,22 @@ class Offline:
         updates: Count | None = None,
         batch_size: Count = 256,
         learning_rate: Schedule = 1e-3,
-        optimizer: OptimizerOption | None = None,
-        optimizers: dict[str, OptimizerOption] = {},  # noqa: B006 - read only
         max_grad_norm: Positive | None = 1.0,
         validation_share: Dropout = 0.1,
         report_every: Count | None = None,
-        checkpoint_every: Count | None = None,
-        checkpoint_minutes: Positive | None = CHECKPOINT_MINUTES,
-        keep_checkpoints: NonNegativeInt = 0,
         sequence_length: Count | None = None,
         burn_in: NonNegativeInt = 0,
-        loggers: Loggers = ["tensorboard", "json_lines"],  # noqa: B006
-        callbacks: Callbacks = [],  # noqa: B006 - parts get their options anew
-        accumulate: Count = 1,
-        ema: OpenShare | None = None,
-        strategy: StrategyName | None = None,
-        sync_batch_norm: bool = False,
-        nonfinite: NonFiniteOption = None,
+        **shared: Any,
     ) -> None:
-        self.nonfinite = nonfinite or NonFiniteOptions()
+        super().__init__(**shared)
         if epochs is not None and updates is not None:
             message = f"says how long to train, and so does epochs={epochs}: leave one out"
             raise ConfigError([Problem("training.updates", message)])
-        self.strategy, self.sync_batch_norm = strategy, sync_batch_norm
         self.dataset, self.objective_part = dataset, part("offline_objective", objective)
         self.epochs, self.updates, self.batch_size = epochs, updates, batch_size
         self.max_grad_norm, self.validation_share = max_grad_norm, validation_share
-        self.report_every, self.checkpoint_every = report_every, checkpoint_every
-        self.checkpoint_minutes, self.keep_checkpoints = checkpoint_minutes, keep_checkpoints
+        self.report_every = report_every
         self.sequence_length, self.burn_in = sequence_length, burn_in
-        self.accumulate, self.ema = accumulate, ema
-        self.loggers = [part("logger", logger) for logger in loggers]
-        self.callbacks = [part("callback", callback) for callback in callbacks]
-        self.usual = None if optimizer is None else part("optimizer", optimizer)
-        self.optimizers = {name: part("optimizer", option) for name, option in optimizers.items()}
         self._learning_rate = schedule(learning_rate)
 
     @property
@@ -145,8 +120,7 @@ class Offline:
     def check(self, plan: Plan) -> None:
         """Raise `ConfigError` for the plan of a policy that can't learn by the objective, or lacks what is named."""
         self.objective.check(plan)
-        if problems := check_rules(plan, self.optimizers):
-            raise ConfigError(problems)
+        super().check(plan)
 
     def samplers(self, learner: Learner, episodes: Episodes, seed: int, world: World | None = None) -> Samplers:
         """Batches of the episodes that teach, this process's part of each, and of those held out."""

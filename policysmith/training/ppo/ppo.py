@@ -7,28 +7,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from gymnasium.vector import VectorEnv
 
+from policysmith.config.options import options_of
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.stateful import StatefulActorCritic
-from policysmith.registry import part, register
-from policysmith.training.algorithm import CHECKPOINT_MINUTES, Callbacks, Loggers
-from policysmith.training.distribution import ALONE, Strategy, StrategyName
+from policysmith.registry import register
+from policysmith.training.algorithm import Algorithm
+from policysmith.training.distribution import ALONE, Strategy
 from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import (
     EMPTY,
-    NonFiniteOption,
-    NonFiniteOptions,
     check_events,
     left_out,
 )
 from policysmith.training.nonfinite.rollback import Rollback
-from policysmith.training.optim.optimizers import Optimizers, check_rules, optimize
-from policysmith.training.optim.rules import OptimizerOption
+from policysmith.training.optim.optimizers import Optimizers, optimize
 from policysmith.training.optim.schedules import Schedule, schedule
 from policysmith.training.ppo.advantages import generalized_advantages
 from policysmith.training.ppo.global_minibatches import global_minibatches
@@ -38,7 +37,7 @@ from policysmith.training.ppo.statistics import hold_statistics, take_statistics
 from policysmith.training.ppo.value_objectives import Objective, value_objective
 from policysmith.training.rollout.collector import Collector, MemoryCollector
 from policysmith.training.rollout.rollout import Gatherer, Rollout
-from policysmith.types import Count, NonNegative, NonNegativeInt, OpenShare, Positive, Share
+from policysmith.types import Count, NonNegative, NonNegativeInt, Positive, Share
 from policysmith.wrappers import attach_all, metrics_of
 
 __all__ = ["PPO"]
@@ -47,7 +46,7 @@ VALUE_COEF = 0.5
 
 
 @register("ppo", slot="algorithm")
-class PPO:
+class PPO(Algorithm):
     """PPO with clipped ratios, GAE, minibatch epochs, gradient clipping and optional early stopping by KL divergence.
 
     Defaults follow the common CartPole recipe. Under torchrun every process has environments, rollouts and minibatches
@@ -73,23 +72,12 @@ class PPO:
             does.
         normalize_advantage: Whether each minibatch has its advantages shifted and scaled to mean 0 and deviation 1.
         solved_at: The mean return at which training ends.
-        checkpoint_every: A checkpoint every so many steps, in place of the one by the clock.
-        checkpoint_minutes: Minutes between two checkpoints; null saves none on the way.
-        keep_checkpoints: How many earlier checkpoints stay beside the latest.
         sequence_length: How many steps a policy with memory learns over at once; null takes the whole rollout.
         burn_in: How many steps before a sequence make its state anew; 0 takes the state it acted with.
         value: What the value learns from: returns (`scalar`), or how games end (`multi_head`).
-        accumulate: Into how many parts a minibatch is cut, whose gradients add up: the same update with less memory.
-        ema: The decay of a moving average of the weights, which is then what is evaluated and stored; null has none.
-        optimizer: The rule of all components without one of their own.
-        optimizers: Rules of single components by name; their `learning_rate` stands for this one.
-        loggers: What writes reports down, where there is an output directory.
-        callbacks: Functions of a report that end the training by returning true.
-        strategy: How processes share the weights; `ddp` where none is stated.
-        sync_batch_norm: Whether batch normalisations see the rows of all processes.
-        nonfinite: How many numbers in a row may be not finite before the run stops.
     """
 
+    @options_of(Algorithm)
     def __init__(
         self,
         total_steps: Count = 100_000,
@@ -107,52 +95,29 @@ class PPO:
         target_kl: Positive | None = None,
         normalize_advantage: bool = True,
         solved_at: float | None = None,
-        checkpoint_every: Count | None = None,
-        checkpoint_minutes: Positive | None = CHECKPOINT_MINUTES,
-        keep_checkpoints: NonNegativeInt = 0,
         sequence_length: Count | None = None,
         burn_in: NonNegativeInt = 0,
         value: Objective = "scalar",
-        accumulate: Count = 1,
-        ema: OpenShare | None = None,
-        optimizer: OptimizerOption | None = None,
-        optimizers: dict[str, OptimizerOption] = {},  # noqa: B006 - read only
-        loggers: Loggers = ["tensorboard"],  # noqa: B006 - parts get their options anew
-        callbacks: Callbacks = [],  # noqa: B006
-        strategy: StrategyName | None = None,
-        sync_batch_norm: bool = False,
-        nonfinite: NonFiniteOption = None,
+        **shared: Any,
     ) -> None:
-        self.nonfinite = nonfinite or NonFiniteOptions()
-        self.strategy, self.sync_batch_norm = strategy, sync_batch_norm
+        super().__init__(**shared)
         self.total_steps, self.rollout_steps = total_steps, rollout_steps
         self.epochs, self.minibatches = epochs, minibatches
         self.gamma, self.gae_lambda, self.value_clip = gamma, gae_lambda, value_clip
         self.value_coef, self.max_grad_norm, self.target_kl = value_coef, max_grad_norm, target_kl
-        self.normalize_advantage, self.solved_at, self.checkpoint_every = (
-            normalize_advantage,
-            solved_at,
-            checkpoint_every,
-        )
-        self.checkpoint_minutes, self.keep_checkpoints = checkpoint_minutes, keep_checkpoints
+        self.normalize_advantage, self.solved_at = normalize_advantage, solved_at
         self.sequence_length, self.burn_in = sequence_length or rollout_steps, burn_in
         _check_sequences(rollout_steps, self.sequence_length, burn_in)
         self.value = value_objective(value)
         if self.value.edges:
             _refuse_scalar_options(value_coef, value_clip)
-        self.accumulate, self.ema = accumulate, ema
-        self.loggers = [part("logger", logger) for logger in loggers]
-        self.callbacks = [part("callback", callback) for callback in callbacks]
-        self.usual = None if optimizer is None else part("optimizer", optimizer)
-        self.optimizers = {name: part("optimizer", option) for name, option in optimizers.items()}
         self._learning_rate, self._clip = schedule(learning_rate), schedule(clip)
         self._entropy_coef = schedule(entropy_coef)
 
     def check(self, plan: Plan) -> None:
         """Raise `ConfigError` for a plan without what `value` trains, or what `optimizers` name."""
         self.value.check(plan)
-        if problems := check_rules(plan, self.optimizers):
-            raise ConfigError(problems)
+        super().check(plan)
 
     def optimizer(self, policy: ActorCritic) -> Optimizers:
         """The optimiser that `learn` steps: Adam with ε = 1e-5, as PPO's reference has it, where none is stated.
