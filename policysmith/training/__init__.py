@@ -8,6 +8,7 @@
 `environments/`  environments by name, games for two, environments that can be brought back
 `rollout/`       a policy acts: to learn from it, to judge it, to record it
 `logging/`       what is told of an iteration, and to whom
+`algorithm.py`   the options that every algorithm has
 `ppo/`           proximal policy optimisation: collect, advantages, minibatches, loss, step
 `offline/`       learning from recorded episodes
 `games/`         opponents, self-play, matches

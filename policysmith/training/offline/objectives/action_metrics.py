@@ -1,4 +1,4 @@
-"""How like the recorded actions a policy's own are: what validation tells in words that people know."""
+"""How well a policy's actions agree with the recorded ones: accuracy of choices, squared error of numbers."""
 
 from __future__ import annotations
 
