@@ -34,6 +34,13 @@ SLOTS = (
     "schedule", "dataset", "launcher", "space", "op", "offline_objective", "model_factory",
     "grammar", "skill_environment",
 )  # fmt: skip
+# What is called on what a type of the slot gives, and how: asked for when it is built, before anything runs.
+OFFERS: Mapping[str, Mapping[str, str]] = {
+    "callback": {"__call__": "a function of a report that returns whether to stop"},
+    "schedule": {"__call__": "a function of progress, from 0 to 1, that returns a number"},
+    "logger": {"report": "report(report, steps_per_second)", "close": "close()"},
+    "optimizer": {"make": "make(groups), which returns a torch.optim.Optimizer"},
+}
 PLUGIN_GROUP = "policysmith.plugins"
 DIALECTS = "policysmith.dialects"  # a room above, whose types are known by name and imported when first used
 
@@ -83,9 +90,14 @@ class PartSpec:
     def build(self, **context: Any) -> Any:
         """Call the type with its options and, for arguments marked `Infer(kind)`, `context[kind]`.
 
-        A stated argument that differs from the context raises ValueError.
+        A stated argument that differs from the context raises ValueError; a type that gives something else than its
+        slot is for raises RegistryError.
         """
-        return self.entry.target(**{**self._plain_options(), **self._inferred(context)})
+        built = self.entry.target(**{**self._plain_options(), **self._inferred(context)})
+        for call, form in OFFERS.get(self.slot, {}).items():
+            if not callable(getattr(built, call, None)):
+                raise _lacks(self.slot, self.type, type(built), call, form)
+        return built
 
     def encode(self) -> dict[str, Any]:
         """The mapping that decodes to this spec: `{type: …, option: …}` with defaults written out."""
@@ -196,6 +208,7 @@ class Registry:
                     f"{_origin(target)} needs another name"
                 )
             if taken is None:
+                _check_calls(slot, name, target)
                 schema = OptionSchema(target, name, annotations, exclude)
                 self._entries[slot][name] = Entry(slot, name, target, schema, traits)
             return target
@@ -347,9 +360,11 @@ def load_plugin_file(path: str | Path) -> None:
     name = f"policysmith_plugin_{path.stem}_{digest}"
     if name in sys.modules:
         return
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None or not path.is_file():
+    if not path.is_file():
         raise RegistryError(f"no plugin file at {path}")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise RegistryError(f"the plugin {path} is no Python file: it must end in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -357,6 +372,25 @@ def load_plugin_file(path: str | Path) -> None:
     except BaseException:
         del sys.modules[name]
         raise
+
+
+def _check_calls(slot: str, name: str, target: object) -> None:
+    """Refuse a class whose instances can't be called where their slot is for functions.
+
+    Other methods may be given to an instance when it is made, and are asked for when it is built.
+    """
+    form = OFFERS.get(slot, {}).get("__call__")
+    if form and isinstance(target, type) and not any("__call__" in vars(base) for base in target.__mro__):
+        raise _lacks(slot, name, target, "__call__", form)
+
+
+def _lacks(slot: str, name: str, found: type, call: str, form: str) -> RegistryError:
+    what = f"gives a `{found.__qualname__}`, which has no {call}"
+    return RegistryError(
+        f"{slot} {name!r} {what}: {_a(slot)} is {form}"
+        if call == "__call__"
+        else f"{slot} {name!r} {what}: define {form}"
+    )
 
 
 def _origin(target: Callable[..., Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -259,9 +260,16 @@ class OptionSchema:
             for item in items:
                 message = _message(item)
                 if item["type"] == "missing":
-                    message = f"required option of {self.title!r} is missing"
+                    message = f"required option of {self.title!r} is missing{_could_follow(str(field))}"
                 explained.append(error_at(tuple(item["loc"]), message, item["input"]))
         return explained
+
+
+def _could_follow(name: str) -> str:
+    """The remedy for a part of one's own whose required option is likely the size of its input."""
+    if not re.match(r"(in|input|n_in|num_in|obs|observation)(_|$)|state_dim$", name):
+        return ""
+    return "; where it follows from the input, mark it in the signature: Annotated[int, Infer('flat_features')]"
 
 
 def named_elsewhere(name: object, known: Collection[str], registry: Any) -> str:

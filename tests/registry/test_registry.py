@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import pickle
 import sys
 from typing import Annotated, Any
@@ -493,3 +494,61 @@ def test_what_a_part_is_given_in_python_is_checked_like_a_file():
         part("norm", "lyer")
     with pytest.raises(ConfigError, match="kv_rnk: unknown option of 'mla'"):
         part("attention", {"type": "mla", "kv_rnk": 3})
+
+
+class Stopper:
+    """A callback as another library has them."""
+
+    def _on_step(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("slot", ["callback", "schedule"])
+def test_a_class_whose_instances_are_no_functions_is_refused_where_they_are_called(slot):
+    said = rf"{slot} 'own' gives a `Stopper`, which has no __call__: a {slot} is a function of"
+    with pytest.raises(RegistryError, match=said):
+        Registry().register("own", slot=slot)(Stopper)
+
+
+@pytest.mark.parametrize(("slot", "said"), [
+    ("callback", "has no __call__: a callback is a function of a report that returns whether to stop"),
+    ("schedule", "has no __call__: a schedule is a function of progress"),
+    ("logger", r"has no report: define report\(report, steps_per_second\)"),
+    ("optimizer", r"has no make: define make\(groups\), which returns a torch.optim.Optimizer"),
+])  # fmt: skip
+def test_what_a_function_gives_is_what_its_slot_is_for(slot, said):
+    registry = Registry()
+    registry.register("own", slot=slot)(lambda: Stopper())
+    with pytest.raises(RegistryError, match=rf"{slot} 'own' gives a `Stopper`, which {said}"):
+        registry.decode(slot, "own").build()
+
+
+def test_methods_that_an_instance_gets_when_it_is_made_are_its_own():
+    class Logger:
+        def __init__(self) -> None:
+            self.report, self.close = (lambda report, speed: None), (lambda: None)
+
+    registry = Registry()
+    registry.register("own", slot="logger")(Logger)
+    assert isinstance(registry.decode("logger", "own").build(), Logger)
+
+
+def test_a_plugin_that_is_no_python_file_is_told_so(tmp_path):
+    file = tmp_path / "camera.yaml"
+    file.write_text("format: 1\n")
+    with pytest.raises(RegistryError, match=r"the plugin .*camera\.yaml is no Python file: it must end in \.py"):
+        load_plugin_file(file)
+
+
+@pytest.mark.parametrize(("option", "told"), [("in_features", True), ("input_dim", True), ("interval", False)])
+def test_a_required_size_of_the_input_could_be_marked(option, told):
+    def own(size: int) -> None: ...
+
+    own.__signature__ = inspect.Signature([inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, annotation=int)])
+    registry = Registry()
+    registry.register("own")(own)
+    with pytest.raises(ValidationError) as caught:
+        registry.decode("component", "own")
+    ((_, message),) = failures(caught.value)
+    assert message.startswith("required option of 'own' is missing")
+    assert ("Annotated[int, Infer('flat_features')]" in message) == told
