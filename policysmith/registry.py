@@ -13,9 +13,10 @@ import importlib.util
 import inspect
 import json
 import sys
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -43,6 +44,11 @@ OFFERS: Mapping[str, Mapping[str, str]] = {
 }
 PLUGIN_GROUP = "policysmith.plugins"
 DIALECTS = "policysmith.dialects"  # a room above, whose types are known by name and imported when first used
+ROOMS = ("policysmith.parts", "policysmith.policy", "policysmith.training.types", "policysmith.skills.types")
+"""Modules whose import registers all types of ours; done when a name is not known yet, or all names are asked for."""
+_LOADING = (
+    threading.RLock()
+)  # a second thread that needs the types waits for them; one lock, since registries are copied
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,20 +171,23 @@ class Registry:
     """Types by slot and name. `Registry()` is empty; `registry.copy()` starts from another's types.
 
     `elsewhere` is a module whose `TYPES` maps (slot, name) to the module that registers that type: both are imported
-    when they are first needed, so that rooms above add types which nothing here imports.
+    when they are first needed, so that rooms above add types which nothing here imports. `rooms` are modules that
+    register types too, imported together when a name is not known, or all names are asked for.
     """
 
-    def __init__(self, entries: Sequence[Entry] = (), elsewhere: str | None = None) -> None:
+    def __init__(self, entries: Sequence[Entry] = (), elsewhere: str | None = None, rooms: Sequence[str] = ()) -> None:
         self._entries: dict[str, dict[str, Entry]] = {slot: {} for slot in SLOTS}
         for entry in entries:
             self._entries[entry.slot][entry.name] = entry
-        self._elsewhere = elsewhere
+        self._elsewhere, self._rooms = elsewhere, tuple(rooms)
 
     def __iter__(self) -> Iterator[Entry]:
+        self.load_rooms()
         return (self.entry(slot, name) for slot in SLOTS for name in self._known(slot))
 
     def copy(self) -> Registry:
         """An independent registry that starts with the same types."""
+        self.load_rooms()
         return Registry([entry for slot in self._entries.values() for entry in slot.values()], self._elsewhere)
 
     def register(
@@ -201,7 +210,7 @@ class Registry:
 
         def decorate(target: T) -> T:
             at_home = self._homes.get((slot, name)) == target.__module__
-            taken = self._entries[slot].get(name) if at_home else self._find(slot, name)
+            taken = self._entries[slot].get(name) if at_home else self._find_at_home(slot, name)
             if taken is not None and taken.target is not target:
                 raise RegistryError(
                     f"{slot} {name!r} is already registered by {_origin(taken.target)}; "
@@ -226,6 +235,7 @@ class Registry:
     def names(self, slot: str, pattern: str = "*") -> list[str]:
         """Sorted names in a slot that match a shell pattern (`nn.*`)."""
         self._slot(slot)
+        self.load_rooms()
         return sorted(n for n in self._known(slot) if fnmatch.fnmatchcase(n, pattern))
 
     def is_offered(self, slot: str, name: str) -> bool:
@@ -294,6 +304,17 @@ class Registry:
         module = importlib.import_module(importlib.import_module(self._elsewhere).OPTION_NAMES)
         return cast(Mapping[Any, Any], getattr(module, table))
 
+    def load_rooms(self) -> None:
+        """Import the rooms whose types are not here yet."""
+        with _LOADING:
+            rooms, self._rooms = self._rooms, ()  # what is imported may ask for names itself
+            try:
+                for room in rooms:
+                    importlib.import_module(room)
+            except BaseException:
+                self._rooms = rooms
+                raise
+
     def load_plugins(self) -> None:
         """Import every entry point of the group `policysmith.plugins`; a callable is called with this registry."""
         for point in importlib.metadata.entry_points(group=PLUGIN_GROUP):
@@ -316,6 +337,14 @@ class Registry:
 
     def _find(self, slot: str, name: str) -> Entry | None:
         """The type of that name, imported if need be: that registers it with the default registry."""
+        found = self._find_at_home(slot, name)
+        if found is None and self._rooms:
+            self.load_rooms()
+            found = self._entries[slot].get(name)
+        return found
+
+    def _find_at_home(self, slot: str, name: str) -> Entry | None:
+        """The type of that name that is here, or whose own module is known."""
         found = self._entries[slot].get(name)
         if found is None and (home := self._homes.get((slot, name))):
             importlib.import_module(home)
@@ -334,7 +363,7 @@ class Registry:
         return f"unknown {slot} {name!r}{hint}; known: {', '.join(families) or 'none'}"
 
 
-default_registry = Registry(elsewhere=DIALECTS)
+default_registry = Registry(elsewhere=DIALECTS, rooms=ROOMS)
 register = default_registry.register
 
 
@@ -348,6 +377,12 @@ def part(slot: str, value: Any, registry: Registry | None = None) -> PartSpec:
     except ValidationError as error:
         problems = [Problem(".".join(map(str, path)), message) for path, message in failures(error)]
         raise ConfigError(problems) from None
+
+
+@cache
+def load_plugins() -> None:
+    """Types of installed packages, once a process."""
+    default_registry.load_plugins()
 
 
 def load_plugin_file(path: str | Path) -> None:

@@ -552,3 +552,62 @@ def test_a_required_size_of_the_input_could_be_marked(option, told):
     ((_, message),) = failures(caught.value)
     assert message.startswith("required option of 'own' is missing")
     assert ("Annotated[int, Infer('flat_features')]" in message) == told
+
+
+def part_or_none(registry: Registry, name: str) -> PartSpec | None:
+    try:
+        return part("activation", name, registry)
+    except ConfigError:
+        return None
+
+
+class TestRooms:
+    """Modules that register types are imported when a name is not known, or all names are asked for."""
+
+    @pytest.fixture
+    def room(self, tmp_path, monkeypatch):
+        """`room()` makes a module that registers `made_up_here`, with a registry that knows of it; once each."""
+        monkeypatch.syspath_prepend(tmp_path)
+        made = []
+
+        def make(body: str = "") -> tuple[Registry, str]:
+            name = f"room_of_a_test_{len(made)}"
+            made.append(name)
+            (tmp_path / f"{name}.py").write_text(body)
+            monkeypatch.delitem(sys.modules, name, raising=False)
+            return Registry(default_registry.copy(), rooms=[name]), name
+
+        yield make
+        for name in made:
+            sys.modules.pop(name, None)
+
+    def test_a_name_that_is_known_imports_nothing(self, room):
+        registry, name = room()
+        assert registry.entry("activation", "relu").name == "relu"
+        registry.register("another")(Block)
+        assert name not in sys.modules
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda registry: registry.names("activation"),
+            lambda registry: list(registry),
+            lambda registry: registry.copy(),
+            lambda registry: part_or_none(registry, "reluu"),
+        ],
+    )
+    def test_whoever_needs_all_names_gets_them(self, room, ask):
+        registry, name = room()
+        ask(registry)
+        assert name in sys.modules
+
+    def test_a_room_that_fails_fails_again(self, room):
+        registry, _ = room("1 / 0")
+        for _ in range(2):
+            with pytest.raises(ZeroDivisionError):
+                registry.names("activation")
+
+    def test_a_room_may_ask_for_names_while_it_is_imported(self, room):
+        registry, name = room("import policysmith.registry as r\nFOUND = r.default_registry.names('activation')")
+        assert "relu" in registry.names("activation")
+        assert "relu" in sys.modules[name].FOUND
