@@ -1,5 +1,6 @@
 """The public face: names, lazy imports, and the ten-line network of the README."""
 
+import inspect
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from gymnasium import spaces
 from omegaconf import OmegaConf
 
 import policysmith
+from policysmith import api
 from policysmith.errors import ConfigError
 from policysmith.registry import default_registry
 
@@ -60,9 +62,20 @@ def test_the_public_names_are_frozen():
         policysmith.biuld  # noqa: B018
 
 
-def test_importing_the_package_imports_nothing_heavy():
-    code = "import sys, policysmith; print([m for m in ('torch', 'pydantic', 'gymnasium') if m in sys.modules])"
+@pytest.mark.parametrize("module", ["policysmith", "policysmith.api"])
+def test_importing_the_package_or_its_verbs_imports_nothing_heavy(module):
+    code = f"import sys, {module}; print([m for m in ('torch', 'pydantic', 'gymnasium') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_training_offline_takes_the_options_of_training():
+    online, offline = (inspect.signature(verb).parameters for verb in (api.train, api.train_offline))
+    own = {name: offline[name] for name in offline if name != "dataset"}
+    assert {name: (p.kind, p.default) for name, p in own.items()} == {
+        name: (p.kind, p.default) for name, p in online.items()
+    }
+    with pytest.raises(TypeError, match="outptu"):
+        api.train_offline("cartpole", outptu="x")
 
 
 def test_an_image_and_a_vector_in_ten_lines_train_and_reload_to_identical_outputs_in_a_new_process(tmp_path):

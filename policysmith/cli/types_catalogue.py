@@ -25,6 +25,7 @@ import policysmith
 __all__ = ["CatalogueData", "TypeData", "catalogue", "matching"]
 
 PLUGIN_GROUP = "policysmith.plugins"
+ROOM = "policysmith.skills.types"  # the last room of types: once it is imported, all are here
 
 
 class TypeData(TypedDict):
@@ -46,7 +47,7 @@ class CatalogueData(TypedDict):
 
 def catalogue(plugins: bool = False) -> CatalogueData:
     """The types of the default registry; `plugins` says that this command line registered more."""
-    if plugins or "policysmith.api" in sys.modules:  # the types are here already, perhaps others than in the file
+    if plugins or ROOM in sys.modules:  # the types are here already, perhaps others than in the file
         return _imported()
     file = _folder() / f"types-{_key()}.json"
     with suppress(OSError, ValueError):

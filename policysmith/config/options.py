@@ -13,18 +13,18 @@ import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, wraps
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from functools import cached_property
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationError
 from pydantic import create_model as create_pydantic_model
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
+from policysmith.config.signatures import options_of
 from policysmith.errors import did_you_mean
 
 __all__ = ["Infer", "OptionSchema", "Section", "Slot", "Unset", "error_at", "failures", "located", "options_of"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 Location = tuple[str | int, ...]
 OUR_ERROR = "policysmith"
 MODEL_CONFIG = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, protected_namespaces=())
@@ -104,46 +104,6 @@ class Section:
             return self.target(**schema.decode({str(self.short): value}, {}))
         except ValidationError as error:
             raise located(self.title, [error_at((), message, value) for _, message in failures(error)]) from None
-
-
-def options_of(base: Callable[..., Any], without: Collection[str] = (), **defaults: Any) -> Callable[[F], F]:
-    """Decorator: a function that takes `**options` has the options of `base`, typed, with their defaults.
-
-    Its own positional parameters come first, then those of `base` (but for `without` and those it has itself), then its
-    own keyword-only ones. `defaults` replaces defaults of `base`. At a call every option arrives in `**options`, the
-    defaults too, and positional arguments are allowed as if the signature were written out.
-    """
-
-    def extend(function: F) -> F:
-        own = [p for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD]
-        taken = {"self", *without, *(p.name for p in own)}
-        theirs = [
-            p.replace(default=defaults.get(p.name, p.default), kind=p.POSITIONAL_OR_KEYWORD)
-            for p in inspect.signature(base).parameters.values()
-            if p.name not in taken and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-        ]
-        first = [p for p in own if p.kind is not p.KEYWORD_ONLY]
-        signature = inspect.Signature([*first, *theirs, *(p for p in own if p.kind is p.KEYWORD_ONLY)])
-
-        @wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            arguments = dict(bound.arguments)
-            positional = [arguments.pop(p.name) for p in first]
-            return function(*positional, **arguments)
-
-        call.__signature__ = signature  # type: ignore[attr-defined]
-        call.__options_base__ = base  # type: ignore[attr-defined]
-        origin = base.__init__ if inspect.isclass(base) else base
-        hints = typing.get_type_hints(origin, include_extras=True)
-        call.__annotations__ = {
-            **{p.name: hints[p.name] for p in theirs if p.name in hints},
-            **typing.get_type_hints(function, include_extras=True),
-        }
-        return typing.cast(F, call)
-
-    return extend
 
 
 def error_at(location: Location, message: str, value: Any = None) -> InitErrorDetails:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, get_args
 from urllib.parse import quote
 
@@ -19,11 +20,13 @@ from policysmith.config.options import OptionSchema, Section
 
 __all__ = [
     "COMPONENT_KEYS",
+    "TypeInfo",
     "argument_notes",
     "experiment_schema",
     "option_notes",
     "option_text",
     "plain_text",
+    "type_info",
     "type_options",
 ]
 
@@ -38,9 +41,21 @@ class RegisteredType(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def summary(self) -> str: ...
+    @property
     def target(self) -> Callable[..., Any]: ...
     @property
     def schema(self) -> OptionSchema: ...
+
+
+@dataclass(frozen=True)
+class TypeInfo:
+    """One registered type: where it belongs, its name, its docstring's first line, and its options with their types."""
+
+    slot: str
+    name: str
+    summary: str
+    options: dict[str, str]
 
 
 NAME = {"type": "string", "minLength": 1}
@@ -135,6 +150,12 @@ def experiment_schema(registry: Iterable[RegisteredType]) -> Schema:
 def type_options(entry: RegisteredType) -> dict[str, Schema]:
     """The options of one type that a file may state: name → schema with description and default, parts as marks."""
     return _described_options(entry, {})
+
+
+def type_info(entry: RegisteredType) -> TypeInfo:
+    """One type, and the values of its options in words."""
+    options = {option: option_text(schema) for option, schema in type_options(entry).items()}
+    return TypeInfo(entry.slot, entry.name, entry.summary, options)
 
 
 def option_text(schema: Mapping[str, Any]) -> str:

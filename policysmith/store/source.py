@@ -14,7 +14,7 @@ from policysmith.registry import Registry
 from policysmith.store import artifact
 from policysmith.store.policy_store import PolicyStore
 
-__all__ = ["is_of_store", "load"]
+__all__ = ["is_of_store", "is_stored", "load"]
 
 
 def load(source: str | Path, *, device: torch.device | str = "cpu", registry: Registry | None = None) -> ActorCritic:
@@ -36,3 +36,9 @@ def load(source: str | Path, *, device: torch.device | str = "cpu", registry: Re
 def is_of_store(source: object) -> bool:
     """Whether it has the form `store#selector`; a directory that is there and is called so is one."""
     return isinstance(source, str | Path) and "#" in str(source) and not Path(source).exists()
+
+
+def is_stored(source: object) -> bool:
+    """Whether `load` is meant by it: an artifact's directory, or `store#selector`."""
+    here = isinstance(source, str | Path) and (Path(source) / artifact.MANIFEST).is_file()
+    return here or is_of_store(source)

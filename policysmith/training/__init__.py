@@ -12,7 +12,9 @@
 `ppo/`           proximal policy optimisation: collect, advantages, minibatches, loss, step
 `offline/`       learning from recorded episodes
 `games/`         opponents, self-play, matches
+`experiment.py`  from a configuration to a policy: read, planned, built
 `run/`           from the first iteration to the artifact: checkpoints, resuming, the end
+`types.py`       imports all that registers types
 
 Names for users are found here when they are asked for.
 """

@@ -14,6 +14,7 @@ import yaml
 
 import policysmith
 from policysmith import api
+from policysmith.config.opening import open_document
 from policysmith.errors import CheckpointError, ConfigError, MissingExtraError, PolicysmithError
 from policysmith.tuning import Trial, tune, work
 from policysmith.tuning.study import held
@@ -129,7 +130,7 @@ def test_training_tells_its_returns_on_the_way(tmp_path):
         if stage >= 10:
             raise GiveUp
 
-    document = policysmith.api.open_document(CONFIG)
+    document = open_document(CONFIG)
     made = searching.make_search(
         document, None, searching.default_registry,
         metric=None, sampler="tpe", pruner="none", seed=0, output=tmp_path,

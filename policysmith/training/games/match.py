@@ -13,16 +13,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from policysmith.config.experiment import Environment
+from policysmith.config.experiment import Environment, Experiment
 from policysmith.errors import ConfigError
 from policysmith.policy.actor_critic import ActorCritic
+from policysmith.store import load
 from policysmith.training.environments.two_player import Games, is_game
 from policysmith.training.games.opponents import Player, PolicyPlayer, RandomPlayer, by_player
 from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
-from policysmith.training.rollout.evaluation import EvaluationResult, evaluate_policy, film_writer
+from policysmith.training.rollout.evaluation import EvaluationResult, evaluate_policy, film_writer, record_video
 
-__all__ = ["RANDOM", "MatchResult", "Tally", "judge", "play_match", "record_match"]
+__all__ = ["RANDOM", "MatchResult", "Tally", "judge", "judge_as_told", "play_match", "record_match"]
 
 RANDOM = "random"
 TABLES = 256
@@ -82,6 +83,40 @@ def judge(
     if is_game(environment):
         return play_match(policy, environment, games=episodes, deterministic=deterministic, seed=seed)
     return evaluate_policy(policy, environment, episodes, deterministic, seed)
+
+
+def judge_as_told(
+    policy: ActorCritic,
+    experiment: Experiment,
+    *,
+    episodes: int | None = None,
+    deterministic: bool | None = None,
+    seed: int | None = None,
+    video: str | Path | None = None,
+    opponent: ActorCritic | str | Path | None = None,
+) -> EvaluationResult | MatchResult:
+    """Play in the experiment's environment, a film of one episode first; what is not given its section says.
+
+    In a game, `opponent` is a policy, what `load` takes, or `random` (the default). Two policies draw their moves
+    unless told to be `deterministic`: they would repeat the same two games.
+    """
+    environment, usual = experiment.environment, experiment.evaluation
+    if environment is None:
+        raise ConfigError("the policy's configuration has no environment to evaluate it in: name one")
+    count, chosen = episodes or usual.episodes, usual.seed if seed is None else seed
+    if not is_game(environment):
+        if opponent is not None:
+            raise ConfigError(f"{environment.id} is no game for two: it takes no opponent")
+        greedy = usual.deterministic if deterministic is None else deterministic
+        if video is not None:
+            record_video(policy, environment, video, greedy, chosen)
+        return evaluate_policy(policy, environment, count, greedy, chosen)
+    name = None if opponent is None or isinstance(opponent, ActorCritic) else str(opponent)
+    rival = opponent if isinstance(opponent, ActorCritic) else None if name in (None, RANDOM) else load(name)
+    greedy = (usual.deterministic and rival is None) if deterministic is None else deterministic
+    if video is not None:
+        record_match(policy, environment, video, rival, greedy, chosen)
+    return play_match(policy, environment, rival, count, greedy, chosen, name)
 
 
 def play_match(

@@ -15,7 +15,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
-from policysmith.config.experiment import Environment
+from policysmith.config.experiment import Environment, Experiment
 from policysmith.errors import ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
@@ -28,7 +28,25 @@ from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.evaluation import MAX_ENVS, actor_of
 from policysmith.training.rollout.random_actions import random_actions
 
-__all__ = ["record_dataset", "record_episodes"]
+__all__ = ["record_as_told", "record_dataset", "record_episodes"]
+
+
+def record_as_told(
+    policy: ActorCritic,
+    experiment: Experiment,
+    directory: str | Path,
+    episodes: int,
+    random_share: float = 0.0,
+    deterministic: bool | None = None,
+    seed: int | None = None,
+) -> Path:
+    """As `record_dataset` in the experiment's environment; what is not given its section `evaluation` says."""
+    if experiment.environment is None:
+        raise ConfigError("the policy's configuration has no environment to record episodes in")
+    usual = experiment.evaluation
+    greedy = usual.deterministic if deterministic is None else deterministic
+    chosen = usual.seed if seed is None else seed
+    return record_dataset(policy, experiment.environment, directory, episodes, random_share, greedy, chosen)
 
 
 def record_dataset(

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from policysmith.errors import CheckpointError, WiringError, did_you_mean
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.registry import Registry, default_registry
+from policysmith.registry import Registry, default_registry, load_plugins
 from policysmith.store import load, load_training, save
+from policysmith.store.artifact import MANIFEST
 from policysmith.training.distribution.shards import below
 from policysmith.training.optim.optimizers import (
     REST,
@@ -52,6 +53,9 @@ def swap_stored(
     weights that learn beside an average. Raises `WiringError` or `CheckpointError`; the artifact is then as it was.
     """
     registry = registry or default_registry
+    load_plugins()
+    if output is not None and (Path(output) / MANIFEST).is_file():
+        raise CheckpointError(f"{output} holds a policy already: choose another directory")
     policy, training = load(directory, registry=registry), load_training(directory)
     tensors = None if training is None else dict(training.tensors)
     optimizer = None if tensors is None else _optimizer(policy, tensors, registry)

@@ -11,6 +11,7 @@ from torch import nn
 import policysmith
 from policysmith import api
 from policysmith.errors import CheckpointError
+from policysmith.registry import default_registry
 from policysmith.store import TrainingState, load_training, save
 from policysmith.training.optim.optimizers import optimize, stored_state
 
@@ -33,7 +34,7 @@ def config(**training):
 def moments(directory):
     """The critic's moments, which a swap of the actor leaves alone, by the name of the parameter."""
     policy, tensors = policysmith.load(directory), load_training(directory).tensors
-    algorithm = api.default_registry.decode("algorithm", policy.config["training"]).build()
+    algorithm = default_registry.decode("algorithm", policy.config["training"]).build()
     optimizer = optimize(policy.components, algorithm.usual, algorithm.optimizers)
     optimizer.load_state(stored_state(tensors))
     state = {p: entry for inner in optimizer.torch_optimizers.values() for p, entry in inner.state.items()}
@@ -64,7 +65,7 @@ def test_a_run_goes_on_after_a_swap(training, tmp_path):
 def test_what_an_objective_trains_besides_keeps_its_moments(rule, tmp_path):
     """Stood for by its moments alone: after the policy's parameters, matrices first where there is decay."""
     policy, own = policysmith.build(config(optimizer=rule), seed=0), nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 1))
-    usual = api.default_registry.decode("optimizer", rule)
+    usual = default_registry.decode("optimizer", rule)
     made = optimize(policy.components, usual, {}, extra=list(own.parameters()))
     _, value = policy(torch.randn(3, 4))
     made.step(value.sum() + policy(torch.randn(3, 4))[0].square().sum() + own(torch.randn(3, 3)).sum())
