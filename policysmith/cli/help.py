@@ -8,6 +8,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from policysmith.cli.flag_advice import override_for
+
 __all__ = ["Command", "Group"]
 
 EXAMPLES = "\nExamples:\n"
@@ -46,7 +48,18 @@ class _Plain:
 
 
 class Command(_Plain, TyperCommand):
-    """A command with plain help."""
+    """A command with plain help. A flag that it lacks is answered with the override that it stands for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """The words as parameters; raises the error of a wrong usage with a remedy."""
+        words = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:  # typer has no public name for the kind that knows an `option_name`
+            flag = getattr(error, "option_name", None)
+            if flag and any(p.name == "overrides" for p in self.params) and (override := override_for(flag, words)):
+                error.message += f"; options of the experiment are written without dashes: {override}"  # type: ignore[attr-defined]
+            raise
 
 
 class Group(_Plain, TyperGroup):

@@ -235,6 +235,23 @@ class TestErrors:
         assert run("show", "cartpole", "--json").stdout == ""
 
 
+@pytest.mark.parametrize(("words", "override"), [
+    (["--total_steps", "5"], "training.total_steps=5"),
+    (["--training.gamma=0.9"], "training.gamma=0.9"),
+    (["--num-envs=4"], "environment.num_envs=4"),
+    (["--hidden", "[8]"], "model.hidden=[8]"),
+    (["--total-timesteps", "100"], "training.total_steps=100"),  # CleanRL's
+    (["--n_steps"], "training.rollout_steps=…"),  # Stable-Baselines3's
+    (["--nothing-of-the-kind", "5"], None),
+])  # fmt: skip
+def test_a_flag_that_is_an_option_of_the_experiment_is_answered_with_the_override(run, words, override):
+    result = run("train", "cartpole", *words)
+    assert result.exit_code == 2
+    assert f"No such option: {words[0].partition('=')[0]}" in result.stderr
+    told = f"; options of the experiment are written without dashes: {override}\n"
+    assert told in result.stderr if override else "without dashes" not in result.stderr
+
+
 class TestPlugins:
     """Types from a local file, given before the command or after it."""
 
