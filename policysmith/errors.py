@@ -14,6 +14,8 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "DivergenceWarning",
+    "EnvironmentFailure",
+    "MaskError",
     "MissingExtraError",
     "NonFiniteError",
     "PolicysmithError",
@@ -92,6 +94,14 @@ class NonFiniteError(PolicysmithError):
     """
 
     step: int | None = None
+
+
+class EnvironmentFailure(PolicysmithError, RuntimeError):
+    """An environment raised an error, or gave what its space does not allow; the text has its own file and line."""
+
+
+class MaskError(PolicysmithError, ValueError):
+    """A legal mask leaves no action, where that is refused."""
 
 
 class DivergenceWarning(UserWarning):

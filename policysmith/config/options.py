@@ -215,7 +215,8 @@ class OptionSchema:
             by_field.setdefault(item["loc"][0], []).append(item)
         for field, items in by_field.items():
             branches = _union_branches(self.parameters[str(field)][0])
-            if len(branches) > 1 and not any(item["type"] == OUR_ERROR for item in items):
+            judged = any(item["type"] in (OUR_ERROR, "missing") for item in items)
+            if len(branches) > 1 and not judged:
                 items = _best_branch(items, branches)
             for item in items:
                 message = _message(item)

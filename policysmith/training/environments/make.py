@@ -7,42 +7,32 @@ only what is on the lists below: nothing it says is imported.
 from __future__ import annotations
 
 import importlib
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import wait
 from typing import Any
 
 import gymnasium
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 
 from policysmith.config.experiment import Environment
-from policysmith.errors import ConfigError, Problem, did_you_mean, missing_extra
+from policysmith.errors import ConfigError, PolicysmithError, Problem, missing_extra
+from policysmith.training.environments.guarded import Guarded
+from policysmith.training.environments.registered import newer_version, registered
 from policysmith.training.environments.replay import Replayable
-from policysmith.training.environments.two_player import GAMES, Games, game_spaces, is_game
+from policysmith.training.environments.source_place import first_line, method_place, raised_place
+from policysmith.training.environments.two_player import Games, game_spaces, is_game
+from policysmith.training.environments.typed_options import typed_options
+from policysmith.training.environments.workers import Workers
+from policysmith.training.environments.wrappers import WRAPPERS, ActionMasks, wrapper
 from policysmith.training.process.signals import interrupts_ignored
 
 __all__ = ["WRAPPERS", "close_vector", "make_environment", "make_vector", "single_spaces"]
 
-# Environments that a package registers when it is imported: prefix of the id → (module, extra).
-_PROVIDERS = {"MiniGrid-": ("minigrid", "minigrid"), "BabyAI-": ("minigrid", "minigrid")}
-
-_GYMNASIUM = (
-    "AtariPreprocessing", "ClipAction", "FilterObservation", "FlattenObservation", "FrameStackObservation",
-    "GrayscaleObservation", "MaxAndSkipObservation", "NormalizeReward", "RescaleAction", "RescaleObservation",
-    "ReshapeObservation", "ResizeObservation", "StickyAction", "TimeAwareObservation", "TimeLimit",
-)  # fmt: skip
-_MINIGRID = (
-    "FlatObsWrapper", "FullyObsWrapper", "ImgObsWrapper", "OneHotPartialObsWrapper", "RGBImgObsWrapper",
-    "RGBImgPartialObsWrapper", "SymbolicObsWrapper", "ViewSizeWrapper",
-)  # fmt: skip
-WRAPPERS: Mapping[str, str] = {
-    **dict.fromkeys(_GYMNASIUM, "gymnasium.wrappers"),
-    **dict.fromkeys(_MINIGRID, "minigrid.wrappers"),
-    "ReturnToGo": "policysmith.training.environments.return_to_go",
-}
-"""The allow-list of environment wrappers: name → module."""
+GYMNASIUM_OPTIONS = ("max_episode_steps", "render_mode")  # of `gymnasium.make`, whatever the environment takes
 
 
 def make_environment(section: Environment, **options: Any) -> gymnasium.Env[Any, Any]:
@@ -51,16 +41,18 @@ def make_environment(section: Environment, **options: Any) -> gymnasium.Env[Any,
         raise ConfigError(
             [Problem("environment.id", f"{section.id} is a game for two, which one policy can't play alone")]
         )
-    _import_provider(section.id)
-    wrappers = [_wrapper(item, index) for index, item in enumerate(section.wrappers)]
+    spec = registered(section.id)
+    wrap = [wrapper(item, index) for index, item in enumerate(section.wrappers)]
+    environment = _made(spec, {**section.options, **options})
     try:
-        environment = gymnasium.make(section.id, disable_env_checker=True, **{**section.options, **options})
-    except (gymnasium.error.Error, TypeError) as error:
-        message = f"{section.id!r} can't be made: {error}{did_you_mean(section.id, GAMES)}"
-        raise ConfigError([Problem("environment.id", message)]) from error
-    for wrap in wrappers:
-        environment = wrap(environment)
-    return environment
+        for put_around in wrap:
+            environment = put_around(environment)
+        _require_spaces(environment)
+    except ConfigError:
+        with suppress(Exception):  # what is wrong counts, not that it can't be closed after it
+            environment.close()
+        raise
+    return ActionMasks(environment) if environment.has_wrapper_attr("action_masks") else environment
 
 
 def single_spaces(section: Environment) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
@@ -82,11 +74,17 @@ def make_vector(section: Environment, num_envs: int | None = None, *, replayable
     if section.vectorization == "envpool":
         return _envpool(section, count)
     mode = AutoresetMode.SAME_STEP if section.autoreset == "same_step" else AutoresetMode.NEXT_STEP
-    thunks = [partial(_copy, section, index if replayable else None) for index in range(count)]
+    thunks = [partial(_copy, section, index, replayable) for index in range(count)]
     if section.vectorization == "sync":
         return SyncVectorEnv(thunks, autoreset_mode=mode)
-    with interrupts_ignored():
-        return AsyncVectorEnv(thunks, autoreset_mode=mode)
+    try:
+        with interrupts_ignored():
+            return Workers(thunks, autoreset_mode=mode)
+    except (EOFError, ConnectionError) as error:
+        message = (
+            f"a worker process of {section.id} ended before it had made its environment, of which there are {count}"
+        )
+        raise PolicysmithError(f"{message}: can several be made on this machine?") from error
 
 
 def close_vector(environments: VectorEnv | Games, patience: float = 0.0) -> str | None:
@@ -111,9 +109,43 @@ def close_vector(environments: VectorEnv | Games, patience: float = 0.0) -> str 
     return f"the worker process of environment {told} ended" if dead else None
 
 
-def _copy(section: Environment, index: int | None) -> gymnasium.Env[Any, Any]:
+def _copy(section: Environment, index: int, replayable: bool) -> gymnasium.Env[Any, Any]:
     environment = make_environment(section)
-    return environment if index is None else Replayable(environment, index)
+    return Guarded(Replayable(environment, index) if replayable else environment, index)
+
+
+def _made(spec: EnvSpec, options: Mapping[str, Any]) -> gymnasium.Env[Any, Any]:
+    """The registered environment. Raises `ConfigError` for whatever its constructor raises."""
+    try:
+        creator = spec.entry_point if callable(spec.entry_point) else load_env_creator(str(spec.entry_point))
+        of_make = {*GYMNASIUM_OPTIONS, *spec.kwargs}
+        typed = typed_options(creator, options, spec.id, "environment.options", of_make=of_make)
+        return gymnasium.make(spec, disable_env_checker=True, **typed)
+    except ConfigError:
+        raise
+    except Exception as error:
+        newer = newer_version(spec)
+        latest = f"; the latest version is {newer}" if newer else ""
+        raise ConfigError(
+            [Problem("environment.id", f"{spec.id!r} can't be made: {_reason(error)}{latest}")]
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What a constructor raised; libraries say it in a sentence, others need the kind and the place."""
+    if isinstance(error, gymnasium.error.Error | ImportError):
+        return " ".join(str(error).split())
+    return f"{first_line(error)} ({raised_place(error)})"
+
+
+def _require_spaces(environment: gymnasium.Env[Any, Any]) -> None:
+    for name in ("observation_space", "action_space"):
+        space = getattr(environment, name, None)
+        if not isinstance(space, gymnasium.Space):
+            kind = type(environment.unwrapped)
+            place = method_place(kind, "step")
+            message = f"{kind.__name__} ({place}) has the {name} {space!r}; it is one of gymnasium.spaces"
+            raise ConfigError([Problem("environment.id", message)])
 
 
 def _envpool(section: Environment, count: int) -> VectorEnv:
@@ -124,35 +156,3 @@ def _envpool(section: Environment, count: int) -> VectorEnv:
     if section.wrappers:
         raise ConfigError([Problem("environment.wrappers", "envpool runs its own environments: it takes no wrappers")])
     return envpool.make(section.id, env_type="gymnasium", num_envs=count, **section.options)
-
-
-def _import_provider(name: str) -> None:
-    if ":" in name:
-        raise ConfigError(
-            [Problem("environment.id", f"{name!r} names a module to import, which a configuration may not")]
-        )
-    for prefix, (module, extra) in _PROVIDERS.items():
-        if name.startswith(prefix):
-            try:
-                importlib.import_module(module)
-            except ImportError as error:
-                raise missing_extra(module, extra) from error
-
-
-def _wrapper(item: Mapping[str, Any] | str, index: int) -> Callable[[Any], Any]:
-    options = {"type": item} if isinstance(item, str) else dict(item)
-    name = str(options.pop("type", None))
-    path = f"environment.wrappers.{index}"
-    if name not in WRAPPERS:
-        hint = did_you_mean(name, WRAPPERS) or f"; allowed: {', '.join(sorted(WRAPPERS))}"
-        raise ConfigError([Problem(path, f"unknown wrapper {name!r}{hint}")])
-    try:
-        wrapper = getattr(importlib.import_module(WRAPPERS[name]), name)
-    except ImportError as error:
-        raise missing_extra(WRAPPERS[name].split(".")[0], WRAPPERS[name].split(".")[0]) from error
-    allowed = [p for p in inspect.signature(wrapper).parameters if p not in ("env", "self")]
-    for option in options:
-        if option not in allowed:
-            hint = did_you_mean(option, allowed) or f"; it has: {', '.join(allowed) or 'none'}"
-            raise ConfigError([Problem(f"{path}.{option}", f"unknown option of {name!r}{hint}")])
-    return lambda environment: wrapper(environment, **options)

@@ -6,18 +6,20 @@ what `get_state()` gives, of an environment that has it and `set_state(state)`: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
-__all__ = ["Begin", "JournalEntry", "EpisodePosition", "Replayable", "Replayed"]
+__all__ = ["Begin", "JournalEntry", "EpisodePosition", "Replayable", "Replayed", "spaces_kept"]
 
 LONGEST = 100_000  # steps of an episode that are kept, and played again: more would take memory and minutes
 # Wrappers whose own state ends with the episode, or is told here: what `set_state` sets lies beneath them.
 STATELESS = frozenset({
-    "Replayable", "OrderEnforcing", "PassiveEnvChecker", "TimeLimit", "ClipAction", "FilterObservation",
+    "Replayable", "ActionMasks", "OrderEnforcing", "PassiveEnvChecker", "TimeLimit", "ClipAction", "FilterObservation",
     "FlattenObservation", "GrayscaleObservation", "RescaleAction", "RescaleObservation", "ReshapeObservation",
     "ResizeObservation",
 })  # fmt: skip
@@ -166,9 +168,26 @@ def _layers(env: gym.Env) -> list[gym.Env]:
 
 def _owners(env: gym.Env) -> list[Any]:
     """Who may draw: the environment, which is the first, and the spaces of every layer with those in them."""
-    layers = _layers(env)
-    spaces = [space for layer in layers for top in (layer.action_space, layer.observation_space) for space in _all(top)]
-    return [layers[-1], *{id(space): space for space in spaces}.values()]
+    return [_layers(env)[-1], *_spaces(env)]
+
+
+def _spaces(env: gym.Env) -> list[Any]:
+    """The spaces of every layer with those in them, each once."""
+    tops = [top for layer in _layers(env) for top in (layer.action_space, layer.observation_space)]
+    return list({id(space): space for top in tops for space in _all(top)}.values())
+
+
+@contextmanager
+def spaces_kept(env: gym.Env) -> Iterator[None]:
+    """What is drawn from its spaces inside, they draw again afterwards: those of a class are of every copy."""
+    before = [(space, space._np_random) for space in _spaces(env)]
+    for space, generator in before:
+        space._np_random = deepcopy(generator)
+    try:
+        yield
+    finally:
+        for space, generator in before:
+            space._np_random = generator
 
 
 def _all(space: Any) -> list[Any]:

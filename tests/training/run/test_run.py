@@ -93,7 +93,8 @@ def test_an_error_stores_the_last_finished_iteration_and_says_so(tmp_path):
         f"policysmith train --resume {tmp_path / 'run'} goes on from there"
     ]
     data = load_training(tmp_path / "run").data
-    assert (data["step"], data["ended"]) == (64, "RuntimeError: the simulator died")
+    assert data["step"] == 64
+    assert data["ended"].startswith("EnvironmentFailure: Frail.step raised RuntimeError: the simulator died (")
     half = train(frail(), "training.total_steps=64", output=tmp_path / "half").policy
     assert torch.equal(weights(policysmith.load(tmp_path / "run")), weights(half))
 
