@@ -91,11 +91,15 @@ def check(
     observation_space: Any = None,
     action_space: Any = None,
     base_dir: Place | None = None,
+    environment: bool = False,
 ) -> list[Problem]:
-    """Every problem of a configuration, in the order of the text; an empty list when it can be built."""
+    """Every problem of a configuration, in the order of the text; an empty list when it can be built.
+
+    With `environment` a few steps are taken in one, as where a run begins; what does not stop a run is warned of.
+    """
     from policysmith.training.experiment import problems_of
 
-    return problems_of(config, overrides, registry, observation_space, action_space, base_dir)
+    return problems_of(config, overrides, registry, observation_space, action_space, base_dir, environment)
 
 
 def describe(

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from gymnasium.envs import registration
+from typer.testing import CliRunner
 
 import policysmith
+from policysmith.cli import app
 from policysmith.config.load import load
 from policysmith.registry import default_registry
 from policysmith.tuning.search import make_search
@@ -93,6 +96,22 @@ def examples(monkeypatch):
 def test_example_configuration_trains(path):
     result = policysmith.train(path, ["training.total_steps=1024"], progress=False, evaluate=False)
     assert result.steps == 1024
+
+
+def test_the_page_of_environments_runs(tmp_path, monkeypatch):
+    page = ROOT / "docs" / "environments.md"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corridor.py").write_text(_texts(page, "python")[0])
+    (tmp_path / "corridor.yaml").write_text(_texts(page, "yaml")[0])
+    try:
+        for line in _texts(page, "bash")[0].splitlines():
+            words = line.split()[1:]
+            words += ["training.total_steps=512", "evaluation.episodes=2"] if "train" in words else []
+            result = CliRunner().invoke(app, words)
+            assert result.exit_code == 0, result.output
+    finally:
+        registration.registry.pop("Corridor-v0", None)
+    assert (tmp_path / "runs" / "corridor" / "manifest.json").is_file()
 
 
 def test_own_loop_learns():

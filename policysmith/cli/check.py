@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -12,7 +13,13 @@ from policysmith.cli.output import chatter_to_stderr, count, print_json, print_p
 __all__ = ["check"]
 
 
-def check(config: Config, overrides: Overrides = None, base_dir: BaseDir = None, as_json: AsJson = False) -> None:
+def check(
+    config: Config,
+    overrides: Overrides = None,
+    base_dir: BaseDir = None,
+    env: Annotated[bool, typer.Option("--env", help="Take a few steps in the environment, and judge it too.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Check a configuration whole, without building it.
 
     Every problem takes a line; with any the exit code is 1.
@@ -20,11 +27,12 @@ def check(config: Config, overrides: Overrides = None, base_dir: BaseDir = None,
     Examples:
         policysmith check policy.yaml
         policysmith check cartpole model.activation=gelu
+        policysmith check policy.yaml --env --plugin my_environment.py
     """
     with chatter_to_stderr():
         from policysmith import api
 
-        problems = api.check(config, overrides or [], base_dir=base_dir)
+        problems = api.check(config, overrides or [], base_dir=base_dir, environment=env)
         description = {} if problems or as_json else api.describe(config, overrides or [], base_dir=base_dir)
     if as_json:
         print_json({"ok": not problems, "problems": [asdict(problem) for problem in problems]})

@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import re
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,7 +86,8 @@ def _load(plugins: Sequence[Path]) -> None:
 def _reported(debug: bool) -> Iterator[None]:
     """Say what went wrong, and leave with exit code 1."""
     try:
-        yield
+        with nullcontext() if debug else _warnings_as_lines():
+            yield
     except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
         raise
     except KeyboardInterrupt as error:
@@ -95,6 +98,24 @@ def _reported(debug: bool) -> Iterator[None]:
             traceback.print_exc()
         _report(error, debug)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """A warning is one line, without the place that it was raised at, and without colours of others; once each."""
+    before, told = warnings.showwarning, set()
+
+    def show(message: Warning | str, *where: Any, **more: Any) -> None:
+        text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(message)).split())
+        if text not in told:
+            told.add(text)
+            print_error(text, label="warning")
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _report(error: Exception, debug: bool) -> None:

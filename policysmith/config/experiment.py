@@ -43,6 +43,7 @@ class Environment:
     """Which environment, how many copies, and how they run.
 
     `options` go to `gymnasium.make`, `wrappers` are names or `{type: …}` from the allow-list, in the order applied.
+    With `check` one more environment takes a few steps before a run begins, and what is wrong with it is told.
     """
 
     id: Name
@@ -51,6 +52,7 @@ class Environment:
     autoreset: Literal["same_step", "next_step"] = "same_step"
     options: dict[str, Any] = field(default_factory=dict)
     wrappers: list[dict[str, Any] | str] = field(default_factory=list)
+    check: bool = True
 
 
 @dataclass(frozen=True)

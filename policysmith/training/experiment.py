@@ -25,6 +25,7 @@ from policysmith.policy.factory import Blueprint, make_blueprint
 from policysmith.policy.observations import Observations
 from policysmith.registry import Registry, default_registry, load_plugins
 from policysmith.store.component_weights import load_components, missing_files
+from policysmith.training.environments.gate import check_sound
 from policysmith.training.environments.make import single_spaces
 from policysmith.training.offline.dataset_section import dataset_spaces
 
@@ -110,11 +111,17 @@ def problems_of(
     observation_space: gymnasium.Space[Any] | None = None,
     action_space: gymnasium.Space[Any] | None = None,
     base_dir: Directory | None = None,
+    environment: bool = False,
 ) -> list[Problem]:
-    """Every problem of a configuration, in the order of the text; none when it can be built."""
+    """Every problem of a configuration, in the order of the text; none when it can be built.
+
+    With `environment` one is made and judged, too.
+    """
     try:
         experiment = read_experiment(config, overrides, registry, base_dir)
         blueprint = plan_experiment(experiment, observation_space, action_space, registry)
+        if environment:
+            check_sound(experiment)
     except ConfigError as error:
         return list(error.problems)
     except PolicysmithError as error:

@@ -52,7 +52,7 @@ SURFACE = {
         *GLOBAL,
     ],
     "show": ["CONFIG", "OVERRIDE", "--diagram", "--output", "--json", "--code", "--batch", "--base-dir", *GLOBAL],
-    "check": ["CONFIG", "OVERRIDE", "--base-dir", "--json", *GLOBAL],
+    "check": ["CONFIG", "OVERRIDE", "--base-dir", "--env", "--json", *GLOBAL],
     "list": ["PATTERN", "--slot", "--json", *GLOBAL],
     "new": ["FILE", "--env", "--force", *GLOBAL],
     "swap": ["ARTIFACT", "NAME=NEW", "--output", "--keep-weights", "--resize", "--seed", *GLOBAL],

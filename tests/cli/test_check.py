@@ -1,8 +1,10 @@
 """`policysmith check`: every problem, and the exit code that says whether there are any."""
 
 import json
+import warnings
 
 import pytest
+from gymnasium.envs import registration
 
 
 def test_a_good_configuration_is_counted(run):
@@ -52,3 +54,52 @@ def test_a_file_that_is_not_there_is_a_problem(run):
     assert result.exit_code == 1
     assert "nowhere.yaml does not exist" in result.stdout
     assert result.stdout.endswith("\n1 problem\n")
+
+
+MINE = """
+import gymnasium, numpy
+class Mine(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (3,), numpy.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+    def __init__(self, size=3, far=0.0):
+        self.size, self.far = size, far
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return numpy.full(self.size, self.far, numpy.float32), {}
+    def step(self, action):
+        return numpy.full(self.size, self.far, numpy.float32), 1.0, False, True, {}
+gymnasium.register("Mine-v0", Mine)
+"""
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+    (tmp_path / "mine.yaml").write_text("model: {type: mlp, hidden: [4]}\nenvironment: {id: Mine-v0}\n")
+    yield lambda run, *words: run("--plugin", "mine.py", "check", "mine.yaml", "--env", *words)
+    registration.registry.pop("Mine-v0", None)
+
+
+def test_the_environment_is_judged_if_that_is_asked(run, mine):
+    assert run("check", "cartpole", "--env").stdout.startswith("ok  cartpole")
+    assert mine(run).stdout.startswith("ok  mine.yaml")
+    result = mine(run, "environment.options.size=4")
+    assert result.exit_code == 1
+    assert result.stdout.startswith(
+        "mine.yaml:2:19  environment.id: Mine.reset (mine.py:8) gave the observation of shape (4,); the space is Box("
+    )
+    assert (
+        json.loads(mine(run, "environment.options.far=nan", "--json").stdout)["problems"][0]["place"]
+        == "mine.yaml:2:19"
+    )
+
+
+def test_what_does_not_stop_a_run_is_a_warning_in_one_line(run, mine):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = mine(run, "environment.options.far=9")
+    assert result.exit_code == 0 and result.stdout.startswith("ok  mine.yaml")
+    told = " ".join(result.stderr.split())
+    assert told == (
+        "warning: Mine.reset (mine.py:8) gave the observation with 9; the space is Box(-1.0, 1.0, (3,), float32)"
+    )

@@ -338,7 +338,9 @@ def test_the_surface_is_frozen(schema):
     """What a file may say at the top and in its sections; a change is a line in the CHANGELOG."""
     sections = {name: _properties(value) for name, value in schema["properties"].items()}
     assert {name: inner for name, inner in sections.items() if inner} == {
-        "environment": ["autoreset", "id", "num_envs", "options", "template", "vectorization", "wrappers"],
+        "environment": [
+            "autoreset", "check", "id", "num_envs", "options", "template", "vectorization", "wrappers",
+        ],
         "evaluation": ["deterministic", "episodes", "every", "seed", "template"],
         "execution": [
             "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "executor",

@@ -17,6 +17,7 @@ from policysmith.config.experiment import Environment, Experiment
 from policysmith.errors import ConfigError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import load
+from policysmith.training.environments.gate import warn_of_unsound
 from policysmith.training.environments.two_player import Games, is_game
 from policysmith.training.games.opponents import Player, PolicyPlayer, RandomPlayer, by_player
 from policysmith.training.process.generators import generators_kept
@@ -107,6 +108,7 @@ def judge_as_told(
     if not is_game(environment):
         if opponent is not None:
             raise ConfigError(f"{environment.id} is no game for two: it takes no opponent")
+        warn_of_unsound(experiment)
         greedy = usual.deterministic if deterministic is None else deterministic
         if video is not None:
             record_video(policy, environment, video, greedy, chosen)

@@ -22,11 +22,12 @@ from policysmith.policy.observations import MASK
 from policysmith.policy.spaces import pick
 from policysmith.training.datasets.episodes import ACTION, REWARD, TERMINATED, Episodes, closed
 from policysmith.training.datasets.memmap import write_episodes
+from policysmith.training.environments.gate import warn_of_unsound
 from policysmith.training.environments.make import make_vector
+from policysmith.training.environments.random_actions import random_actions
 from policysmith.training.environments.two_player import is_game
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.evaluation import MAX_ENVS, actor_of
-from policysmith.training.rollout.random_actions import random_actions
 
 __all__ = ["record_as_told", "record_dataset", "record_episodes"]
 
@@ -43,6 +44,7 @@ def record_as_told(
     """As `record_dataset` in the experiment's environment; what is not given its section `evaluation` says."""
     if experiment.environment is None:
         raise ConfigError("the policy's configuration has no environment to record episodes in")
+    warn_of_unsound(experiment)
     usual = experiment.evaluation
     greedy = usual.deterministic if deterministic is None else deterministic
     chosen = usual.seed if seed is None else seed

@@ -172,9 +172,9 @@ class EnvironmentState:
 
 
 def _described(section: Environment) -> dict[str, Any]:
-    """The section as a checkpoint has it: plain data with lists for tuples."""
+    """The section as a checkpoint has it: plain data with lists for tuples, of all that makes it another one."""
     plain: dict[str, Any] = _plain(asdict(section))
-    return plain
+    return {name: value for name, value in plain.items() if name != "check"}
 
 
 def _plain(value: Any) -> Any:

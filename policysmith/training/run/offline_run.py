@@ -26,6 +26,7 @@ from policysmith.training.distribution import World, joined
 from policysmith.training.distribution.batch_norms import average_statistics
 from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.distribution.shards import Stored, below, newest
+from policysmith.training.environments.gate import require_sound
 from policysmith.training.logging.history import History
 from policysmith.training.logging.loggers import ProgressBar
 from policysmith.training.logging.plots import plot_losses
@@ -61,6 +62,7 @@ def run_offline(
     Under torchrun every process calls this, and they train one policy together (docs/distribution.md).
     """
     with joined() as world:
+        told = require_sound(experiment) if evaluate else []
         stored = _stored(resume) if resume is not None else None
         if stored is not None and stored.weights is not None:
             policy.load_state_dict(stored.weights)
@@ -68,6 +70,7 @@ def run_offline(
         seed_everything(experiment.seed)
         state = stored and stored.training
         run = OfflineRun(experiment, policy, episodes, world.told(output), registry, state, world)
+        run.notes += told
         with run.claimed(), run.guarded(SAID) as run.stop:
             if state is not None:
                 assert resume is not None

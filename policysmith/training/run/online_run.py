@@ -24,6 +24,7 @@ from policysmith.store import TrainingState
 from policysmith.training.distribution import Strategy, joined
 from policysmith.training.distribution.choice import strategy_of
 from policysmith.training.distribution.shards import Stored, below, newest
+from policysmith.training.environments.gate import require_sound
 from policysmith.training.environments.make import close_vector, make_vector
 from policysmith.training.environments.two_player import GAMES, Games, is_game
 from policysmith.training.games.opponents import OpponentPool
@@ -65,6 +66,7 @@ def run_training(
     """
     with joined() as world, offline_components_frozen(policy):
         algorithm, environment = _parts(experiment)
+        told = require_sound(experiment)
         stored = None if resume is None else _stored(resume)
         if stored is not None and stored.weights is not None:
             policy.load_state_dict(stored.weights)
@@ -74,6 +76,7 @@ def run_training(
             raise ConfigError([Problem("training.strategy", message)])
         seed_everything(experiment.seed)
         run = OnlineRun(experiment, policy, algorithm, environment, world.told(output), strategy)
+        run.notes += told
         with run.claimed(), run.guarded() as stop:
             if stored is not None:
                 assert resume is not None

@@ -13,10 +13,10 @@ from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, DatasetError
 from policysmith.policy.actions import ActionDistribution
 from policysmith.training.datasets import MemmapDataset
+from policysmith.training.environments.random_actions import random_actions
 from policysmith.training.environments.return_to_go import ReturnToGo
 from policysmith.training.environments.two_player import GAMES
 from policysmith.training.rollout.dataset_recording import record_episodes
-from policysmith.training.rollout.random_actions import random_actions
 
 
 class Everything(gym.Env):
