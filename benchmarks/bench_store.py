@@ -53,7 +53,7 @@ def _fill(root: Path) -> None:
 
 def _records(root: Path) -> Iterator[PolicyRecord]:
     """Records that differ in name, step and return; each is written when it is asked for."""
-    from policysmith.store.codec import sha256
+    from policysmith.store.json_files import sha256
     from policysmith.store.layout import record_name
     from policysmith.store.record import make_record
 

@@ -19,18 +19,10 @@ from policysmith.config.migrate import CURRENT_FORMAT
 from policysmith.errors import CheckpointError
 from policysmith.policy import ActorCritic
 from policysmith.registry import Registry, default_registry
-from policysmith.store.codec import (
-    check_format,
-    damaged,
-    decode_policy,
-    encode_policy,
-    pack,
-    parsed,
-    sha256,
-    stored_tensor,
-    unpacked,
-)
-from policysmith.store.files import find_directory, json_bytes, replace_directory
+from policysmith.store.codec import decode_policy, encode_policy
+from policysmith.store.files import find_directory, replace_directory
+from policysmith.store.json_files import check_format, damaged, json_bytes, parsed, sha256
+from policysmith.store.tensor_bytes import pack, stored_tensor, unpacked
 
 __all__ = ["TrainingState", "check_target", "load", "load_training", "save"]
 

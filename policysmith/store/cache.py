@@ -8,13 +8,14 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Cache", "Stored"]
 
-Stored = tuple[Mapping[str, Any], Mapping[str, Tensor]]
+Stored = tuple[Mapping[str, Any], "Mapping[str, Tensor]"]
 
 
 class Cache:

@@ -7,20 +7,13 @@ two the same policy is built again. `artifact` lays them into one directory, `po
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 import policysmith.parts  # noqa: F401 - its types, as those of policysmith.policy, fill the default registry
@@ -31,28 +24,14 @@ from policysmith.errors import CheckpointError, PolicysmithError
 from policysmith.graph.plan import Plan
 from policysmith.policy import ActorCritic, build_policy
 from policysmith.registry import Registry
+from policysmith.store.json_files import check_format, version_of
 from policysmith.store.space_codec import decode_space, encode_space
+from policysmith.store.tensor_bytes import stored_tensor
 
-__all__ = [
-    "Encoded",
-    "check_format",
-    "damaged",
-    "decode_policy",
-    "encode_policy",
-    "pack",
-    "parsed",
-    "sha256",
-    "stored_tensor",
-    "unfit_numbers",
-    "unpacked",
-    "version_of",
-]
+__all__ = ["Encoded", "decode_policy", "encode_policy"]
 
 PACKAGES = ("torch", "tensordict", "gymnasium")
-TensorSpec = getattr(safetensors, "TensorSpec", None)  # older versions take their tensors in another way
-EMPTY = torch.zeros(1)
 SHOWN_MISFITS = 12
-RESTORE = "restore it from a copy, or save the policy anew"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,101 +72,6 @@ def decode_policy(
     policy = _built(config_file, config, registry)
     _fill(policy, weights, weights_file)
     return policy
-
-
-def pack(tensors: Mapping[str, Tensor], file: str) -> bytes:
-    """Tensors as the bytes of a safetensors file, called `file` in messages; equal tensors give equal bytes."""
-    try:
-        return _serialized(dict(tensors))
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        dtypes = ", ".join(sorted({str(tensor.dtype) for tensor in tensors.values()}))
-        raise CheckpointError(f"{file}: tensors of {dtypes} cannot be stored as safetensors: {error}") from error
-
-
-def _serialized(tensors: dict[str, Tensor]) -> bytes:
-    """The library's own `save`, which looks at each tensor for thirty times as long as it takes to write small ones."""
-    plain = all(tensor.device.type == "cpu" and tensor.is_contiguous() for tensor in tensors.values())
-    if TensorSpec is None or not plain or sys.byteorder != "little":
-        return bytes(safetensors.torch.save(tensors, {"format": "pt"}))
-    specs = {
-        name: TensorSpec(
-            dtype=str(tensor.dtype).removeprefix("torch."),
-            shape=tensor.shape,
-            data_ptr=tensor.data_ptr() or EMPTY.data_ptr(),  # one of no elements may lie nowhere
-            data_len=tensor.nbytes,
-        )
-        for name, tensor in tensors.items()
-    }
-    return bytes(safetensors.serialize(specs, {"format": "pt"}))
-
-
-def unpacked(file: str | Path, content: bytes) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; raises `CheckpointError` naming `file`."""
-    try:
-        return safetensors.torch.load(content)
-    except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise damaged(file, f"it is no safetensors file: {error}") from None
-
-
-def parsed(file: str | Path, content: bytes) -> dict[str, Any]:
-    """The JSON object that a file holds; raises `CheckpointError` naming `file`."""
-    try:
-        data = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise damaged(file, f"it is not valid JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise damaged(file, "it holds no JSON object")
-    return data
-
-
-def check_format(file: str | Path, data: Mapping[str, Any]) -> None:
-    """Raise `CheckpointError` for data of a format that is newer than ours."""
-    found = data.get("format")
-    if isinstance(found, int) and found > CURRENT_FORMAT:
-        wanted = f"format {found} is newer than this policysmith understands ({CURRENT_FORMAT})"
-        raise CheckpointError(f"{file}: {wanted}; pip install --upgrade policysmith")
-
-
-def damaged(file: str | Path, reason: str) -> CheckpointError:
-    """The error for a file that is not as it was written."""
-    return CheckpointError(f"{file}: is damaged or was edited: {reason}; {RESTORE}")
-
-
-def sha256(content: bytes) -> str:
-    """As hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
-def stored_tensor(name: str, tensor: Any, *, copy: bool = True) -> Tensor:
-    """The tensor on the CPU as the file format wants it, in memory of its own, or with `copy=False` as it lies there.
-
-    Raises `CheckpointError`, also for numbers that are not finite: whoever loaded them could not act by them.
-    """
-    if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.is_meta:
-        raise CheckpointError(f"{name}: only plain tensors with values can be stored, found {type(tensor).__name__}")
-    if bad := unfit_numbers(tensor.detach()):
-        raise CheckpointError(
-            f"{name}: {bad:,} of {tensor.numel():,} numbers are not finite, and nothing of the kind is stored; go back "
-            "to the last finite policy, or make a buffer that holds inf on purpose persistent=False"
-        )
-    return tensor.detach().to("cpu", copy=copy).contiguous()
-
-
-def unfit_numbers(tensor: Tensor) -> int:
-    """How many numbers of a tensor are NaN or inf."""
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return 0
-    finite = torch.isfinite(tensor if tensor.element_size() > 1 else tensor.float())  # not known of 8-bit floats
-    return 0 if finite.all() else int((~finite).sum())
-
-
-@cache
-def version_of(package: str) -> str:
-    """The installed version of a package."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # run from a copy of its sources
-        return "unknown"
 
 
 def _check_described(policy: ActorCritic) -> None:

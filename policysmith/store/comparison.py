@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from policysmith.store.record import PolicyRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["PolicyDiff", "compare"]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import itertools
-import json
 import os
 import re
 import secrets
@@ -20,15 +19,11 @@ import sys
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import cache
-from json.encoder import encode_basestring_ascii as quoted
 from pathlib import Path
 from typing import Any, Literal
 
-from policysmith.errors import CheckpointError
-
 __all__ = [
     "find_directory",
-    "json_bytes",
     "link_directory",
     "remove_left",
     "replace_directory",
@@ -104,40 +99,6 @@ def find_directory(directory: Path) -> Path:
     target = directory.resolve()
     aside = [] if os.path.lexists(target) else _siblings(target, "old")
     return aside[0] if aside else directory
-
-
-def json_bytes(value: Any, path: str = "") -> bytes:
-    """Plain data as JSON that people can read; `path` is what messages call the whole.
-
-    Numbers without an end are written as Python reads them, `Infinity` and `NaN`. Raises `CheckpointError`.
-    """
-    return (_json_text(value, path, "") + "\n").encode()
-
-
-def _json_text(value: Any, path: str, indent: str) -> str:
-    """A key a line; a list in one line unless it holds mappings or lists."""
-    kind, inner = type(value), indent + "  "
-    if kind is str or kind is int:  # most are, and asking what else they may be takes longer than writing them
-        return quoted(value) if kind is str else str(value)
-    if isinstance(value, Mapping) and value:
-        _check_keys(value, path)
-        lines = [f"{quoted(key)}: {_json_text(below, f'{path}.{key}', inner)}" for key, below in value.items()]
-        return "{\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}}}"
-    if isinstance(value, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in value):
-        lines = [_json_text(item, f"{path}.{index}", inner) for index, item in enumerate(value)]
-        return "[\n" + ",\n".join(inner + line for line in lines) + f"\n{indent}]"
-    try:
-        return json.dumps(value)
-    except TypeError:
-        raise CheckpointError(
-            f"{path}: {value!r} of type {kind.__name__} is not plain data; convert it to numbers and texts"
-        ) from None
-
-
-def _check_keys(value: Mapping[Any, Any], path: str) -> None:
-    for key in value:
-        if not isinstance(key, str):
-            raise CheckpointError(f"{path}: the key {key!r} of type {type(key).__name__} must be a text")
 
 
 def write_synced(file: Path, content: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from policysmith.errors import CheckpointError
-from policysmith.store.codec import damaged, sha256
+from policysmith.store.json_files import damaged, sha256
 from policysmith.store.places import Place
 
 __all__ = ["CONFIG", "FOLDER", "WEIGHTS", "Objects", "hash_of"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from policysmith.errors import CheckpointError
 from policysmith.store.catalogue import Catalogue, IndexedCatalogue, ListedCatalogue
-from policysmith.store.codec import check_format, damaged, parsed
 from policysmith.store.index import Index
+from policysmith.store.json_files import check_format, damaged, parsed
 from policysmith.store.layout import MARK, MARK_CONTENT, RECORDS
 from policysmith.store.locks import HAVE_LOCKS, Lock
 from policysmith.store.places import TEMPORARY, LocalPlace, Place

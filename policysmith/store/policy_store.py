@@ -1,7 +1,8 @@
 """A store of many policies: saved by any number of processes, found by selectors, and loaded again.
 
 In: policies with what is known of them. Out: records, and the same policies again. Weights are kept once a component,
-however many policies share them.
+however many policies share them. torch and the rooms that build policies are imported when one is saved or loaded: who
+only lists policies has no need of them.
 """
 
 from __future__ import annotations
@@ -11,25 +12,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from policysmith.errors import CheckpointError, did_you_mean
-from policysmith.policy import ActorCritic
 from policysmith.registry import Registry, default_registry
 from policysmith.store.cache import Cache, Stored
 from policysmith.store.catalogue import IndexedCatalogue, read_record, tags_on_disk
-from policysmith.store.codec import Encoded, decode_policy, encode_policy, pack, parsed, unpacked
 from policysmith.store.comparison import PolicyDiff, compare
-from policysmith.store.files import json_bytes
+from policysmith.store.json_files import json_bytes, parsed
 from policysmith.store.layout import MARK, MARK_CONTENT, record_name, tag_content, tag_name
 from policysmith.store.objects import CONFIG, WEIGHTS, Objects
 from policysmith.store.opening import is_store, open_store
 from policysmith.store.record import PolicyRecord, checked_metrics, checked_name, checked_tags, make_record
 from policysmith.store.selectors import Query, parse
+from policysmith.store.tensor_bytes import pack, unpacked
 from policysmith.store.upkeep import Cleaned, StoreProblem, clean, index_problems, verify
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from policysmith.policy import ActorCritic
+    from policysmith.store.codec import Encoded
 
 __all__ = ["PolicyStore"]
 
@@ -84,6 +88,8 @@ class PolicyStore:
 
         `parents` are the policies that it came from: records, hashes or selectors. It is on disk when this returns.
         """
+        from policysmith.store.codec import encode_policy
+
         name, labels, numbers = checked_name(name), checked_tags(tags), checked_metrics(metrics or {})
         lineage = tuple(self._parent(parent) for parent in parents)
         encoded = encode_policy(policy)
@@ -145,6 +151,8 @@ class PolicyStore:
         self, selector: Selector = "latest", *, device: torch.device | str = "cpu", seed: int | None = None
     ) -> ActorCritic:
         """The policy that a selector means, in eval mode on `device`; draws nothing from torch's global generator."""
+        from policysmith.store.codec import decode_policy
+
         record = self.get(selector, seed=seed)
         config, weights = self._stored(record)
         policy = decode_policy(config, weights, self._registry, self._config_file(record), self._record_file(record))

@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from policysmith.errors import CheckpointError
-from policysmith.store.codec import damaged, parsed, sha256, version_of
-from policysmith.store.files import json_bytes
+from policysmith.store.json_files import damaged, json_bytes, parsed, sha256, version_of
 
 __all__ = ["FORMAT", "PolicyRecord", "checked_metrics", "checked_name", "checked_tags", "decode_record", "make_record"]
 

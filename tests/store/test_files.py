@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from policysmith.errors import CheckpointError
 from policysmith.store import files
-from policysmith.store.files import find_directory, json_bytes, replace_directory
+from policysmith.store.files import find_directory, replace_directory
 
 OLD, NEW = {"a": b"old", "b": b"old"}, {"a": b"new", "c": b"new"}
 OWN = {"a", "b", "c"}
@@ -294,20 +293,6 @@ def test_kill_9_at_thirty_random_moments_of_saving_always_leaves_a_policy_that_l
     done = subprocess.run([sys.executable, "-c", KILLS, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, (moments, done.stderr)
     assert int(done.stdout) > 1  # the kills met saves at different steps
-
-
-def test_json_is_laid_out_for_people():
-    data = {"a": {}, "b": [1, 2.5, None, True], "c": {"d": [[1, 2], []]}, "e": float("-inf")}
-    assert json_bytes(data).decode() == (
-        '{\n  "a": {},\n  "b": [1, 2.5, null, true],\n  "c": {\n    "d": [\n      [1, 2],\n      []\n    ]\n  },\n'
-        '  "e": -Infinity\n}\n'
-    )
-
-
-@pytest.mark.parametrize(("data", "place"), [({"a": [0, {"b": {1}}]}, "x.a.1.b"), ({"a": {2: 1}}, "x.a"), (b"", "x")])
-def test_what_json_cannot_hold_is_named_by_its_path(data, place):
-    with pytest.raises(CheckpointError, match=f"^{place}: "):
-        json_bytes(data, "x")
 
 
 def test_a_file_is_on_the_disk_with_all_that_it_holds_before_it_counts_as_written(monkeypatch, tmp_path):

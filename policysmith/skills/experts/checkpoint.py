@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from policysmith.errors import SkillError
 from policysmith.skills.experts.names import expert_name, of_expert, renumbered
 from policysmith.skills.experts.store import Expert, load_expert
-from policysmith.store.codec import damaged, pack, parsed, stored_tensor, unpacked
-from policysmith.store.files import find_directory, json_bytes, replace_directory
+from policysmith.store.files import find_directory, replace_directory
+from policysmith.store.json_files import damaged, json_bytes, parsed
+from policysmith.store.tensor_bytes import pack, stored_tensor, unpacked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["MoECheckpoint", "build_moe_checkpoint", "load_moe_checkpoint"]
 

@@ -12,13 +12,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from policysmith.errors import CheckpointError, SkillError
-from policysmith.store.codec import check_format, damaged, pack, parsed, sha256, stored_tensor, unpacked
-from policysmith.store.files import find_directory, json_bytes, replace_directory
+from policysmith.store.files import find_directory, replace_directory
+from policysmith.store.json_files import check_format, damaged, json_bytes, parsed, sha256
+from policysmith.store.tensor_bytes import pack, stored_tensor, unpacked
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Expert",

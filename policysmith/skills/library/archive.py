@@ -16,8 +16,8 @@ from typing import Any
 
 from policysmith.skills.runs.processing import RESULT, Outcome
 from policysmith.skills.runs.training_run import CONFIG, REMAP, TrainingRun
-from policysmith.store.codec import parsed
-from policysmith.store.files import json_bytes, remove_left, sync_directory, write_synced
+from policysmith.store.files import remove_left, sync_directory, write_synced
+from policysmith.store.json_files import json_bytes, parsed
 
 __all__ = ["archive_run", "archived_outcomes", "put_away"]
 

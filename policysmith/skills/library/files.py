@@ -17,8 +17,8 @@ from policysmith.skills.experts.store import METADATA, read_metadata, version_fo
 from policysmith.skills.library import index
 from policysmith.skills.library.heads import read_heads
 from policysmith.skills.runs.names import expert_folder, skill_folder
-from policysmith.store.codec import parsed
-from policysmith.store.files import json_bytes, sync_directory, write_synced
+from policysmith.store.files import sync_directory, write_synced
+from policysmith.store.json_files import json_bytes, parsed
 
 __all__ = ["claim", "expert_home", "follow", "registered"]
 

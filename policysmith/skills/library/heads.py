@@ -13,8 +13,8 @@ from pathlib import Path
 
 from policysmith.errors import SkillError
 from policysmith.skills.experts.store import head_version, save_head, version_folder
-from policysmith.store.codec import check_format, parsed
-from policysmith.store.files import find_directory, json_bytes, replace_file
+from policysmith.store.files import find_directory, replace_file
+from policysmith.store.json_files import check_format, json_bytes, parsed
 
 __all__ = ["HeadMove", "Heads", "free_branch", "move_head", "name_branch", "now", "read_heads"]
 

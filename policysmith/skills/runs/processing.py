@@ -26,7 +26,7 @@ from policysmith.skills.library.head_policies import Choice, Contender, HeadPoli
 from policysmith.skills.library.heads import free_branch, move_head, name_branch, now, read_heads
 from policysmith.skills.library.merging import ancestors, average_of
 from policysmith.skills.runs.training_run import TrainingRun, home_of, load_training_run
-from policysmith.store.codec import parsed
+from policysmith.store.json_files import parsed
 from policysmith.store.locks import Lock
 
 __all__ = ["FinishedRun", "Outcome", "bring_home", "library_lock", "finished_run", "process_completed_training"]

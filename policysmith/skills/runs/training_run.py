@@ -24,8 +24,8 @@ from policysmith.skills.modules.process import Limits
 from policysmith.skills.modules.tasks import task_to_skill
 from policysmith.skills.runs.names import expert_folder, run_folder, skill_folder
 from policysmith.skills.runs.remap import Remapping, build_remapping, check_inverse, expert_index, remapping_of
-from policysmith.store.codec import parsed
-from policysmith.store.files import json_bytes, remove_left, write_synced
+from policysmith.store.files import remove_left, write_synced
+from policysmith.store.json_files import json_bytes, parsed
 
 __all__ = ["TrainingRun", "config_bytes", "load_training_run", "prepare_training_run"]
 

@@ -21,7 +21,8 @@ from policysmith.skills.training.progression import Attempts
 from policysmith.skills.training.setting import Setting
 from policysmith.skills.training.skill_ppo import SkillCollector
 from policysmith.skills.walls.walls import standing
-from policysmith.store.files import json_bytes, replace_file
+from policysmith.store.files import replace_file
+from policysmith.store.json_files import json_bytes
 from policysmith.training.logging.report import Report
 from policysmith.training.process.signals import graceful_stop
 from policysmith.training.process.threads import few_threads

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from policysmith.errors import CheckpointError, DatasetError
 from policysmith.registry import register
-from policysmith.store.files import json_bytes, sync_directory, write_synced
+from policysmith.store.files import sync_directory, write_synced
+from policysmith.store.json_files import json_bytes
 from policysmith.store.space_codec import decode_space, encode_space
 from policysmith.training.datasets.episodes import Episodes
 

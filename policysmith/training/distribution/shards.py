@@ -23,7 +23,8 @@ from policysmith.errors import CheckpointError
 from policysmith.ops.quiet import quiet
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState, load_training
-from policysmith.store.files import json_bytes, write_synced
+from policysmith.store.files import write_synced
+from policysmith.store.json_files import json_bytes
 from policysmith.training.distribution.world import World
 from policysmith.training.optim.step_guard import all_finite
 

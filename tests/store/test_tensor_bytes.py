@@ -5,8 +5,8 @@ import safetensors.torch
 import torch
 
 from policysmith.errors import CheckpointError
-from policysmith.store import codec
-from policysmith.store.codec import pack, stored_tensor, unpacked
+from policysmith.store import tensor_bytes
+from policysmith.store.tensor_bytes import pack, stored_tensor, unpacked
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
           torch.int8, torch.uint8, torch.bool, torch.complex64)  # fmt: skip
@@ -24,7 +24,7 @@ def test_the_bytes_are_those_of_the_librarys_own_writer():
 
 def test_older_versions_of_the_library_write_the_same_bytes(monkeypatch):
     expected = pack(tensors(), "x")
-    monkeypatch.setattr(codec, "TensorSpec", None)
+    monkeypatch.setattr(tensor_bytes, "TensorSpec", None)
     assert pack(tensors(), "x") == expected
 
 
