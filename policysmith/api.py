@@ -10,8 +10,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-from policysmith.config.signatures import options_of
-from policysmith.lazy_names import lazy_names
+import policysmith.parts
+import policysmith.skills.types
+from policysmith.compile.model import build_model
+from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
+from policysmith.config.json_schema import option_text, type_options
+from policysmith.config.load import Document
+from policysmith.config.load import load as load_document
+from policysmith.config.open_document import open_document
+from policysmith.config.preset_files import preset_names, profile_names
+from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem
+from policysmith.graph.spec import loose_keys
+from policysmith.graph.wiring import wire
+from policysmith.policy.actions import ActionDistribution
+from policysmith.policy.actor_critic import ActorCritic
+from policysmith.policy.factory import Blueprint, make_blueprint
+from policysmith.policy.observations import Observations
+from policysmith.registry import SLOTS, Registry, default_registry
+from policysmith.store import is_of_store, load, save
+from policysmith.store.component_weights import load_components, missing_files
+from policysmith.transform.diagram import svg
+from policysmith.transform.summarize import summarize
 
 if TYPE_CHECKING:
     from policysmith.compile.model import build_model

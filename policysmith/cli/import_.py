@@ -85,7 +85,7 @@ def _registered() -> list[str]:
 
 def _command(dialect: str) -> Any:
     """The command of one dialect: FILE, perhaps WEIGHTS, --output, and what its functions take."""
-    from policysmith.config.schema import argument_notes
+    from policysmith.config.json_schema import argument_notes
     from policysmith.registry import default_registry
 
     grammar: Any = default_registry.entry("grammar", dialect).target

@@ -63,7 +63,7 @@ def list_types(
 
 def _described(info: TypeData) -> dict[str, Any]:
     """A type as JSON tells it: its options with the values they take."""
-    from policysmith.config.schema import option_text
+    from policysmith.config.json_schema import option_text
 
     return {**info, "options": {name: option_text(schema) for name, schema in info["options"].items()}}
 
@@ -82,7 +82,7 @@ def _plural(slot: str) -> str:
 
 def _print_types(found: Sequence[TypeData]) -> None:
     """A block a slot, aligned over all of them."""
-    from policysmith.config.schema import plain_text
+    from policysmith.config.json_schema import plain_text
 
     width = max(len(info["name"]) for info in found)
     for index, (slot, group) in enumerate(groupby(found, key=lambda info: info["slot"])):
@@ -92,7 +92,7 @@ def _print_types(found: Sequence[TypeData]) -> None:
 
 def _print_options(found: Sequence[TypeData]) -> None:
     """Types of one name, with all their options: name, values, default, what it is."""
-    from policysmith.config.schema import option_text, plain_text
+    from policysmith.config.json_schema import option_text, plain_text
 
     for index, info in enumerate(found):
         _print_heading(f"{info['slot']} {info['name']}", first=index == 0)
@@ -138,7 +138,7 @@ def _list_slots(data: CatalogueData, as_json: bool) -> None:
 
 def _list_recipes(kind: str, as_json: bool) -> None:
     """The presets or the profiles, each with what it says of itself."""
-    from policysmith.config.recipes import PRESETS, PROFILES, preset_names, profile_names
+    from policysmith.config.preset_files import PRESETS, PROFILES, preset_names, profile_names
 
     folder, names = (PRESETS, preset_names()) if kind == "preset" else (PROFILES, profile_names())
     found = [(name, _first_comment(folder / f"{name}.yaml")) for name in names]

@@ -67,7 +67,7 @@ def matching(data: CatalogueData, pattern: str = "*", slot: str | None = None) -
 def _imported() -> CatalogueData:
     """The catalogue of the types that importing registers."""
     from policysmith import api
-    from policysmith.config.schema import experiment_schema, type_options
+    from policysmith.config.json_schema import experiment_schema, type_options
     from policysmith.registry import SLOTS, default_registry
 
     types: list[TypeData] = []

@@ -20,8 +20,8 @@ from policysmith.compile.module_steps import module_steps
 from policysmith.compile.runner import Runner, Runs, Task
 from policysmith.config.grammars import compose_graph, grammar_of
 from policysmith.config.load import Document, read_source
+from policysmith.config.located_data import Findings
 from policysmith.config.migrate import migrate
-from policysmith.config.nodes import Findings
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem, ShapeError, did_you_mean
 from policysmith.graph.assemble import as_components, build_modules

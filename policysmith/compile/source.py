@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 from policysmith.compile.model import TOP_KEYS, graph_document
 from policysmith.config.grammars import grammar_of
 from policysmith.config.load import Document
-from policysmith.config.nodes import quote
+from policysmith.config.located_data import quote
 from policysmith.config.options import error_at, failures, located
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.graph.spec import GraphSpec, decode_components

@@ -11,8 +11,19 @@ from functools import reduce
 from pathlib import Path as FilePath
 
 from policysmith.config.json_text import read_json
-from policysmith.config.nodes import Findings, Node, Path, Place, Refused, describe, mapping, merge, quote, with_edits
-from policysmith.config.recipes import locate, preset_names, profile_names
+from policysmith.config.located_data import (
+    Findings,
+    Node,
+    Path,
+    Place,
+    Refused,
+    describe,
+    mapping,
+    merge,
+    quote,
+    with_edits,
+)
+from policysmith.config.preset_files import locate, preset_names, profile_names
 from policysmith.config.yaml_text import read_yaml
 from policysmith.errors import did_you_mean
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from policysmith.config.nodes import Refused, quote
+from policysmith.config.located_data import Refused, quote
 from policysmith.config.yaml_text import core_scalar
 from policysmith.errors import did_you_mean
 

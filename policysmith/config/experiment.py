@@ -13,11 +13,11 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import ValidationError
 
-from policysmith.config.inline import inline_files
+from policysmith.config.inline_files import inline_files
 from policysmith.config.load import Document
 from policysmith.config.migrate import CURRENT_FORMAT, migrate
 from policysmith.config.options import OptionSchema, Section, Slot, error_at, failures, located
-from policysmith.config.search import refuse_spaces
+from policysmith.config.search_spaces import refuse_spaces
 from policysmith.errors import ConfigError, Problem, did_you_mean
 
 __all__ = [

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from policysmith.config.load import Document, Source, finish
-from policysmith.config.nodes import Findings
+from policysmith.config.located_data import Findings
 
 __all__ = ["GraphGrammar", "compose_graph", "grammar_of"]
 

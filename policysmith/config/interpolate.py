@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from policysmith.config.environment import variable
-from policysmith.config.nodes import (
+from policysmith.config.located_data import (
     MAX_NODES,
     Findings,
     Node,
@@ -27,7 +27,7 @@ from policysmith.config.nodes import (
     scalar,
 )
 from policysmith.config.overrides import parse_path
-from policysmith.config.plain import from_plain
+from policysmith.config.python_data import from_plain
 from policysmith.errors import did_you_mean
 
 __all__ = ["interpolate"]

@@ -10,7 +10,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable
 
-from policysmith.config.nodes import MAX_DEPTH, TOO_DEEP, Entries, Findings, Node, Path, Place, scalar, sequence
+from policysmith.config.located_data import MAX_DEPTH, TOO_DEEP, Entries, Findings, Node, Path, Place, scalar, sequence
 
 __all__ = ["read_json"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from policysmith.config.defaults import is_layer, lay_over, read_file, with_defaults
 from policysmith.config.interpolate import interpolate
-from policysmith.config.nodes import (
+from policysmith.config.located_data import (
     MAX_DEPTH,
     MAX_NODES,
     TOO_DEEP,
@@ -29,7 +29,7 @@ from policysmith.config.nodes import (
     quote,
 )
 from policysmith.config.overrides import apply
-from policysmith.config.plain import from_plain, to_plain
+from policysmith.config.python_data import from_plain, to_plain
 from policysmith.config.templates import expand_templates, template_names
 from policysmith.errors import ConfigError, Problem
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from policysmith.config.nodes import (
+from policysmith.config.located_data import (
     Findings,
     Node,
     Override,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from policysmith.config.defaults import without
-from policysmith.config.nodes import Findings, Node, Path, Refused, children, describe, merge, quote, rebuilt
+from policysmith.config.located_data import Findings, Node, Path, Refused, children, describe, merge, quote, rebuilt
 from policysmith.config.overrides import edited
 from policysmith.errors import did_you_mean
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from policysmith.config.nodes import (
+from policysmith.config.located_data import (
     MAX_DEPTH,
     MAX_NODES,
     TOO_DEEP,

@@ -15,7 +15,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 from torch import Tensor, fx, nn
 
-from policysmith.config.nodes import quote
+from policysmith.config.located_data import quote
 from policysmith.config.options import error_at, located
 from policysmith.errors import did_you_mean
 from policysmith.registry import Registry, register

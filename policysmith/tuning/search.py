@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from policysmith import api
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order, section_failures
-from policysmith.config.inline import inline_files
+from policysmith.config.inline_files import inline_files
 from policysmith.config.load import Document, dotted
-from policysmith.config.search import Space, fill, find_spaces
+from policysmith.config.search_spaces import Space, fill, find_spaces
 from policysmith.errors import ConfigError, Problem
 from policysmith.registry import Registry, default_registry
 from policysmith.training.offline.dataset_section import place_dataset

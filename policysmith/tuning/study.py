@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from policysmith.config.search import Space
+from policysmith.config.search_spaces import Space
 from policysmith.errors import CheckpointError, PolicysmithError, missing_extra
 from policysmith.store.locks import HAVE_LOCKS
 from policysmith.tuning.search import Search

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from policysmith.config.opening import open_document
-from policysmith.config.search import Space
+from policysmith.config.open_document import open_document
+from policysmith.config.search_spaces import Space
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.registry import Registry, default_registry
 from policysmith.store.files import replace_file

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from policysmith.config.schema import experiment_schema
+from policysmith.config.json_schema import experiment_schema
 from policysmith.registry import default_registry
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from policysmith.cli import types_catalogue
 from policysmith.cli.types_catalogue import catalogue
-from policysmith.config.schema import experiment_schema
+from policysmith.config.json_schema import experiment_schema
 from policysmith.registry import default_registry
 
 RUN = """

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from policysmith.config.json_schema import type_options
 from policysmith.config.load import load
 from policysmith.config.options import failures
-from policysmith.config.schema import type_options
 from policysmith.errors import ConfigError
 from policysmith.graph import GraphSpec, build_model
 from policysmith.graph.spec import COMPONENT_KEYS, decode_components

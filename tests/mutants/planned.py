@@ -186,7 +186,7 @@ _PLANNED: dict[str, list[tuple[str, str, str]]] = {
     ],
     "tests/config": [
         ("config/overrides.py", "if key in entries and not rest and override.value is None", "if False"),
-        ("config/nodes.py", "MAX_DEPTH = 200", "MAX_DEPTH = 20_000"),
+        ("config/located_data.py", "MAX_DEPTH = 200", "MAX_DEPTH = 20_000"),
     ],
 }
 

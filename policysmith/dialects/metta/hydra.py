@@ -11,7 +11,7 @@ from pathlib import Path
 from policysmith.config.defaults import read_file, without
 from policysmith.config.interpolate import interpolate
 from policysmith.config.load import Document
-from policysmith.config.nodes import (
+from policysmith.config.located_data import (
     MAX_DEPTH,
     MAX_NODES,
     TOO_DEEP,
@@ -25,7 +25,7 @@ from policysmith.config.nodes import (
     merge,
     quote,
 )
-from policysmith.config.plain import to_plain
+from policysmith.config.python_data import to_plain
 from policysmith.errors import ConfigError
 
 __all__ = ["read_composed"]

@@ -11,7 +11,7 @@ from typing import Any
 
 from policysmith.compile.late import CallNode
 from policysmith.config.load import Path
-from policysmith.config.nodes import quote
+from policysmith.config.located_data import quote
 from policysmith.dialects.policy_constructor.report import Report, one_of
 from policysmith.dialects.policy_constructor.signature import misfits
 from policysmith.errors import did_you_mean

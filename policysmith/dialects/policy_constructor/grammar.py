@@ -19,8 +19,8 @@ from torch.nn.parameter import is_lazy
 
 import policysmith.parts  # noqa: F401 - its types fill the default registry
 from policysmith.compile.model import GraphModel, build_model
-from policysmith.config.nodes import Findings, Place
-from policysmith.config.plain import to_plain
+from policysmith.config.located_data import Findings, Place
+from policysmith.config.python_data import to_plain
 from policysmith.config.spelling import Spelled, spelled_mapping
 from policysmith.config.yaml_text import read_yaml
 from policysmith.dialects import GRAPHS

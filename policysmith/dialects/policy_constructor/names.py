@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from policysmith.compile.model import GraphModel, build_model
-from policysmith.config.nodes import quote
+from policysmith.config.located_data import quote
 from policysmith.errors import ConfigError, PolicysmithError, Problem, did_you_mean
 from policysmith.graph.assemble import component_seed
 from policysmith.registry import Registry, register

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from policysmith.compile.late import CallNode, LatePlan
 from policysmith.compile.model import GraphModel, build_model
 from policysmith.config.load import read_source
-from policysmith.config.nodes import Findings
+from policysmith.config.located_data import Findings
 from policysmith.dialects.policy_constructor.composition import finish_v1
 from policysmith.dialects.policy_constructor.signature import positional_names
 from policysmith.dialects.policy_constructor.types import find_type

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from policysmith.config.load import Document, Path
-from policysmith.config.nodes import Place
+from policysmith.config.located_data import Place
 from policysmith.errors import ConfigError, Problem, did_you_mean
 
 __all__ = ["Report", "one_of"]

@@ -13,7 +13,7 @@ from torch import nn
 
 from policysmith.compile.late import CallNode
 from policysmith.config.load import Document, Path
-from policysmith.config.nodes import quote
+from policysmith.config.located_data import quote
 from policysmith.dialects.policy_constructor.call_reader import CallReader, name_problem
 from policysmith.dialects.policy_constructor.report import Report, one_of
 from policysmith.dialects.policy_constructor.specs import ModuleSpec, SpecReader

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from policysmith.config.load import Path
-from policysmith.config.nodes import quote
+from policysmith.config.located_data import quote
 from policysmith.config.options import Unset, failures
 from policysmith.dialects.policy_constructor.report import Report
 from policysmith.dialects.policy_constructor.signature import misfits, positional_names

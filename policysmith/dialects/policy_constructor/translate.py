@@ -13,7 +13,7 @@ from torch import nn
 
 from policysmith.compile.late import LatePlan, StepError, dry_run
 from policysmith.config.load import Document
-from policysmith.config.nodes import quote
+from policysmith.config.located_data import quote
 from policysmith.dialects.policy_constructor.call_reader import check_arguments
 from policysmith.dialects.policy_constructor.report import Report
 from policysmith.dialects.policy_constructor.sections import Grammar, read_grammar

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from policysmith.config.load import read_source
-from policysmith.config.nodes import Findings
+from policysmith.config.located_data import Findings
 from policysmith.dialects.policy_constructor.composition import finish_v1, is_v1
 from policysmith.errors import ConfigError
 
@@ -171,7 +171,7 @@ def test_all_mistakes_come_at_once(write):
 SCRIPT = """
 import sys
 from policysmith.config.load import read_source
-from policysmith.config.nodes import Findings
+from policysmith.config.located_data import Findings
 from policysmith.dialects.policy_constructor.composition import finish_v1
 
 print(list(finish_v1(read_source(sys.argv[1], Findings()), Findings()).data["params"]))

@@ -10,7 +10,7 @@ from pathlib import Path as FilePath
 from policysmith.config.defaults import read_file, with_defaults
 from policysmith.config.interpolate import interpolate
 from policysmith.config.load import Document, Source, bounded, to_document
-from policysmith.config.nodes import Findings, Node, Refused
+from policysmith.config.located_data import Findings, Node, Refused
 from policysmith.dialects.policy_constructor.composition.merge import Merger
 from policysmith.dialects.policy_constructor.composition.templates import expand
 

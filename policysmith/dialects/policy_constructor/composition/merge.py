@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from policysmith.config.nodes import Findings, Node, Path, children, describe, mapping, quote, rebuilt, scalar, sequence
+from policysmith.config.located_data import (
+    Findings,
+    Node,
+    Path,
+    children,
+    describe,
+    mapping,
+    quote,
+    rebuilt,
+    scalar,
+    sequence,
+)
 from policysmith.errors import did_you_mean
 
 __all__ = ["DIRECTIVE", "TEMPLATE", "Merger"]

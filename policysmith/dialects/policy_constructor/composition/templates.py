@@ -6,7 +6,7 @@ In: the tree after defaults. Out: the tree without `templates`; what a mapping s
 from __future__ import annotations
 
 from policysmith.config.defaults import without
-from policysmith.config.nodes import Findings, Node, Path, children, describe, quote, rebuilt
+from policysmith.config.located_data import Findings, Node, Path, children, describe, quote, rebuilt
 from policysmith.dialects.policy_constructor.composition.merge import TEMPLATE, Merger
 from policysmith.errors import did_you_mean
 

@@ -15,9 +15,7 @@ from pydantic import ValidationError
 
 from policysmith.api import presets
 from policysmith.config.experiment import decode_experiment
-from policysmith.config.load import load
-from policysmith.config.recipes import PRESETS
-from policysmith.config.schema import (
+from policysmith.config.json_schema import (
     COMPONENT_KEYS,
     argument_notes,
     experiment_schema,
@@ -25,6 +23,8 @@ from policysmith.config.schema import (
     plain_text,
     type_options,
 )
+from policysmith.config.load import load
+from policysmith.config.preset_files import PRESETS
 from policysmith.graph import spec
 from policysmith.registry import Infer, Registry, Slot, default_registry
 
@@ -457,7 +457,7 @@ def test_marks_of_restructured_text_are_removed():
 
 
 def test_importing_it_imports_no_torch():
-    code = "import sys, policysmith.config.schema; print([m for m in ('torch', 'gymnasium') if m in sys.modules])"
+    code = "import sys, policysmith.config.json_schema; print([m for m in ('torch', 'gymnasium') if m in sys.modules])"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2]
     )

@@ -7,7 +7,7 @@ import pytest
 from policysmith import api
 from policysmith.config.experiment import section_failures
 from policysmith.config.load import load
-from policysmith.config.search import Range, fill, find_spaces
+from policysmith.config.search_spaces import Range, fill, find_spaces
 from policysmith.errors import ConfigError
 from policysmith.registry import Registry, default_registry
 

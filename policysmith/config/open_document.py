@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from policysmith.config.load import Document, load
-from policysmith.config.recipes import PRESETS, preset_names
+from policysmith.config.preset_files import PRESETS, preset_names
 from policysmith.errors import ConfigError, did_you_mean
 
 __all__ = ["open_document"]

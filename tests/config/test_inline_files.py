@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import policysmith.policy  # noqa: F401 - registers the models
-from policysmith.config.inline import inline_files
+from policysmith.config.inline_files import inline_files
 from policysmith.config.load import load
 from policysmith.errors import ConfigError
 from policysmith.registry import default_registry

@@ -13,7 +13,7 @@ from typing import Any
 
 from policysmith.config.grammars import compose_graph
 from policysmith.config.load import Document, Path, read_source
-from policysmith.config.nodes import Findings
+from policysmith.config.located_data import Findings
 from policysmith.errors import ConfigError, Problem
 
 __all__ = ["inline_files"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from policysmith.config.load import load
-from policysmith.config.recipes import PRESETS, PROFILES, locate, preset_names, profile_names
+from policysmith.config.preset_files import PRESETS, PROFILES, locate, preset_names, profile_names
 from policysmith.errors import ConfigError
 
 FAST = {"amp": "auto", "compile": "auto", "channels_last": True}

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from policysmith.config.nodes import (
+from policysmith.config.located_data import (
     MAX_DEPTH,
     TOO_DEEP,
     Findings,
