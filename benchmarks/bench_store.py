@@ -42,9 +42,9 @@ def store_lookup() -> list[Row]:
 
 def _fill(root: Path) -> None:
     """Write records and their index, without weights: nothing is loaded here."""
-    from policysmith.store.index import Index
-    from policysmith.store.layout import MARK, MARK_CONTENT, RECORDS
+    from policysmith.store.file_names import MARK, MARK_CONTENT, RECORDS
     from policysmith.store.locks import Lock
+    from policysmith.store.record_index import Index
 
     (root / RECORDS).mkdir()
     (root / MARK).write_bytes(MARK_CONTENT)
@@ -53,9 +53,9 @@ def _fill(root: Path) -> None:
 
 def _records(root: Path) -> Iterator[PolicyRecord]:
     """Records that differ in name, step and return; each is written when it is asked for."""
+    from policysmith.store.file_names import record_name
     from policysmith.store.json_files import sha256
-    from policysmith.store.layout import record_name
-    from policysmith.store.record import make_record
+    from policysmith.store.policy_record import make_record
 
     said = {"type": "mlp", "role": None, "parameters": 4, "sha256": "0" * 64, "size": 100}
     first = make_record(

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 from policysmith.lazy_names import lazy_names
 
 if TYPE_CHECKING:
+    from policysmith.store.address import is_of_store, is_stored, load
     from policysmith.store.artifact import TrainingState, load_training, save
+    from policysmith.store.policy_record import PolicyRecord
     from policysmith.store.policy_store import PolicyStore
-    from policysmith.store.record import PolicyRecord
-    from policysmith.store.source import is_of_store, is_stored, load
 
 __all__ = ["PolicyRecord", "PolicyStore", "TrainingState", "is_of_store", "is_stored", "load", "load_training", "save"]
 
 _HOMES = {
-    "PolicyRecord": "policysmith.store.record",
+    "PolicyRecord": "policysmith.store.policy_record",
     "PolicyStore": "policysmith.store.policy_store",
     "TrainingState": "policysmith.store.artifact",
-    "is_of_store": "policysmith.store.source",
-    "is_stored": "policysmith.store.source",
-    "load": "policysmith.store.source",
+    "is_of_store": "policysmith.store.address",
+    "is_stored": "policysmith.store.address",
+    "load": "policysmith.store.address",
     "load_training": "policysmith.store.artifact",
     "save": "policysmith.store.artifact",
 }

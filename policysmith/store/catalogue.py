@@ -16,11 +16,11 @@ from typing import Protocol, TypeVar
 
 from policysmith.errors import CheckpointError
 from policysmith.store.database import DatabaseDamaged
-from policysmith.store.index import Index, Overview
-from policysmith.store.layout import RECORDS, TAGS, id_of, record_name, tag_name, tag_of
+from policysmith.store.file_names import RECORDS, TAGS, id_of, record_name, tag_name, tag_of
 from policysmith.store.locks import Lock
 from policysmith.store.places import Place
-from policysmith.store.record import PolicyRecord, decode_record
+from policysmith.store.policy_record import PolicyRecord, decode_record
+from policysmith.store.record_index import Index, Overview
 from policysmith.store.selectors import PREFIX, Query
 
 __all__ = ["Catalogue", "IndexedCatalogue", "ListedCatalogue", "read_record", "readable_records"]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from policysmith.store.record import PolicyRecord
+from policysmith.store.policy_record import PolicyRecord
 
 if TYPE_CHECKING:
     from torch import Tensor

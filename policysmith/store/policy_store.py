@@ -19,12 +19,12 @@ from policysmith.registry import Registry, default_registry
 from policysmith.store.cache import Cache, Stored
 from policysmith.store.catalogue import IndexedCatalogue, read_record, tags_on_disk
 from policysmith.store.comparison import PolicyDiff, compare
+from policysmith.store.file_names import MARK, MARK_CONTENT, record_name, tag_content, tag_name
 from policysmith.store.json_files import json_bytes, parsed
-from policysmith.store.layout import MARK, MARK_CONTENT, record_name, tag_content, tag_name
 from policysmith.store.objects import CONFIG, WEIGHTS, Objects
-from policysmith.store.opening import is_store, open_store
-from policysmith.store.record import PolicyRecord, checked_metrics, checked_name, checked_tags, make_record
+from policysmith.store.policy_record import PolicyRecord, checked_metrics, checked_name, checked_tags, make_record
 from policysmith.store.selectors import Query, parse
+from policysmith.store.store_uri import is_store, open_store
 from policysmith.store.tensor_bytes import pack, unpacked
 from policysmith.store.upkeep import Cleaned, StoreProblem, clean, index_problems, verify
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from policysmith.errors import CheckpointError
 from policysmith.store.catalogue import IndexedCatalogue, read_record, readable_records, tags_on_disk
 from policysmith.store.database import DatabaseDamaged
-from policysmith.store.index import rows_of
-from policysmith.store.layout import (
+from policysmith.store.file_names import (
     MARK,
     MARK_CONTENT,
     RECORDS,
@@ -25,7 +24,8 @@ from policysmith.store.layout import (
 )
 from policysmith.store.objects import CONFIG, FOLDER, WEIGHTS, Objects, hash_of
 from policysmith.store.places import TEMPORARY, Place
-from policysmith.store.record import PolicyRecord
+from policysmith.store.policy_record import PolicyRecord
+from policysmith.store.record_index import rows_of
 
 __all__ = ["Cleaned", "StoreProblem", "clean", "index_problems", "verify"]
 

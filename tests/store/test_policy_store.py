@@ -14,9 +14,9 @@ import torch
 
 from policysmith.errors import CheckpointError, MissingExtraError
 from policysmith.registry import Registry
-from policysmith.store import PolicyStore, artifact, opening
-from policysmith.store import record as records
-from policysmith.store.record import FORMAT
+from policysmith.store import PolicyStore, artifact, store_uri
+from policysmith.store import policy_record as records
+from policysmith.store.policy_record import FORMAT
 from tests.store.workers import OBSERVATIONS, small_policy
 
 
@@ -316,7 +316,7 @@ def test_types_of_a_registry_are_needed_to_load(local, policy):
 
 
 def test_a_newer_record_is_refused_with_what_to_do(local, policy, monkeypatch):
-    monkeypatch.setattr("policysmith.store.record.FORMAT", 2)
+    monkeypatch.setattr("policysmith.store.policy_record.FORMAT", 2)
     record = local.save(policy, name="a")
     monkeypatch.undo()
     message = refusal(PolicyStore(local.uri)._read, record.id)
@@ -393,7 +393,7 @@ class TestIndex:
 
     def test_a_store_that_may_only_be_read_is_read_without_an_index(self, local, policy, monkeypatch):
         fill(local, policy)
-        monkeypatch.setattr(opening.os, "access", lambda *_: False)
+        monkeypatch.setattr(store_uri.os, "access", lambda *_: False)
         readonly = PolicyStore(local.uri)
         before = sorted(p.stat().st_mtime_ns for p in local._place.root.rglob("*"))
         assert steps(readonly, "best:return") == [1] and same_weights(readonly.load("best:return"), policy)

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 import policysmith.api
-from policysmith.store import PolicyStore, index, places
+from policysmith.store import PolicyStore, places, record_index
 
 CONFIG = {
     "model": {
@@ -66,8 +66,8 @@ def save_and_die(uri: str, moment: int) -> None:
     places.write_synced = deadly(places.write_synced)
     places.sync_directory = deadly(places.sync_directory)
     Path.replace = deadly(Path.replace)
-    index.Index.add = deadly(index.Index.add)
-    index._insert = deadly(index._insert)
+    record_index.Index.add = deadly(record_index.Index.add)
+    record_index._insert = deadly(record_index._insert)
     PolicyStore(uri).save(policy, name="dying", step=moment, metrics={"value": float(moment)}, tags=["late"])
 
 

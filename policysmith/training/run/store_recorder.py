@@ -11,7 +11,7 @@ from policysmith.config.experiment import Store
 from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import PolicyStore
-from policysmith.store.record import PolicyRecord, checked_name
+from policysmith.store.policy_record import PolicyRecord, checked_name
 
 __all__ = ["StoreRecorder"]
 

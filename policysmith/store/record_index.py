@@ -13,7 +13,7 @@ from pathlib import Path
 
 from policysmith.store.database import Database, DatabaseDamaged
 from policysmith.store.locks import Lock
-from policysmith.store.record import PolicyRecord
+from policysmith.store.policy_record import PolicyRecord
 from policysmith.store.selectors import PREFIX, Query
 
 __all__ = ["Index", "Overview", "rows_of"]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from policysmith.errors import CheckpointError
 from policysmith.store.catalogue import Catalogue, IndexedCatalogue, ListedCatalogue
-from policysmith.store.index import Index
+from policysmith.store.file_names import MARK, MARK_CONTENT, RECORDS
 from policysmith.store.json_files import check_format, damaged, parsed
-from policysmith.store.layout import MARK, MARK_CONTENT, RECORDS
 from policysmith.store.locks import HAVE_LOCKS, Lock
 from policysmith.store.places import TEMPORARY, LocalPlace, Place
+from policysmith.store.record_index import Index
 from policysmith.store.remote import RemotePlace
 
 __all__ = ["is_store", "open_store"]
