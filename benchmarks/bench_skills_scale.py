@@ -37,8 +37,8 @@ def skills_scale() -> list[Row]:
     module is executed by its worker alone, which compares it with its text. Times are the processor's: the files lie in
     memory, and what else runs on the machine is not counted.
     """
-    from policysmith.skills.scheduling.runs import SkillRuns
     from policysmith.skills.scheduling.scheduler import Rules, Scheduler
+    from policysmith.skills.scheduling.skill_runs import SkillRuns
 
     memory = Path("/dev/shm")  # the disk's own time is not what is measured
     with TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
@@ -126,7 +126,7 @@ def _train(job: Job) -> None:
     import torch
 
     from policysmith.skills import ActorCriticMoE, MoECheckpoint, load_moe_checkpoint
-    from policysmith.skills.experts.names import of_expert, renumbered
+    from policysmith.skills.experts.parameter_names import of_expert, renumbered
     from policysmith.skills.runs.training_run import load_training_run
 
     run = load_training_run(job.folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import policysmith.parts
-import policysmith.skills.types
+import policysmith.skills.registered_types
 from policysmith.compile.model import build_model
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.json_schema import option_text, type_options

@@ -30,7 +30,7 @@ def export(
         policysmith skills export skills.yaml Reach_Goal --output policies/goal
     """
     with chatter_to_stderr():
-        from policysmith.skills.runs.names import folder_name
+        from policysmith.skills.runs.folder_names import folder_name
         from policysmith.skills.scheduling.skills_file import read_skills_file
         from policysmith.skills.serving.exporting import policy_of, trained_plan
         from policysmith.store import save

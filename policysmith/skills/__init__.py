@@ -10,16 +10,16 @@ from policysmith.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from policysmith.skills.experts.actor_critic_moe import ActorCriticMoE
-    from policysmith.skills.experts.checkpoint import MoECheckpoint, build_moe_checkpoint, load_moe_checkpoint
+    from policysmith.skills.experts.expert_versions import Expert, load_expert
+    from policysmith.skills.experts.moe_checkpoint import MoECheckpoint, build_moe_checkpoint, load_moe_checkpoint
     from policysmith.skills.experts.partial_load import LoadReport, load_experts, moments_of, restore_moments
-    from policysmith.skills.experts.store import Expert, load_expert
-    from policysmith.skills.library.library import SkillLibrary
+    from policysmith.skills.library.skill_library import SkillLibrary
     from policysmith.skills.modules.generate import PlanStep, generate_module
     from policysmith.skills.modules.inject import inject_remapping
     from policysmith.skills.modules.module_file import SkillModule, parse_skill_module, read_skill_module
     from policysmith.skills.modules.process import Limits, SkillProcess
     from policysmith.skills.modules.tasks import TaskFunctions, task_and_reward_funcs, task_to_skill
-    from policysmith.skills.runs.processing import Outcome, process_completed_training
+    from policysmith.skills.runs.completed_training import Outcome, process_completed_training
     from policysmith.skills.runs.remap import Remapping, build_remapping
     from policysmith.skills.runs.training_run import TrainingRun, load_training_run, prepare_training_run
     from policysmith.skills.scheduling.session import train_skills
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ActorCriticMoE": "policysmith.skills.experts.actor_critic_moe",
-    "Expert": "policysmith.skills.experts.store",
+    "Expert": "policysmith.skills.experts.expert_versions",
     "Limits": "policysmith.skills.modules.process",
     "LoadReport": "policysmith.skills.experts.partial_load",
-    "MoECheckpoint": "policysmith.skills.experts.checkpoint",
-    "Outcome": "policysmith.skills.runs.processing",
+    "MoECheckpoint": "policysmith.skills.experts.moe_checkpoint",
+    "Outcome": "policysmith.skills.runs.completed_training",
     "PlanStep": "policysmith.skills.modules.generate",
     "Remapping": "policysmith.skills.runs.remap",
-    "SkillLibrary": "policysmith.skills.library.library",
+    "SkillLibrary": "policysmith.skills.library.skill_library",
     "SkillModule": "policysmith.skills.modules.module_file",
     "SkillProcess": "policysmith.skills.modules.process",
     "SkillsFile": "policysmith.skills.scheduling.skills_file",
     "TaskFunctions": "policysmith.skills.modules.tasks",
     "TrainingRun": "policysmith.skills.runs.training_run",
-    "build_moe_checkpoint": "policysmith.skills.experts.checkpoint",
+    "build_moe_checkpoint": "policysmith.skills.experts.moe_checkpoint",
     "build_remapping": "policysmith.skills.runs.remap",
     "generate_module": "policysmith.skills.modules.generate",
     "inject_remapping": "policysmith.skills.modules.inject",
-    "load_expert": "policysmith.skills.experts.store",
+    "load_expert": "policysmith.skills.experts.expert_versions",
     "load_experts": "policysmith.skills.experts.partial_load",
-    "load_moe_checkpoint": "policysmith.skills.experts.checkpoint",
+    "load_moe_checkpoint": "policysmith.skills.experts.moe_checkpoint",
     "load_training_run": "policysmith.skills.runs.training_run",
     "moments_of": "policysmith.skills.experts.partial_load",
     "parse_skill_module": "policysmith.skills.modules.module_file",
     "prepare_training_run": "policysmith.skills.runs.training_run",
-    "process_completed_training": "policysmith.skills.runs.processing",
+    "process_completed_training": "policysmith.skills.runs.completed_training",
     "read_skill_module": "policysmith.skills.modules.module_file",
     "read_skills_file": "policysmith.skills.scheduling.skills_file",
     "restore_moments": "policysmith.skills.experts.partial_load",

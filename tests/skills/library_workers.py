@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 
 from policysmith.skills import MoECheckpoint, SkillLibrary, load_expert
-from policysmith.skills.experts.names import renumbered
-from policysmith.skills.experts.store import version_folder
-from policysmith.skills.library import archive, files, heads, index
+from policysmith.skills.experts.expert_versions import version_folder
+from policysmith.skills.experts.parameter_names import renumbered
+from policysmith.skills.library import archive, head_history, index, registration
 from policysmith.store import files as store_files
 
 from .modules import plan_of
@@ -105,9 +105,9 @@ def deadly(done, moment):
 
     for module, names in (
         (store_files, ("write_synced", "sync_directory", "_put_in_place")),
-        (files, ("write_synced", "sync_directory")),
+        (registration, ("write_synced", "sync_directory")),
         (archive, ("write_synced", "sync_directory")),
-        (heads, ("replace_file",)),
+        (head_history, ("replace_file",)),
         (index, ("put_skill", "put_version", "put_heads", "known_versions", "name_of")),
         (Path, ("rename", "replace")),
         (os, ("link",)),

@@ -8,7 +8,7 @@ import pytest
 
 from policysmith.errors import SkillError
 from policysmith.skills import SkillLibrary, load_expert
-from policysmith.skills.experts.store import version_folder
+from policysmith.skills.experts.expert_versions import version_folder
 
 from . import library_workers
 from .library_workers import finished, prepared, trained, value_of

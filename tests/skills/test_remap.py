@@ -9,7 +9,7 @@ from policysmith.skills.modules.inject import inject_remapping
 from policysmith.skills.modules.module_file import parse_skill_module
 from policysmith.skills.modules.process import SkillProcess
 from policysmith.skills.modules.tasks import task_and_reward_funcs, task_to_skill
-from policysmith.skills.runs.names import folder_name, run_folder, skill_folder
+from policysmith.skills.runs.folder_names import folder_name, run_folder, skill_folder
 from policysmith.skills.runs.remap import build_remapping, check_inverse
 
 from .modules import GOOD, plan_of

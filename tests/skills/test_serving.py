@@ -12,7 +12,7 @@ import policysmith
 from policysmith.cli.app import app
 from policysmith.errors import ConfigError, SkillError
 from policysmith.skills import SkillLibrary, load_expert, read_skills_file
-from policysmith.skills.experts.names import of_expert
+from policysmith.skills.experts.parameter_names import of_expert
 from policysmith.skills.serving import judging
 from policysmith.skills.serving.exporting import policy_of
 from policysmith.skills.serving.judging import Judgement, evaluate_skill

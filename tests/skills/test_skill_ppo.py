@@ -9,7 +9,7 @@ import torch
 import policysmith
 from policysmith.policy.factory import build_policy
 from policysmith.registry import default_registry, part
-from policysmith.skills.experts.names import expert_name
+from policysmith.skills.experts.parameter_names import expert_name
 from policysmith.skills.training.progression import TaskProgression
 from policysmith.skills.training.skill_ppo import NOT_OURS, SkillCollector, SkillPPO, normalized_by_skill
 from policysmith.training.ppo.ppo import PPO

@@ -26,9 +26,9 @@ from policysmith.skills import (
     restore_moments,
     task_to_skill,
 )
-from policysmith.skills.experts.names import of_expert
+from policysmith.skills.experts.parameter_names import of_expert
 from policysmith.skills.modules import inject
-from policysmith.skills.runs.processing import home_of
+from policysmith.skills.runs.completed_training import home_of
 from policysmith.store.files import replace_directory
 
 from .modules import plan_of

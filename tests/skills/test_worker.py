@@ -14,9 +14,9 @@ import yaml
 
 from policysmith.errors import PolicysmithError
 from policysmith.skills import load_moe_checkpoint, prepare_training_run, process_completed_training
-from policysmith.skills.experts.names import of_expert
+from policysmith.skills.experts.parameter_names import of_expert
 from policysmith.skills.runs.training_run import CONFIG
-from policysmith.skills.training import setting
+from policysmith.skills.training import run_setup
 from policysmith.skills.training.guard import executed
 from policysmith.skills.training.worker import train_skill
 
@@ -161,7 +161,7 @@ def test_the_module_must_name_the_experts_of_its_run(tmp_path, old, new, told):
 
 def test_what_a_module_says_when_it_runs_is_compared_with_its_text(tmp_path, monkeypatch):
     run = prepare(tmp_path, NEVER)
-    monkeypatch.setattr(setting, "executed", lambda module: executed(module)._replace(task_to_skill_index=[1]))
+    monkeypatch.setattr(run_setup, "executed", lambda module: executed(module)._replace(task_to_skill_index=[1]))
     status, errors = finish(run)
     assert status == 1 and "name experts [1] when run, and [0] as text" in errors
 

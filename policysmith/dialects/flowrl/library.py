@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policysmith.errors import PolicysmithError
 from policysmith.skills import Expert, SkillLibrary
-from policysmith.skills.library.heads import now
+from policysmith.skills.library.head_history import now
 
 __all__ = ["add_experts"]
 

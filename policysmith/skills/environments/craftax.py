@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from policysmith.errors import SkillError, missing_extra
 from policysmith.registry import register
-from policysmith.skills.environments.base import WorldStep
+from policysmith.skills.environments.skill_environment import WorldStep
 from policysmith.skills.modules.tasks import TaskFunctions
 from policysmith.types import Count
 

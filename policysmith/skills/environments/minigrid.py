@@ -16,7 +16,7 @@ from gymnasium import spaces
 
 from policysmith.errors import ConfigError, Problem, missing_extra
 from policysmith.registry import register
-from policysmith.skills.environments.base import Copies
+from policysmith.skills.environments.skill_environment import Copies
 from policysmith.skills.modules.tasks import TaskFunctions
 from policysmith.types import Count
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from policysmith.errors import SkillError
-from policysmith.skills.experts.checkpoint import MoECheckpoint
-from policysmith.skills.experts.names import expert_name
+from policysmith.skills.experts.moe_checkpoint import MoECheckpoint
+from policysmith.skills.experts.parameter_names import expert_name
 
 __all__ = ["LoadReport", "load_experts", "moments_of", "restore_moments"]
 

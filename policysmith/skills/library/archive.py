@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from policysmith.skills.runs.processing import RESULT, Outcome
+from policysmith.skills.runs.completed_training import RESULT, Outcome
 from policysmith.skills.runs.training_run import CONFIG, REMAP, TrainingRun
 from policysmith.store.files import remove_left, sync_directory, write_synced
 from policysmith.store.json_files import json_bytes, parsed

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from policysmith.errors import SkillError
-from policysmith.skills.experts.store import METADATA, Expert, load_expert, read_metadata, version_folder
-from policysmith.skills.library.heads import now
+from policysmith.skills.experts.expert_versions import METADATA, Expert, load_expert, read_metadata, version_folder
+from policysmith.skills.library.head_history import now
 
 __all__ = ["ancestors", "average_of"]
 

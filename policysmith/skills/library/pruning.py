@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from policysmith.skills.experts.store import version_folder
+from policysmith.skills.experts.expert_versions import version_folder
 from policysmith.skills.library.archive import put_away
 from policysmith.skills.library.index import VersionRecord
 

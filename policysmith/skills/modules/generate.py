@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from policysmith.errors import SkillError, did_you_mean
 from policysmith.skills.modules.module_file import SkillModule, parse_skill_module
 from policysmith.skills.modules.source_text import SourceText
-from policysmith.skills.runs.names import folder_name
+from policysmith.skills.runs.folder_names import folder_name
 
 __all__ = ["PlanStep", "generate_module", "generated_module"]
 

@@ -16,13 +16,13 @@ from typing import Any
 import yaml
 
 from policysmith.errors import SkillError
-from policysmith.skills.experts.checkpoint import MoECheckpoint, build_moe_checkpoint
+from policysmith.skills.experts.moe_checkpoint import MoECheckpoint, build_moe_checkpoint
 from policysmith.skills.modules.generate import PlanStep, generated_module
 from policysmith.skills.modules.inject import inject_remapping
 from policysmith.skills.modules.module_file import SkillModule, parse_skill_module
 from policysmith.skills.modules.process import Limits
 from policysmith.skills.modules.tasks import task_to_skill
-from policysmith.skills.runs.names import expert_folder, run_folder, skill_folder
+from policysmith.skills.runs.folder_names import expert_folder, run_folder, skill_folder
 from policysmith.skills.runs.remap import Remapping, build_remapping, check_inverse, expert_index, remapping_of
 from policysmith.store.files import remove_left, write_synced
 from policysmith.store.json_files import json_bytes, parsed

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from policysmith.errors import SkillError
-from policysmith.skills.sandbox.arrays import check_array, checked, is_array
+from policysmith.skills.sandbox.array_functions import check_array, checked, is_array
 from policysmith.skills.sandbox.bounds import Budget
 from policysmith.skills.sandbox.vocabulary import ARRAY_ATTRIBUTES, ARRAY_METHODS, PLAIN_METHODS
 

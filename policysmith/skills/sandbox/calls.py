@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from policysmith.errors import did_you_mean
 from policysmith.skills.sandbox.expressions import Expressions
-from policysmith.skills.sandbox.nodes import chain, shown, unread
 from policysmith.skills.sandbox.scope import Kind, Scope, Value, joined
+from policysmith.skills.sandbox.syntax_nodes import chain, shown, unread
 from policysmith.skills.sandbox.vocabulary import (
     ANY_NUMBER,
     BUILTINS,

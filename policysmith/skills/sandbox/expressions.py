@@ -12,8 +12,8 @@ from typing import ClassVar
 
 from policysmith.errors import did_you_mean
 from policysmith.skills.sandbox.bounds import LARGEST_WHOLE_NUMBER
-from policysmith.skills.sandbox.nodes import chain, kind_name, unread
 from policysmith.skills.sandbox.scope import Kind, Module, Scope, Trouble, Value, joined
+from policysmith.skills.sandbox.syntax_nodes import chain, kind_name, unread
 from policysmith.skills.sandbox.vocabulary import CONSTANTS, NO_FEATURE
 
 __all__ = ["Expressions"]

@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from policysmith.skills.sandbox.calls import Calls
 from policysmith.skills.sandbox.expressions import MODERATE, stored_names
-from policysmith.skills.sandbox.nodes import chain, kind_name, shown, unread
-from policysmith.skills.sandbox.program import Signature
 from policysmith.skills.sandbox.scope import Kind, Scope
+from policysmith.skills.sandbox.syntax_nodes import chain, kind_name, shown, unread
+from policysmith.skills.sandbox.translated_module import Signature
 from policysmith.skills.sandbox.vocabulary import ANNOTATIONS, CONSTANTS
 
 __all__ = ["ENTRY", "Functions", "number_of", "parameters_of"]

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from policysmith.errors import SkillError
-from policysmith.skills.sandbox.arrays import check_array, check_number_or_array
+from policysmith.skills.sandbox.array_functions import check_array, check_number_or_array
 from policysmith.skills.sandbox.bounds import LARGEST_WHOLE_NUMBER, Budget, check_bits
 
 __all__ = ["bounded_difference", "bounded_functions", "builtins_of", "operators_of"]

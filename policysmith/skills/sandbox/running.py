@@ -15,11 +15,11 @@ from types import CodeType, TracebackType
 from typing import Any
 
 from policysmith.errors import SkillError
-from policysmith.skills.sandbox.arrays import checked
+from policysmith.skills.sandbox.array_functions import checked
 from policysmith.skills.sandbox.attributes import attribute, method
 from policysmith.skills.sandbox.bounds import STEPS, Budget
 from policysmith.skills.sandbox.operators import bounded_difference, bounded_functions, builtins_of, operators_of
-from policysmith.skills.sandbox.program import Program, Signature, Slot, check_flat
+from policysmith.skills.sandbox.translated_module import Program, Signature, Slot, check_flat
 
 __all__ = ["Skill", "SkillFunction"]
 

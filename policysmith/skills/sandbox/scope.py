@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from policysmith.skills.sandbox.program import Signature
+from policysmith.skills.sandbox.translated_module import Signature
 from policysmith.skills.sandbox.vocabulary import BUILTINS
 
 __all__ = ["Kind", "Module", "Scope", "Trouble", "Value", "joined"]

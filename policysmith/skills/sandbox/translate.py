@@ -14,9 +14,9 @@ from collections.abc import Mapping
 
 from policysmith.errors import SkillError
 from policysmith.skills.sandbox.functions import ENTRY, Functions, parameters_of
-from policysmith.skills.sandbox.nodes import nodes_below
-from policysmith.skills.sandbox.program import Program, Signature
 from policysmith.skills.sandbox.scope import Module, Scope, Trouble, joined
+from policysmith.skills.sandbox.syntax_nodes import nodes_below
+from policysmith.skills.sandbox.translated_module import Program, Signature
 from policysmith.skills.sandbox.vocabulary import BUILTINS, MODULES
 
 __all__ = ["parsed", "raise_problems", "translate", "translated"]

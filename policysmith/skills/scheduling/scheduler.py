@@ -17,7 +17,7 @@ from policysmith.errors import PolicysmithError
 from policysmith.skills.runs.run_files import HOPELESS, SAVED, last_words
 from policysmith.skills.scheduling.dag import SkillOrder, needed
 from policysmith.skills.scheduling.launcher import Ended, Job, Launcher
-from policysmith.skills.scheduling.runs import Runs
+from policysmith.skills.scheduling.skill_runs import Runs
 from policysmith.skills.scheduling.status import Phase, Report, SkillStatus
 
 __all__ = ["Rules", "Scheduler"]

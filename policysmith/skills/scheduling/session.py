@@ -13,8 +13,8 @@ from pathlib import Path
 from policysmith.errors import SkillError, did_you_mean
 from policysmith.registry import PartSpec
 from policysmith.skills.scheduling.display import Display
-from policysmith.skills.scheduling.runs import Library, SkillRuns, worker_command
 from policysmith.skills.scheduling.scheduler import Rules, Scheduler
+from policysmith.skills.scheduling.skill_runs import Library, SkillRuns, worker_command
 from policysmith.skills.scheduling.skills_file import SkillsFile
 from policysmith.skills.scheduling.status import Report
 from policysmith.store.locks import Lock

@@ -133,7 +133,7 @@ def read_skills_file(
 
 def _registry() -> Registry:
     """The default registry with the types that a skills file may name."""
-    import policysmith.skills.types  # noqa: F401
+    import policysmith.skills.registered_types  # noqa: F401
 
     return default_registry
 

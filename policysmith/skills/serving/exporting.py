@@ -15,9 +15,9 @@ from policysmith.errors import SkillError, did_you_mean
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import build_policy
 from policysmith.registry import default_registry, part
-from policysmith.skills.experts.checkpoint import build_moe_checkpoint
+from policysmith.skills.experts.moe_checkpoint import build_moe_checkpoint
 from policysmith.skills.experts.partial_load import load_experts
-from policysmith.skills.library.library import SkillLibrary
+from policysmith.skills.library.skill_library import SkillLibrary
 from policysmith.skills.runs.remap import build_remapping
 from policysmith.skills.scheduling.skills_file import SkillsFile
 

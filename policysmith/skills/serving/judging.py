@@ -15,7 +15,7 @@ from pathlib import Path
 
 from policysmith.errors import SkillError
 from policysmith.skills.runs.training_run import prepare_training_run
-from policysmith.skills.scheduling.runs import run_data, worker_command
+from policysmith.skills.scheduling.skill_runs import run_data, worker_command
 from policysmith.skills.scheduling.skills_file import SkillsFile
 from policysmith.skills.serving.exporting import trained_plan
 

@@ -8,7 +8,7 @@ import sys
 
 from policysmith.errors import CheckpointError, PolicysmithError
 from policysmith.skills.runs.run_files import HOPELESS
-from policysmith.skills.training.setting import Setting
+from policysmith.skills.training.run_setup import Setting
 from policysmith.skills.training.worker import train_skill
 
 

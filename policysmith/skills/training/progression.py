@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from policysmith.skills.environments.base import World
+from policysmith.skills.environments.skill_environment import World
 from policysmith.skills.training.guard import within
 
 __all__ = ["Attempts", "TaskProgression"]

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 from policysmith.errors import NonFiniteError
-from policysmith.skills.experts.checkpoint import MoECheckpoint
-from policysmith.skills.experts.names import expert_name
+from policysmith.skills.experts.moe_checkpoint import MoECheckpoint
+from policysmith.skills.experts.parameter_names import expert_name
 from policysmith.skills.experts.partial_load import moments_of, restore_moments
 from policysmith.skills.runs.run_files import PROGRESS, RESULT, SAVED
 from policysmith.skills.training.guard import within
 from policysmith.skills.training.progression import Attempts
-from policysmith.skills.training.setting import Setting
+from policysmith.skills.training.run_setup import Setting
 from policysmith.skills.training.skill_ppo import SkillCollector
 from policysmith.skills.walls.walls import standing
 from policysmith.store.files import replace_file

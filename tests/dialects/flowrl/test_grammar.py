@@ -12,7 +12,7 @@ import policysmith
 from policysmith.dialects.imported import find_importer
 from policysmith.errors import CheckpointError
 from policysmith.skills import ActorCriticMoE, Expert, MoECheckpoint, SkillLibrary, load_experts
-from policysmith.skills.experts.names import renumbered
+from policysmith.skills.experts.parameter_names import renumbered
 from tests.reference.flowrl_experts import flat, forward, random_params
 
 read = find_importer("flowrl")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policysmith.skills.sandbox.program import check_flat
 from policysmith.skills.sandbox.running import Skill
 from policysmith.skills.sandbox.translate import translated
+from policysmith.skills.sandbox.translated_module import check_flat
 
 from ..modules import GOOD
 from .watch import watched

@@ -14,17 +14,17 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from policysmith.errors import CheckpointError, SkillError, did_you_mean
-from policysmith.skills.experts.store import Expert, head_version, save_version
+from policysmith.skills.experts.expert_versions import Expert, head_version, save_version
 from policysmith.skills.library import index
 from policysmith.skills.library.archive import archive_run, archived_outcomes, put_away
-from policysmith.skills.library.files import claim, expert_home, follow, registered
+from policysmith.skills.library.head_history import HeadMove, move_head, read_heads
 from policysmith.skills.library.head_policies import HeadPolicy, find_head_policy
-from policysmith.skills.library.heads import HeadMove, move_head, read_heads
 from policysmith.skills.library.index import SkillRecord, VersionRecord
 from policysmith.skills.library.merging import average_of
 from policysmith.skills.library.pruning import prunable, remove_versions
+from policysmith.skills.library.registration import claim, expert_home, follow, registered
 from policysmith.skills.library.selection import pick
-from policysmith.skills.runs.processing import Outcome, bring_home, finished_run, library_lock
+from policysmith.skills.runs.completed_training import Outcome, bring_home, finished_run, library_lock
 from policysmith.skills.runs.remap import expert_index
 from policysmith.skills.runs.training_run import TrainingRun, load_training_run, prepare_training_run
 from policysmith.store.database import Database, DatabaseDamaged

@@ -9,8 +9,8 @@ import torch
 
 from policysmith.errors import SkillError
 from policysmith.skills import Expert, SkillLibrary, load_expert
-from policysmith.skills.experts.names import renumbered
-from policysmith.skills.library.files import claim
+from policysmith.skills.experts.parameter_names import renumbered
+from policysmith.skills.library.registration import claim
 from policysmith.store import database
 
 from .library_workers import finished, prepared, trained, value_of, weights_of

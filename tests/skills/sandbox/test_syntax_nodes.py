@@ -6,8 +6,8 @@ import pytest
 
 from policysmith.skills.sandbox.calls import Calls
 from policysmith.skills.sandbox.functions import Functions
-from policysmith.skills.sandbox.nodes import FIELDS, IGNORED, unread
 from policysmith.skills.sandbox.scope import Module, Scope
+from policysmith.skills.sandbox.syntax_nodes import FIELDS, IGNORED, unread
 
 ABSTRACT = {
     ast.AST, ast.mod, ast.stmt, ast.expr, ast.expr_context, ast.boolop, ast.operator, ast.unaryop, ast.cmpop,

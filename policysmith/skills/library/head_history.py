@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from policysmith.errors import SkillError
-from policysmith.skills.experts.store import head_version, save_head, version_folder
+from policysmith.skills.experts.expert_versions import head_version, save_head, version_folder
 from policysmith.store.files import find_directory, replace_file
 from policysmith.store.json_files import check_format, json_bytes, parsed
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from policysmith.errors import SkillError
-from policysmith.skills.experts.checkpoint import MoECheckpoint, load_moe_checkpoint
-from policysmith.skills.experts.store import (
+from policysmith.skills.experts.expert_versions import (
     Expert,
     head_version,
     read_metadata,
@@ -22,8 +21,9 @@ from policysmith.skills.experts.store import (
     version_folder,
     versions_of,
 )
+from policysmith.skills.experts.moe_checkpoint import MoECheckpoint, load_moe_checkpoint
+from policysmith.skills.library.head_history import free_branch, move_head, name_branch, now, read_heads
 from policysmith.skills.library.head_policies import Choice, Contender, HeadPolicy, find_head_policy
-from policysmith.skills.library.heads import free_branch, move_head, name_branch, now, read_heads
 from policysmith.skills.library.merging import ancestors, average_of
 from policysmith.skills.runs.training_run import TrainingRun, home_of, load_training_run
 from policysmith.store.json_files import parsed

@@ -16,10 +16,10 @@ from policysmith.skills import (
     moments_of,
     restore_moments,
 )
-from policysmith.skills.experts import checkpoint as checkpoints
-from policysmith.skills.experts import store as expert_store
-from policysmith.skills.experts.names import expert_name, of_expert
-from policysmith.skills.experts.store import save_head, save_version
+from policysmith.skills.experts import expert_versions as expert_store
+from policysmith.skills.experts import moe_checkpoint as checkpoints
+from policysmith.skills.experts.expert_versions import save_head, save_version
+from policysmith.skills.experts.parameter_names import expert_name, of_expert
 
 from .test_moe_model import CONFIG, SPACES
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from policysmith.errors import SkillError
-from policysmith.skills.experts.names import expert_name, of_expert, renumbered
-from policysmith.skills.experts.store import Expert, load_expert
+from policysmith.skills.experts.expert_versions import Expert, load_expert
+from policysmith.skills.experts.parameter_names import expert_name, of_expert, renumbered
 from policysmith.store.files import find_directory, replace_directory
 from policysmith.store.json_files import damaged, json_bytes, parsed
 from policysmith.store.tensor_bytes import pack, stored_tensor, unpacked

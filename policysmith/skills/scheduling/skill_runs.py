@@ -17,7 +17,7 @@ from policysmith.skills.scheduling.skills_file import SkillsFile
 from policysmith.store.files import replace_file
 
 if TYPE_CHECKING:
-    from policysmith.skills.runs.processing import Outcome
+    from policysmith.skills.runs.completed_training import Outcome
     from policysmith.skills.runs.training_run import TrainingRun
 
 __all__ = ["Library", "Runs", "SkillRuns", "run_data", "worker_command"]

@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from policysmith.errors import SkillError
-from policysmith.skills.experts.store import METADATA, read_metadata, version_folder, versions_of
+from policysmith.skills.experts.expert_versions import METADATA, read_metadata, version_folder, versions_of
 from policysmith.skills.library import index
-from policysmith.skills.library.heads import read_heads
-from policysmith.skills.runs.names import expert_folder, skill_folder
+from policysmith.skills.library.head_history import read_heads
+from policysmith.skills.runs.folder_names import expert_folder, skill_folder
 from policysmith.store.files import sync_directory, write_synced
 from policysmith.store.json_files import json_bytes, parsed
 

@@ -14,8 +14,8 @@ from policysmith.errors import SkillError
 from policysmith.policy.factory import build_policy
 from policysmith.registry import default_registry, part
 from policysmith.skills.environments import SkillEnvironment
-from policysmith.skills.experts.checkpoint import MoECheckpoint, load_moe_checkpoint
-from policysmith.skills.experts.names import expert_name
+from policysmith.skills.experts.moe_checkpoint import MoECheckpoint, load_moe_checkpoint
+from policysmith.skills.experts.parameter_names import expert_name
 from policysmith.skills.experts.partial_load import load_experts
 from policysmith.skills.modules.module_file import read_skill_module
 from policysmith.skills.modules.tasks import task_to_skill
