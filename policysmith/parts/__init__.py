@@ -12,19 +12,17 @@ from policysmith.parts.attention import (
     PyramidAttention,
     WindowAttention,
 )
-from policysmith.parts.axes import CentrePixel, Expand, Fold, Slice
 from policysmith.parts.bilinear import Bilinear
 from policysmith.parts.bilinear_action_head import BilinearActionHead
 from policysmith.parts.channels_first import ChannelsFirst
+from policysmith.parts.combine import Concat, Difference, FiLM, Join, Mean, Sum
 from policysmith.parts.conv import Conv, Impala, Nature
 from policysmith.parts.divide import Divide
 from policysmith.parts.embedding import Embedding
 from policysmith.parts.encoders import ImageEncoder, OneHot, ToFloat
 from policysmith.parts.feedforward import FeedForward, GatedFeedForward, MixtureOfExperts
-from policysmith.parts.fusion import Concat, Difference, FiLM, Mean, Sum
 from policysmith.parts.global_pool import GlobalPool
 from policysmith.parts.initializers import orthogonal
-from policysmith.parts.join import Join
 from policysmith.parts.memory import GRU, LSTM, MinGRU
 from policysmith.parts.mlp import MLP
 from policysmith.parts.normalizer import RunningNormalizer
@@ -37,7 +35,7 @@ from policysmith.parts.position import (
     RotaryPosition,
     SinusoidalPosition,
 )
-from policysmith.parts.reshape import Flatten
+from policysmith.parts.reshape import CentrePixel, Expand, Flatten, Fold, Slice
 from policysmith.parts.residual import Add, Gated, GRUGate, LayerScale, ReZero
 from policysmith.parts.residual_mlp import ResidualMLP
 from policysmith.parts.residual_tower import ResidualTower

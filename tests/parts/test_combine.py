@@ -1,12 +1,11 @@
-"""Joining streams."""
+"""Several inputs become one."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from policysmith.ops.features import join_features
-from policysmith.parts import Concat, FiLM, Flatten, Sum
+from policysmith.parts import Concat, FiLM, Join, Sum
 
 
 def film(event: tuple[int, ...], width: int = 3) -> FiLM:
@@ -67,16 +66,17 @@ def test_concat_flattens_events_and_keeps_the_order():
 
 def test_any_leading_dimensions_are_kept():
     assert Concat(((2, 2), ()))(torch.zeros(5, 6, 2, 2), torch.zeros(5, 6)).shape == (5, 6, 5)
-    assert Flatten((2, 2))(torch.zeros(5, 6, 2, 2)).shape == (5, 6, 4)
-    assert Flatten(())(torch.zeros(5, 6)).shape == (5, 6, 1)
-    assert Flatten((3,))(torch.zeros(5, 3)).shape == (5, 3)
 
 
-def test_one_vector_is_joined_without_a_copy():
-    x = torch.zeros(3, 4)
-    assert join_features([x], [1]) is x
+@pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
+@pytest.mark.parametrize("axis", [0, -1])
+def test_join_puts_maps_side_by_side(batch, axis):
+    x, y = torch.randn(*batch, 4, 3), torch.randn(*batch, *((2, 3) if axis == 0 else (4, 1)))
+    shapes = ((4, 3), tuple(y.shape[-2:]))
+    assert torch.equal(Join(shapes, axis)(x, y), torch.cat([x, y], -2 if axis == 0 else -1))
 
 
-def test_whole_numbers_are_joined_as_floats():
-    joined = join_features([torch.zeros(2, 3), torch.ones(2, dtype=torch.int64)], [1, 0])
-    assert joined.dtype == torch.float32
+@pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((4, 3), (3,)), ((3,), (1, 3))])
+def test_join_refuses_what_differs_elsewhere(shapes):
+    with pytest.raises(ValueError, match="join needs shapes that differ in axis 0 only"):
+        Join(shapes, 0)

@@ -1,9 +1,9 @@
-"""Parts and other shapes of an event, whatever batch dimensions lead."""
+"""Other shapes of an event, and parts of it, whatever batch dimensions lead."""
 
 import pytest
 import torch
 
-from policysmith.parts import CentrePixel, Expand, Fold, Join, Slice
+from policysmith.parts import CentrePixel, Expand, Flatten, Fold, Slice
 
 SHAPE = (4, 3, 5)
 BATCHES = pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=str)
@@ -71,15 +71,7 @@ def test_the_centre_is_where_both_sides_are_as_long():
         CentrePixel((2, 3, 4))
 
 
-@BATCHES
-@pytest.mark.parametrize("axis", [0, -1])
-def test_join_puts_maps_side_by_side(batch, axis):
-    x, y = torch.randn(*batch, 4, 3), torch.randn(*batch, *((2, 3) if axis == 0 else (4, 1)))
-    shapes = ((4, 3), tuple(y.shape[-2:]))
-    assert torch.equal(Join(shapes, axis)(x, y), torch.cat([x, y], -2 if axis == 0 else -1))
-
-
-@pytest.mark.parametrize("shapes", [((4, 3), (4, 2)), ((4, 3), (3,)), ((3,), (1, 3))])
-def test_join_refuses_what_differs_elsewhere(shapes):
-    with pytest.raises(ValueError, match="join needs shapes that differ in axis 0 only"):
-        Join(shapes, 0)
+def test_flatten_makes_a_vector_of_every_event():
+    assert Flatten((2, 2))(torch.zeros(5, 6, 2, 2)).shape == (5, 6, 4)
+    assert Flatten(())(torch.zeros(5, 6)).shape == (5, 6, 1)
+    assert Flatten((3,))(torch.zeros(5, 3)).shape == (5, 3)
