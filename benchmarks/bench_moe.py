@@ -76,18 +76,18 @@ def moe_acting() -> list[Row]:
 
 def moe_grouped() -> list[Row]:
     """`F.grouped_mm` beside the loop over experts, forward and backward, where `ops.grouped` takes it."""
-    from policysmith.ops import grouped
+    from policysmith.ops import grouped_linear
 
-    rows, limits = [], grouped.MEASURED_FASTER
+    rows, limits = [], grouped_linear.MEASURED_FASTER
     for dim, batch in GROUPED:
         moe, x = _mixture(dim), torch.randn(batch, dim, requires_grad=True)
 
         def looped(x: Tensor, moe: nn.Module = moe) -> Tensor:
-            grouped.MEASURED_FASTER = {}
+            grouped_linear.MEASURED_FASTER = {}
             try:
                 return moe(x)
             finally:
-                grouped.MEASURED_FASTER = limits
+                grouped_linear.MEASURED_FASTER = limits
 
         comparison = _compare_training(moe, x, moe, looped, rounds=31)
         rows.append(latency(f"forward + backward, grouped product, {batch} × {dim}, peer: loop", comparison, None))

@@ -11,9 +11,9 @@ from torch import nn
 
 import policysmith
 from benchmarks.harness import Row, compare, latency
-from policysmith.graph.view import bare
+from policysmith.graph.module_view import bare
 from policysmith.ops.init import initialize
-from policysmith.ops.state import State
+from policysmith.ops.reset_state import State
 from policysmith.ops.timeline import over_sequence
 from policysmith.parts import EncoderBlock, TransformerMemory
 from policysmith.policy.stateful import StatefulActorCritic

@@ -12,7 +12,7 @@ from torch import nn
 
 from policysmith.compile.program import Step
 from policysmith.graph.component import Component
-from policysmith.graph.view import bare
+from policysmith.graph.module_view import bare
 
 __all__ = ["ModuleNode", "ModuleStep", "module_steps"]
 

@@ -19,8 +19,8 @@ from policysmith.compile.exclusive import exclusive
 from policysmith.compile.stand_in import stand_in
 from policysmith.compile.trace import GLOBAL_HOOKS, has_hooks, trace
 from policysmith.graph.component import AUX, Component, TensorComponent, as_key, write_key
-from policysmith.graph.view import layers
-from policysmith.ops.features import join_features
+from policysmith.graph.module_view import layers
+from policysmith.ops.join_features import join_features
 
 __all__ = ["Program", "Step", "enter", "leave", "run_steps", "settled", "steps_for"]
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from policysmith.compile.program import Step, enter, leave
 from policysmith.compile.trace import has_hooks
-from policysmith.graph.memory import FIRST, MemoryComponent
+from policysmith.graph.memory_component import FIRST, MemoryComponent
 from policysmith.graph.plan import NodePlan
-from policysmith.ops.state import State
+from policysmith.ops.reset_state import State
 
 __all__ = ["MemoryStep", "SequenceStep", "step_of"]
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from policysmith.errors import ShapeError, WiringError
 from policysmith.graph.call import Call
-from policysmith.graph.view import ViewMixin, share_state
-from policysmith.ops.features import join_features
+from policysmith.graph.module_view import ViewMixin, share_state
+from policysmith.ops.join_features import join_features
 
 __all__ = ["AUX", "Component", "Key", "TensorComponent", "as_key", "read_key", "takes_aux", "write_key"]
 
@@ -94,11 +94,11 @@ class Component(TensorDictModuleBase):
         return mapping
 
     def results(self, tensors: Sequence[Tensor], sink: Mapping[str, Any], out_keys: Sequence[Key]) -> Sequence[Tensor]:
-        """What `compute` gives, one tensor for each of `out_keys`; raises `ShapeError` where `misfit` knows why not."""
+        """What `compute` gives, one tensor for each of `out_keys`; `ShapeError` where `shape_error` knows why not."""
         try:
             result = self.compute(*tensors, **sink)
         except (RuntimeError, ValueError, IndexError) as error:
-            if problem := self.misfit(tensors):
+            if problem := self.shape_error(tensors):
                 raise ShapeError(problem) from error
             raise
         results = (result,) if isinstance(result, Tensor) else result
@@ -106,7 +106,7 @@ class Component(TensorDictModuleBase):
             raise WiringError(f"{type(self).__name__} gave {len(results)} outputs for out_keys {list(out_keys)}")
         return results
 
-    def misfit(self, tensors: Sequence[Tensor]) -> str | None:
+    def shape_error(self, tensors: Sequence[Tensor]) -> str | None:
         """What is wrong with the inputs, where `compute` failed: a sentence, or None where that is not known."""
         return None
 

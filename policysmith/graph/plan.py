@@ -17,7 +17,7 @@ from policysmith.errors import did_you_mean
 from policysmith.graph.call import Call
 from policysmith.graph.component import AUX, Component, TensorComponent, as_key, read_key, takes_aux, write_key
 from policysmith.graph.measure import PLAN_BATCH, Cost, Measure, TensorSpec, check_state, measured
-from policysmith.graph.memory import MemoryComponent, has_memory
+from policysmith.graph.memory_component import MemoryComponent, has_memory
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import Report, wire
 from policysmith.registry import PartSpec

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from policysmith.ops.whole import whole
+from policysmith.ops.leaf_function import leaf_function
 
 __all__ = ["attend"]
 
@@ -18,7 +18,7 @@ __all__ = ["attend"]
 ZEROS_WHERE_NOTHING_IS_SEEN = ("cpu",)
 
 
-@whole
+@leaf_function
 def attend(
     q_BTHD: Tensor,
     k_BSGD: Tensor,

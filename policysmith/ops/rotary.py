@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from policysmith.ops.whole import whole
+from policysmith.ops.leaf_function import leaf_function
 
 __all__ = ["rotary_turns", "rotate"]
 
 
-@whole
+@leaf_function
 def rotary_turns(positions_BT: Tensor, pairs: int, base: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Steps (B|1, T) → cosines and signed sines (B|1, T, 1, 2, R) of pair r's angle, step · base^(-r/R).
 
@@ -26,7 +26,7 @@ def rotary_turns(positions_BT: Tensor, pairs: int, base: float, dtype: torch.dty
     return angles.cos(), angles.sin()
 
 
-@whole
+@leaf_function
 def rotate(x_BTHD: Tensor, turns: tuple[Tensor, Tensor]) -> Tensor:
     """Turn the pairs (r, R + r) of each head; dimensions from 2R on pass as they are."""
     cos, sin = turns

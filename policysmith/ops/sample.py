@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from policysmith.ops.whole import whole
+from policysmith.ops.leaf_function import leaf_function
 
 __all__ = [
     "bounded",
@@ -38,7 +38,7 @@ _DEVIATIONS = (0.5763520238, 0.9206023999, 1.4581455905)
 FAR = 9.0  # deviations from which erf is ±1 in double precision; without the clamp the square overflows
 
 
-@whole
+@leaf_function
 def mask_logits(logits: Tensor, mask: Tensor) -> Tensor:
     """Illegal logits (*, N) become the dtype's lowest finite value; a tracer keeps this as one call."""
     return torch.where(mask, logits, torch.finfo(logits.dtype).min)
@@ -63,7 +63,7 @@ class _Bounded(torch.autograd.Function):
         return torch.where(stuck, 0.0, gradient), None, None
 
 
-@whole
+@leaf_function
 def bounded(x: Tensor, low: float, high: float) -> Tensor:
     """`x.clamp(low, high)` whose gradient beyond a bound is zero only where a descent step would lead further out.
 
@@ -75,7 +75,7 @@ def bounded(x: Tensor, low: float, high: float) -> Tensor:
     return _Bounded.apply(x, low, high)
 
 
-@whole
+@leaf_function
 def inverse_tanh(y: Tensor) -> Tensor:
     """The u with tanh(u) = y; ±1 and beyond count as the last number below 1 of the dtype (float32: |u| ≤ 8.66).
 
@@ -84,7 +84,7 @@ def inverse_tanh(y: Tensor) -> Tensor:
     return _inside(y).atanh()
 
 
-@whole
+@leaf_function
 def open_tanh(u: Tensor) -> Tensor:
     """tanh(u), never quite ±1: who takes atanh of it (other libraries' densities) gets a number.
 

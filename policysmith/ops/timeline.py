@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from policysmith.ops.whole import whole
+from policysmith.ops.leaf_function import leaf_function
 
 __all__ = ["NO_POSITION", "PositionCode", "Timeline", "both", "over_memory", "over_sequence", "unpadded"]
 
@@ -216,7 +216,7 @@ def _step(done_B1: Tensor, first_B1: Tensor | None, context: int, position: Posi
     return timeline, now_B1.squeeze(1) + 1
 
 
-@whole
+@leaf_function
 def _ring(now_B1: Tensor, context: int) -> tuple[Tensor, Tensor]:
     """Mask (B, 1, 1, W) of the slots that the episode has reached, slots (B,) to be written in all rows' rings."""
     slots_W = torch.arange(context, device=now_B1.device)
@@ -227,14 +227,14 @@ def _ring(now_B1: Tensor, context: int) -> tuple[Tensor, Tensor]:
     return reached_BW.unsqueeze(1).unsqueeze(1), slot_B
 
 
-@whole
+@leaf_function
 def _contents(now_B1: Tensor, context: int) -> Tensor:
     """The step that lies in each slot (B, W): the last one, up to now, that the slot was for."""
     slots_W = torch.arange(context, device=now_B1.device)
     return now_B1 - (now_B1 - slots_W).remainder(context)
 
 
-@whole
+@leaf_function
 def _written(cache: Tensor, slots_B: Tensor, new: Tensor) -> Tensor:
     """A copy of the cache (B, W, *) with the new tokens (B, 1, *) in their slots."""
     new = new if new.dtype == cache.dtype else new.to(cache.dtype)

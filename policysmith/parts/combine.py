@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from policysmith.ops.features import join_features
+from policysmith.ops.join_features import join_features
 from policysmith.parts.reshape import checked_axis
 from policysmith.registry import register
 from policysmith.types import EventShapes

@@ -27,7 +27,7 @@ from policysmith.compile.measured_choice import Choice, Trials, alike, drew, fas
 from policysmith.compile.program import Program, Step, run_steps
 from policysmith.config.experiment import Execution, decode_execution
 from policysmith.graph.plan import Plan
-from policysmith.ops.whole import whole
+from policysmith.ops.leaf_function import leaf_function
 
 __all__ = ["Branched", "Executed", "Runtime"]
 
@@ -37,13 +37,13 @@ REUSED_MEMORY = ("reduce-overhead", "max-autotune")  # modes with CUDA graphs: a
 log = logging.getLogger(__name__)
 
 
-@whole
+@leaf_function
 def channels_last(x: Tensor) -> Tensor:
     """Planes (B, C, H, W) laid out as B, H, W, C; other tensors as they are. A tracer keeps this as one call."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 and x.is_floating_point() else x
 
 
-@whole
+@leaf_function
 def full_precision(x: Tensor) -> Tensor:
     """Half-precision numbers as float32. A tracer keeps this as one call."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

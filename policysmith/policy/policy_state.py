@@ -13,7 +13,7 @@ from tensordict import TensorClass, TensorDict
 from torch import Tensor
 
 from policysmith.errors import ShapeError
-from policysmith.ops.state import State
+from policysmith.ops.reset_state import State
 
 __all__ = ["PolicyState"]
 

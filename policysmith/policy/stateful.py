@@ -21,8 +21,8 @@ from policysmith.compile.stand_in import stand_in
 from policysmith.compile.steps import MemoryStep, step_of
 from policysmith.errors import PolicysmithError, ShapeError, did_you_mean
 from policysmith.graph.component import AUX
-from policysmith.graph.memory import FIRST
-from policysmith.ops.state import State, reset_state
+from policysmith.graph.memory_component import FIRST
+from policysmith.ops.reset_state import State, reset_state
 from policysmith.policy.actor_critic import ActorCritic, RunSteps, _mask, _observation
 from policysmith.policy.distributions import DistributionView
 from policysmith.policy.masks import legal_masks

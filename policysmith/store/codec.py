@@ -31,7 +31,7 @@ from policysmith.store.tensor_bytes import stored_tensor
 __all__ = ["Encoded", "decode_policy", "encode_policy"]
 
 PACKAGES = ("torch", "tensordict", "gymnasium")
-SHOWN_MISFITS = 12
+SHOWN_MISMATCHES = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +51,10 @@ def encode_policy(policy: ActorCritic) -> Encoded:
     """The policy as data; raises `CheckpointError` for one that could not be built again."""
     _check_described(policy)
     state = policy.state_dict(keep_vars=True)
-    if misfits := _misfits(_unique(state), _unique(_planned_state(policy.plan))):
+    if mismatches := _mismatches(_unique(state), _unique(_planned_state(policy.plan))):
         raise CheckpointError(
             "the policy is not what its configuration describes and could not be loaded again; "
-            f"change the configuration instead, and build it anew:\n{misfits}"
+            f"change the configuration instead, and build it anew:\n{mismatches}"
         )
     weights = {name: stored_tensor(name, tensor) for name, tensor in _unique(state).items()}
     everything = {name: weights[first] for name, first in _first_names(state).items()}
@@ -147,15 +147,15 @@ def _planned_state(plan: Plan) -> dict[str, Tensor]:
     }
 
 
-def _misfits(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def _mismatches(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """A line for each tensor that is missing, not wanted, or of another shape or dtype."""
     lines = [f"  {name}: missing" for name in wanted if name not in found]
     lines += [f"  {name}: unexpected" for name in found if name not in wanted]
     for name, tensor in found.items():
         if name in wanted and _kind(tensor) != _kind(wanted[name]):
             lines.append(f"  {name}: {_kind(tensor)}, expected {_kind(wanted[name])}")
-    more = len(lines) - SHOWN_MISFITS
-    return "\n".join(lines[:SHOWN_MISFITS] + ([f"  and {more} more"] if more > 0 else []))
+    more = len(lines) - SHOWN_MISMATCHES
+    return "\n".join(lines[:SHOWN_MISMATCHES] + ([f"  and {more} more"] if more > 0 else []))
 
 
 def _kind(tensor: Any) -> str:
@@ -189,7 +189,7 @@ def _fill(policy: ActorCritic, stored: Mapping[str, Tensor], file: str) -> None:
     state = policy.state_dict(keep_vars=True)
     first = _first_names(state)
     found = {first.get(name, name): tensor for name, tensor in stored.items()}
-    if misfits := _misfits(found, _unique(state)):
+    if mismatches := _mismatches(found, _unique(state)):
         remedy = "put back the two files of one save, or load it with the version that wrote it"
-        raise CheckpointError(f"{file}: does not fit the policy its configuration describes; {remedy}:\n{misfits}")
+        raise CheckpointError(f"{file}: does not fit the policy its configuration describes; {remedy}:\n{mismatches}")
     policy.load_state_dict({name: found[first[name]] for name in state})

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from policysmith.ops.init import initialize
-from policysmith.ops.state import State, reset_state
+from policysmith.ops.reset_state import State, reset_state
 from policysmith.testing.case import PART, Subject, require
 
 __all__ = [

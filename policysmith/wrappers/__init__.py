@@ -1,6 +1,5 @@
 """Views around components that check, regularise, watch, freeze, adapt or remember; importing this registers them."""
 
-from policysmith.wrappers.base import Attachment, Wrapper, attach_all, metrics_of
 from policysmith.wrappers.frozen import Frozen
 from policysmith.wrappers.lora import LoRA
 from policysmith.wrappers.managers import MemoryManager
@@ -8,6 +7,7 @@ from policysmith.wrappers.monitoring import WeightMonitoringModule
 from policysmith.wrappers.regularized import RegularizedModule
 from policysmith.wrappers.safe import SafeModule
 from policysmith.wrappers.stateful import StatefulModule
+from policysmith.wrappers.wrapper import Attachment, Wrapper, attach_all, metrics_of
 
 __all__ = [
     "Attachment",

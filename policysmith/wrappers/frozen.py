@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from policysmith.registry import register
-from policysmith.wrappers.base import Inner, Wrapper
+from policysmith.wrappers.wrapper import Inner, Wrapper
 
 __all__ = ["Frozen"]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from policysmith.graph.view import bare
+from policysmith.graph.module_view import bare
 
 __all__ = ["Health", "effective_rank", "weight_matrices"]
 

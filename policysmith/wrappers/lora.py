@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policysmith.graph.view import bare
+from policysmith.graph.module_view import bare
 from policysmith.registry import register
 from policysmith.types import Count, Positive
-from policysmith.wrappers.base import Inner, Wrapper
+from policysmith.wrappers.wrapper import Inner, Wrapper
 
 __all__ = ["LoRA", "LoRALinear"]
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import policysmith.parts  # noqa: F401 - importing registers the memories that a name may mean
 from policysmith.errors import WiringError
 from policysmith.graph.component import Component, Key
-from policysmith.graph.memory import has_memory
+from policysmith.graph.memory_component import has_memory
 from policysmith.ops.init import initialize
-from policysmith.ops.state import State
+from policysmith.ops.reset_state import State
 from policysmith.registry import part
 
 __all__ = ["MANAGER", "MemoryManager", "as_manager"]

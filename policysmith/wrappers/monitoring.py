@@ -13,8 +13,8 @@ from torch import Tensor
 
 from policysmith.registry import register
 from policysmith.types import Count, Positive
-from policysmith.wrappers.base import Attachment, Inner, Wrapper
 from policysmith.wrappers.health import Health, effective_rank, weight_matrices
+from policysmith.wrappers.wrapper import Attachment, Inner, Wrapper
 
 __all__ = ["WeightMonitoringModule"]
 

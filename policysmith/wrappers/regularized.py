@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from policysmith.ops.balance import add_loss
 from policysmith.registry import register
 from policysmith.types import NonNegative
-from policysmith.wrappers.base import Inner, Wrapper, add_report
+from policysmith.wrappers.wrapper import Inner, Wrapper, add_report
 
 __all__ = ["LOSS", "RegularizedModule"]
 

@@ -18,7 +18,7 @@ from policysmith.graph.component import Key, as_key, read_key, write_key
 from policysmith.graph.measure import TensorSpec
 from policysmith.registry import register
 from policysmith.types import Count, Positive
-from policysmith.wrappers.base import Inner, Wrapper, last_part
+from policysmith.wrappers.wrapper import Inner, Wrapper, last_part
 
 __all__ = ["SafeModule"]
 

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from policysmith.errors import WiringError
 from policysmith.graph.component import AUX, Key, read_key, write_key
-from policysmith.graph.memory import FIRST
-from policysmith.ops.state import State, reset_state
+from policysmith.graph.memory_component import FIRST
+from policysmith.ops.reset_state import State, reset_state
 from policysmith.registry import Infer, PartSpec, Slot, register
-from policysmith.wrappers.base import Inner, Wrapper, add_report, last_part
 from policysmith.wrappers.managers import MANAGER, MemoryManager, as_manager
+from policysmith.wrappers.wrapper import Inner, Wrapper, add_report, last_part
 
 __all__ = ["StatefulModule"]
 

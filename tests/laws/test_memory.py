@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from policysmith.ops.state import State
+from policysmith.ops.reset_state import State
 from policysmith.testing import memory
 from policysmith.testing.memory import B, T, firsts, outcome, require_close
 

@@ -169,7 +169,7 @@ _PLANNED: dict[str, list[tuple[str, str, str]]] = {
     ],
     "tests/laws/test_memory.py tests/parts/memory tests/ops/test_scan.py": [
         ("ops/resets.py", "return torch.where(self.first_TB1[t], initial_1H, before_BH)", "return before_BH"),
-        ("ops/state.py", "initial[name], tensor)", "tensor, tensor)"),
+        ("ops/reset_state.py", "initial[name], tensor)", "tensor, tensor)"),
         ("ops/scan.py", "add_TBH[1:].addcmul(decay_TBH[1:], initial_1H)", "add_TBH[1:]"),
     ],
     SWAP: [

@@ -2,7 +2,7 @@
 
 import torch
 
-from policysmith.ops.features import join_features
+from policysmith.ops.join_features import join_features
 
 
 def test_one_vector_is_joined_without_a_copy():

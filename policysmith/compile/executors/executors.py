@@ -23,7 +23,7 @@ from policysmith.compile.program import Step, run_steps, settled
 from policysmith.compile.steps import MemoryStep
 from policysmith.compile.trace import has_hooks
 from policysmith.graph.component import AUX, Component, read_key, write_key
-from policysmith.graph.memory import FIRST, MemoryComponent
+from policysmith.graph.memory_component import FIRST, MemoryComponent
 
 __all__ = ["Executor", "ParallelExecutor", "SequentialExecutor"]
 

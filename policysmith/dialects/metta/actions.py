@@ -70,7 +70,9 @@ def embedding_rows(
         return active or [1]
     known = active or list(range(1, len(before or pairs) + 1))
     if len(known) != len(before or pairs):
-        problems.append(_misfit(len(pairs), len(known)) if before is None else _misfit(len(before), len(known), True))
+        problems.append(
+            _wrong_count(len(pairs), len(known)) if before is None else _wrong_count(len(before), len(known), True)
+        )
         return list(range(1, len(pairs) + 1))
     table = dict(zip((before or pairs).names, known, strict=True))
     for name in pairs.names:
@@ -78,7 +80,7 @@ def embedding_rows(
     return [table[name] for name in pairs.names]
 
 
-def _misfit(count: int, active: int, trained: bool = False) -> Problem:
+def _wrong_count(count: int, active: int, trained: bool = False) -> Problem:
     if trained:
         return Problem("trained_actions", f"are {count}, and the weights had {active} active")
     return Problem(

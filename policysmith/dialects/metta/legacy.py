@@ -14,7 +14,7 @@ from torch import nn
 
 from policysmith.errors import WiringError
 from policysmith.graph.component import Component, read_key, write_key
-from policysmith.graph.view import ViewMixin, share_state
+from policysmith.graph.module_view import ViewMixin, share_state
 
 __all__ = ["LegacyComponent"]
 

@@ -13,7 +13,7 @@ from policysmith.compile.late import CallNode
 from policysmith.config.load import Path
 from policysmith.config.located_data import quote
 from policysmith.dialects.policy_constructor.report import Report, one_of
-from policysmith.dialects.policy_constructor.signature import misfits
+from policysmith.dialects.policy_constructor.signature import mismatches
 from policysmith.errors import did_you_mean
 from policysmith.graph.call import Call, Edge, edges_in
 from policysmith.graph.operation import NamedFunction, Operation, find_function, function_names
@@ -39,7 +39,7 @@ def check_arguments(
     report: Report, function: Callable[..., Any], title: str, count: int, kwargs: Collection[str], path: Path
 ) -> None:
     """Report the arguments of a call that a callable does not take."""
-    for name, message in misfits(function, count, kwargs):
+    for name, message in mismatches(function, count, kwargs):
         at = (*path, "kwargs", name) if name else (*path, "args")
         report(at, f"{message} ({title})", at_key=bool(name))
 

@@ -11,13 +11,13 @@ from typing import Any
 
 from policysmith.dialects.policy_constructor.report import one_of
 
-__all__ = ["misfits", "positional_names"]
+__all__ = ["mismatches", "positional_names"]
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
-def misfits(function: Callable[..., Any], count: int, names: Collection[str]) -> list[tuple[str | None, str]]:
+def mismatches(function: Callable[..., Any], count: int, names: Collection[str]) -> list[tuple[str | None, str]]:
     """What is wrong with `count` positional arguments and named ones; nothing where there is no signature to read."""
     try:
         parameters = inspect.signature(function).parameters.values()

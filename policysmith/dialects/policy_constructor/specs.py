@@ -16,7 +16,7 @@ from policysmith.config.load import Path
 from policysmith.config.located_data import quote
 from policysmith.config.options import Unset, failures
 from policysmith.dialects.policy_constructor.report import Report
-from policysmith.dialects.policy_constructor.signature import misfits, positional_names
+from policysmith.dialects.policy_constructor.signature import mismatches, positional_names
 from policysmith.dialects.policy_constructor.targets import Allowed
 from policysmith.dialects.policy_constructor.types import find_type, type_names
 from policysmith.errors import did_you_mean
@@ -156,7 +156,7 @@ class SpecReader:
         self, title: str, entry: Entry | None, make: Any, args: list[Any], options: dict[str, Any], path: Path
     ) -> ModuleSpec | None:
         """A callable of someone else's: its signature says which arguments there are, and no more."""
-        found = misfits(make, len(args), options)
+        found = mismatches(make, len(args), options)
         for name, message in found:
             at = options[name][1] if name else path
             self._report(at, f"{message} ({title!r})", at_key=bool(name))

@@ -25,7 +25,7 @@ def load_weights(model: GraphModel, weights: Weights) -> list[str]:
     tensors = dict(weights.tensors)
     notes = _fold(model, tensors)
     expected = model.state_dict()
-    problems = list(_misfits(expected, tensors))
+    problems = list(_mismatches(expected, tensors))
     if problems:
         raise CheckpointError(listed(f"{weights.file}: are not {TITLE}", problems))
     fitting = {name: t if is_lazy(expected[name]) else t.to(expected[name].dtype) for name, t in tensors.items()}
@@ -37,7 +37,7 @@ def load_weights(model: GraphModel, weights: Weights) -> list[str]:
     return [f"{len(tensors)} tensors were carried over, {count:,} numbers", *notes, *weights.notes()]
 
 
-def _misfits(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterator[str]:
+def _mismatches(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterator[str]:
     missing = [name for name in expected if name not in tensors]
     yield from (f"{name}: missing" for name in missing)
     for name, tensor in tensors.items():

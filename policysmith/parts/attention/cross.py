@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from policysmith.parts.attention.heads import HeadProjections
+from policysmith.parts.attention.head_projections import HeadProjections
 from policysmith.registry import register
 
 __all__ = ["CrossAttention"]

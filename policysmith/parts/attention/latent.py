@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from policysmith.ops.attend import attend
 from policysmith.ops.timeline import Timeline, over_sequence
-from policysmith.parts.attention.heads import head_width, projection
+from policysmith.parts.attention.head_projections import head_width, projection
 from policysmith.registry import register
 from policysmith.types import Count, Dim, Dropout
 

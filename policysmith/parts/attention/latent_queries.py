@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from policysmith.config.options import options_of
 from policysmith.ops.timeline import Timeline, over_sequence, unpadded
-from policysmith.parts.attention.heads import HeadProjections
+from policysmith.parts.attention.head_projections import HeadProjections
 from policysmith.registry import register
 from policysmith.types import Count, Dim
 

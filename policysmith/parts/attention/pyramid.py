@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from policysmith.ops.leaf_function import leaf_function
 from policysmith.ops.timeline import Timeline, both
-from policysmith.ops.whole import whole
 from policysmith.parts.attention.self_attention import SelfAttention
 from policysmith.registry import register
 
@@ -30,7 +30,7 @@ class PyramidAttention(SelfAttention):
         ), False
 
 
-@whole
+@leaf_function
 def _scales(distances: Tensor, heads: int) -> Tensor:
     levels_H = torch.arange(heads, device=distances.device).clamp_max(LEVELS - 1)
     reach_H11 = 2 ** levels_H[:, None, None]

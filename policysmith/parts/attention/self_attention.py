@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from policysmith.ops.timeline import Timeline, over_sequence
-from policysmith.parts.attention.heads import HeadProjections
+from policysmith.parts.attention.head_projections import HeadProjections
 
 __all__ = ["SelfAttention"]
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policysmith.ops.grouped import grouped_linear, grouped_pays
+from policysmith.ops.grouped_linear import grouped_linear, grouped_pays
 from policysmith.ops.route import edges_of
 from policysmith.parts.feedforward.two_layers import TwoLayers
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from policysmith.ops.gru import gru_cell, gru_sequence
+from policysmith.ops.gru_recurrence import gru_cell, gru_sequence
 from policysmith.ops.resets import Resets, runs_eagerly
 from policysmith.parts.memory.sequences import by_kernel, step_by_step, worth_splitting
 from policysmith.parts.memory.stacked import LayerStates, StackedMemory, Weights

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policysmith.ops.reset_state import State, reset_state
 from policysmith.ops.resets import Resets
-from policysmith.ops.state import State, reset_state
 from policysmith.types import Count, Dropout, FlatFeatures, Width
 
 __all__ = ["LayerStates", "StackedMemory", "Weights"]

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from policysmith.ops.leaf_function import leaf_function
 from policysmith.ops.timeline import Timeline
-from policysmith.ops.whole import whole
-from policysmith.parts.position.base import Position
+from policysmith.parts.position.slot import Position
 from policysmith.registry import register
 
 __all__ = ["AlibiPosition", "alibi_slopes"]
@@ -24,7 +24,7 @@ class AlibiPosition(Position):
         return timeline.shared(("alibi", heads), lambda: _bias(timeline.distances(), heads))
 
 
-@whole
+@leaf_function
 def _bias(distances: Tensor, heads: int) -> Tensor:
     slopes_H = torch.tensor(alibi_slopes(heads), device=distances.device)
     return distances * -slopes_H[:, None, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from policysmith.ops.init import with_role
-from policysmith.parts.position.base import Position
+from policysmith.parts.position.slot import Position
 from policysmith.registry import register
 from policysmith.types import Dim, Width
 

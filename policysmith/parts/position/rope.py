@@ -9,7 +9,7 @@ from torch import Tensor
 
 from policysmith.ops.rotary import rotary_turns, rotate
 from policysmith.ops.timeline import Timeline
-from policysmith.parts.position.base import Position
+from policysmith.parts.position.slot import Position
 from policysmith.registry import register
 
 __all__ = ["RotaryPosition"]

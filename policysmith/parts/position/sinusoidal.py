@@ -8,7 +8,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from policysmith.parts.position.base import Position
+from policysmith.parts.position.slot import Position
 from policysmith.registry import register
 from policysmith.types import Dim
 

@@ -14,7 +14,7 @@ import torch
 from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import Tensor
 
-from policysmith.ops.state import State
+from policysmith.ops.reset_state import State
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic

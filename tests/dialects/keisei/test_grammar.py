@@ -264,7 +264,7 @@ class TestBoard:
         assert read(tmp_path / "old.pt", board_size=(9, 9)).notes == ()
 
 
-class TestMisfits:
+class TestMismatches:
     """Every problem is named at once, and nothing is loaded."""
 
     def refused(self, tmp_path, state, **options):
@@ -347,7 +347,7 @@ class TestMisfits:
         (line,) = self.refused(tmp_path, {**tower().state_dict(), name: torch.zeros(1)})
         assert line.isprintable() and len(line) < 200
 
-    def test_empty_tensors_are_misfits(self, tmp_path):
+    def test_empty_tensors_are_mismatches(self, tmp_path):
         state = {name: tensor[:0] if tensor.ndim else tensor for name, tensor in tower().state_dict().items()}
         assert "stem.weight: float32 (0, 5, 3, 3), expected float (8, 5, 3, 3)" in self.refused(tmp_path, state)
 

@@ -233,7 +233,7 @@ class TestConfiguration:
             read(stored(tmp_path / "old.pt", original(flat()), flat(**options)))
 
 
-class TestMisfits:
+class TestMismatches:
     """Every problem is named at once, and nothing is loaded."""
 
     def refused(self, file):

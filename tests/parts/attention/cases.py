@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from policysmith.ops.state import reset_state
+from policysmith.ops.reset_state import reset_state
 from policysmith.ops.timeline import over_memory
 from policysmith.parts.position.alibi import alibi_slopes
 from policysmith.registry import part

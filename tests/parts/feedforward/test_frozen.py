@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from policysmith.ops import grouped
+from policysmith.ops import grouped_linear
 from policysmith.parts.feedforward import MixtureOfExperts
 
 from .test_mixture import EXPERTS, D, E, mixture
@@ -17,10 +17,10 @@ from .test_mixture import EXPERTS, D, E, mixture
 @pytest.mark.parametrize("expert", EXPERTS, ids=["mlp", "swiglu", "narrow"])
 @pytest.mark.parametrize("implementation", ["auto", "dense", "gather", "sorted"])
 @pytest.mark.parametrize(
-    "limits", [{}, {("cpu", torch.float32): grouped.Limits(10**9, 10**9)}], ids=["loop", "grouped"]
+    "limits", [{}, {("cpu", torch.float32): grouped_linear.Limits(10**9, 10**9)}], ids=["loop", "grouped"]
 )
 def test_outputs_equal_those_of_the_mixture(expert, implementation, limits, monkeypatch):
-    monkeypatch.setattr(grouped, "MEASURED_FASTER", limits)
+    monkeypatch.setattr(grouped_linear, "MEASURED_FASTER", limits)
     moe = mixture(torch.float32, expert=expert, implementation=implementation, shared_experts=1).eval()
     frozen = moe.frozen()
     for rows in (1, 2, 30):

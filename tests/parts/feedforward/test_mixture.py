@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from policysmith.ops import grouped
+from policysmith.ops import grouped_linear
 from policysmith.ops.init import initialize
 from policysmith.parts.feedforward import MixtureOfExperts, update_biases
 from policysmith.registry import part
@@ -81,13 +81,13 @@ def test_any_number_of_choices_equals_the_loop_over_rows(implementation, top_k):
 @pytest.mark.parametrize("pays", [True, False])
 @every_expert
 def test_the_grouped_product_equals_the_loop_over_rows(pays, expert, monkeypatch):
-    limits = {("cpu", torch.float32): grouped.Limits(10**9, 10**9)} if pays else {}
-    monkeypatch.setattr(grouped, "MEASURED_FASTER", limits)
+    limits = {("cpu", torch.float32): grouped_linear.Limits(10**9, 10**9)} if pays else {}
+    monkeypatch.setattr(grouped_linear, "MEASURED_FASTER", limits)
     moe = mixture(torch.float32, expert=expert, implementation="sorted")
     calls = []
     monkeypatch.setattr(
         "policysmith.parts.feedforward.experts.grouped_linear",
-        lambda *args: calls.append(1) or grouped.grouped_linear(*args),
+        lambda *args: calls.append(1) or grouped_linear.grouped_linear(*args),
     )
     x, out = torch.randn(7, D), torch.randn(7, D)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_the_grouped_product_gives_idle_experts_no_gradient_and_spreads_no_nan()
         moe.experts[1].up.weight.fill_(float("nan"))
     x = torch.eye(D)[[0, 1, 2, 0]].requires_grad_()
     layers = moe.experts[0].up.weight, moe.experts[0].down.weight
-    assert grouped.grouped_pays(x, layers, 3, stacked=False)
+    assert grouped_linear.grouped_pays(x, layers, 3, stacked=False)
     y = moe(x)
     y.sum().backward()
     assert y.isnan().any(-1).tolist() == [False, True, False, False]
@@ -400,7 +400,7 @@ def test_on_meta_tensors_only_shapes_flow():
 
 @pytest.mark.parametrize("router", ["topk", "soft"])
 def test_planned_operations_are_those_of_a_run(router, monkeypatch):
-    monkeypatch.setattr(grouped, "MEASURED_FASTER", {})  # torch's counter doesn't know grouped_mm
+    monkeypatch.setattr(grouped_linear, "MEASURED_FASTER", {})  # torch's counter doesn't know grouped_mm
     moe, x = mixture(torch.float32, router=router, shared_experts=1), torch.randn(9, 2, D)
     counts = []
     for device in ("cpu", "meta"):

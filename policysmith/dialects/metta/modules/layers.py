@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from policysmith.graph.component import Key, TensorComponent
-from policysmith.graph.misfit import Event, misfit
+from policysmith.graph.shape_errors import Event, shape_error
 from policysmith.ops.init import initialize, with_role
-from policysmith.ops.whole import whole
+from policysmith.ops.leaf_function import leaf_function
 from policysmith.registry import part
 
 __all__ = [
@@ -58,9 +58,9 @@ class PartModule(TensorComponent):
         if event is not None:
             self.event = event
 
-    def misfit(self, tensors: Sequence[Tensor]) -> str | None:
+    def shape_error(self, tensors: Sequence[Tensor]) -> str | None:
         """Which input has another shape than it must, or None."""
-        return misfit(self, tensors, self.event)
+        return shape_error(self, tensors, self.event)
 
 
 class LinearModule(PartModule):
@@ -200,13 +200,13 @@ class ReLUModule(ActivationModule):
         super().__init__("relu", in_keys, out_keys)
 
 
-@whole
+@leaf_function
 def _folded(x: Tensor) -> Tensor:
     """(*, C, H, W) → (N, C, H, W). A tracer keeps this as one call."""
     return x if x.dim() == 4 else x.flatten(0, -4) if x.dim() > 4 else x.unsqueeze(0)
 
 
-@whole
+@leaf_function
 def _unfolded(y: Tensor, x: Tensor) -> Tensor:
     """(N, …) with the leading dimensions of x (*, C, H, W). A tracer keeps this as one call."""
     return y if x.dim() == 4 else y.reshape(*x.shape[:-3], *y.shape[1:])

@@ -53,7 +53,7 @@ class MergeModule(PartModule):
         merged: Tensor = self.module(*(_cut(x, bounds) for x, bounds in zip(tensors, self.slices, strict=True)))
         return merged
 
-    def misfit(self, tensors: Sequence[Tensor]) -> str | None:
+    def shape_error(self, tensors: Sequence[Tensor]) -> str | None:
         """The shapes that can't be merged."""
         shapes = ", ".join(f"{key!r} {tuple(x.shape)}" for key, x in zip(self.in_keys, tensors, strict=False))
         cut = f" with slices {list(self.slices)}" if any(self.slices) else ""

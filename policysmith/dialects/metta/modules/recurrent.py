@@ -13,8 +13,8 @@ from torch import Tensor
 
 from policysmith.dialects.metta.modules.layers import Keys, build_part
 from policysmith.graph.component import Key
-from policysmith.graph.memory import MemoryComponent
-from policysmith.graph.misfit import misfit
+from policysmith.graph.memory_component import MemoryComponent
+from policysmith.graph.shape_errors import shape_error
 
 __all__ = ["GRUModule", "LSTMModule", "MemoryModule"]
 
@@ -44,9 +44,9 @@ class MemoryModule(MemoryComponent):
         super().__init__(module, "", 1, in_keys, out_keys)
         self.name, self.in_features = name or _last(self.out_keys[0]), in_features
 
-    def misfit(self, tensors: Sequence[Tensor]) -> str | None:
+    def shape_error(self, tensors: Sequence[Tensor]) -> str | None:
         """The input, where it has other features than it must."""
-        return misfit(self, tensors, (self.in_features,))
+        return shape_error(self, tensors, (self.in_features,))
 
 
 class LSTMModule(MemoryModule):

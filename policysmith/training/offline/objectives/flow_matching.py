@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from policysmith.errors import ConfigError, Problem
+from policysmith.graph.module_view import bare
 from policysmith.graph.plan import Plan
-from policysmith.graph.view import bare
 from policysmith.policy.flow_head import FlowHead
 from policysmith.registry import register
 from policysmith.training.offline.batches import Batch

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from policysmith.errors import WiringError
 from policysmith.graph.component import AUX, Component, Key
-from policysmith.graph.view import ViewMixin
-from policysmith.graph.view import share_state as _share_state
+from policysmith.graph.module_view import ViewMixin
+from policysmith.graph.module_view import share_state as _share_state
 from policysmith.ops.balance import add_loss
 from policysmith.registry import Infer
 

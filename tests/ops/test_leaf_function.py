@@ -1,14 +1,14 @@
-"""A whole function is one call to a tracer, and itself to everyone else."""
+"""A leaf function is one call to a tracer, and itself to everyone else."""
 
 from __future__ import annotations
 
 import torch
 from torch import fx
 
-from policysmith.ops.whole import whole
+from policysmith.ops.leaf_function import leaf_function
 
 
-@whole
+@leaf_function
 def halves(x, scale, *, flip=False):
     """Branches on a shape and makes a tensor: neither can be traced."""
     steps = torch.arange(x.shape[0], device=x.device)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from policysmith.ops.init import initialize
-from policysmith.ops.state import State, reset_state
+from policysmith.ops.reset_state import State, reset_state
 from policysmith.parts.transformer import TransformerMemory, gtrxl
 from policysmith.registry import default_registry, part
 from tests.reference.transformer import memory as slow_memory

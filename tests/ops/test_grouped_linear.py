@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from policysmith.ops import grouped
-from policysmith.ops.grouped import grouped_linear, grouped_pays
+from policysmith.ops import grouped_linear as module
+from policysmith.ops.grouped_linear import grouped_linear, grouped_pays
 
 COUNTS = [3, 0, 4, 1]
 
@@ -37,7 +37,7 @@ def test_values_and_gradients_equal_those_of_a_loop_over_groups(bias):
 
 
 def test_it_pays_only_where_it_was_measured_and_can_run():
-    rows, weights = grouped.MEASURED_FASTER["cpu", torch.float32]
+    rows, weights = module.MEASURED_FASTER["cpu", torch.float32]
     layers = torch.zeros(16, 8), torch.zeros(8, 16)
     heavy = torch.zeros(weights // 8 + 8, 8), layers[1]
 

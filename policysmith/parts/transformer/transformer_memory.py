@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from policysmith.config.options import options_of
-from policysmith.ops.state import State, reset_state
+from policysmith.ops.reset_state import State, reset_state
 from policysmith.ops.timeline import Timeline, over_memory
 from policysmith.parts.transformer.blocks import EncoderBlock
 from policysmith.parts.transformer.causality import refuse_mixing

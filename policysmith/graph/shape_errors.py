@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Event", "misfit"]
+__all__ = ["Event", "shape_error"]
 
 Event = tuple[int | None, ...]
 
 
-def misfit(component: Any, tensors: Sequence[Tensor], event: Event | None, extra: str = "…") -> str | None:
+def shape_error(component: Any, tensors: Sequence[Tensor], event: Event | None, extra: str = "…") -> str | None:
     """A sentence about the first input whose rows are no `event` (None stands for any size), or None.
 
     `extra` is how the dimensions before a row's are called.

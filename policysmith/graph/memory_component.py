@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from policysmith.errors import ShapeError
 from policysmith.graph.component import Key, TensorComponent, read_key, write_key
-from policysmith.ops.features import join_features
-from policysmith.ops.state import State, reset_state
+from policysmith.ops.join_features import join_features
+from policysmith.ops.reset_state import State, reset_state
 
 __all__ = ["FIRST", "MemoryComponent", "has_memory"]
 
@@ -60,7 +60,7 @@ class MemoryComponent(TensorComponent):
         try:
             y, after = self._advance(mapping, tensors)
         except (RuntimeError, ValueError, IndexError) as error:
-            if problem := self.misfit(tensors):
+            if problem := self.shape_error(tensors):
                 raise ShapeError(problem) from error
             raise
         write_key(mapping, self.out_keys[0], y)
