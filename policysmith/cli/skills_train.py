@@ -43,7 +43,7 @@ def train_skills(
     """
     with chatter_to_stderr():
         from policysmith.skills.modules.process import walls_here
-        from policysmith.skills.scheduling import session
+        from policysmith.skills.scheduling import skills_session
         from policysmith.skills.scheduling.display import Display
         from policysmith.skills.scheduling.skills_file import read_skills_file
         from policysmith.skills.walls.walls import standing
@@ -53,7 +53,7 @@ def train_skills(
         if not quiet:
             typer.echo("walls     " + "; ".join(standing(walls_here())), err=True)
         with graceful_stop() as stop:
-            report = session.train_skills(
+            report = skills_session.train_skills(
                 read, parallel=parallel, only=only, display=Display(enabled=not quiet), stop=stop
             )
     options = [("--library", library), ("--parallel", parallel), *(("--only", name) for name in only or ())]

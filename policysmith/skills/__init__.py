@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from policysmith.skills.runs.completed_training import Outcome, process_completed_training
     from policysmith.skills.runs.remap import Remapping, build_remapping
     from policysmith.skills.runs.training_run import TrainingRun, load_training_run, prepare_training_run
-    from policysmith.skills.scheduling.session import train_skills
     from policysmith.skills.scheduling.skills_file import SkillsFile, read_skills_file
+    from policysmith.skills.scheduling.skills_session import train_skills
 
 _HOMES = {
     "ActorCriticMoE": "policysmith.skills.experts.actor_critic_moe",
@@ -57,7 +57,7 @@ _HOMES = {
     "restore_moments": "policysmith.skills.experts.partial_load",
     "task_and_reward_funcs": "policysmith.skills.modules.tasks",
     "task_to_skill": "policysmith.skills.modules.tasks",
-    "train_skills": "policysmith.skills.scheduling.session",
+    "train_skills": "policysmith.skills.scheduling.skills_session",
 }
 
 __all__ = [

@@ -4,6 +4,6 @@ In: a registered type, inputs that it takes, options. Out: nothing, or one Asser
 """
 
 from policysmith.testing.case import Case, Subject
-from policysmith.testing.check import LAWS, MEMORY_LAWS, check_part
+from policysmith.testing.check_part import LAWS, MEMORY_LAWS, check_part
 
 __all__ = ["LAWS", "MEMORY_LAWS", "Case", "Subject", "check_part"]

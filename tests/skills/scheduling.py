@@ -17,8 +17,8 @@ import policysmith.policy.models
 import policysmith.skills.scheduling.local
 import policysmith.skills.scheduling.ray_launcher  # noqa: F401 - importing registers the types
 from policysmith.registry import default_registry
-from policysmith.skills.scheduling.session import train_skills
 from policysmith.skills.scheduling.skills_file import read_skills_file
+from policysmith.skills.scheduling.skills_session import train_skills
 
 CODE = "def task_is_done(x, n=1):\n    return x > n\n\n\ndef task_reward(x):\n    return x\n"
 REGISTRY = default_registry.copy()

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from policysmith.skills.runs.run_files import Progress, Result
-from policysmith.skills.scheduling import session
+from policysmith.skills.scheduling import skills_session
 from policysmith.skills.scheduling.display import Display, row_of, shown_skills
 from policysmith.skills.scheduling.status import Phase, SkillStatus
 from tests.cli.conftest import _runner
@@ -28,8 +28,8 @@ def run(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(skills_file, "_registry", lambda: scheduling.REGISTRY)
-    real = session.train_skills
-    monkeypatch.setattr(session, "train_skills", lambda file, **o: real(file, command=scheduling.command, **o))
+    real = skills_session.train_skills
+    monkeypatch.setattr(skills_session, "train_skills", lambda file, **o: real(file, command=scheduling.command, **o))
     return lambda *words: _runner().invoke(app, ["skills", "train", *map(str, words)], prog_name="policysmith")
 
 

@@ -16,15 +16,15 @@ from gymnasium import spaces
 
 from policysmith.config.spelling import Spelled, spelled_numbers, spelled_sizes
 from policysmith.dialects.imported import Imported
-from policysmith.dialects.metta.actions import ActionPairs, embedding_rows
+from policysmith.dialects.metta.action_pairs import ActionPairs, embedding_rows
 from policysmith.dialects.metta.agent import Agent, read_agent
+from policysmith.dialects.metta.agent_graph import Graph, graph_of
 from policysmith.dialects.metta.hydra import read_composed
-from policysmith.dialects.metta.layers import Setting
-from policysmith.dialects.metta.model import Graph, graph_of
-from policysmith.dialects.metta.state import pack_state, unpack_state
+from policysmith.dialects.metta.layer_types import Setting
+from policysmith.dialects.metta.packed_state import pack_state, unpack_state
 from policysmith.dialects.metta.weights import Buffers, legacy_tensors, pieces_of, take_buffers
-from policysmith.dialects.pieces import assembled, sources
 from policysmith.dialects.rebuild import blank, rebuild
+from policysmith.dialects.tensor_pieces import assembled, sources
 from policysmith.dialects.weight_layout import fit
 from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic

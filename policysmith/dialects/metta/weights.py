@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from policysmith.dialects.metta.agent import Layer
-from policysmith.dialects.pieces import Piece
+from policysmith.dialects.tensor_pieces import Piece
 from policysmith.errors import CheckpointError
 
 __all__ = ["Buffers", "legacy_tensors", "pieces_of", "take_buffers"]

@@ -25,8 +25,8 @@ from policysmith.config.spelling import Spelled, spelled_mapping
 from policysmith.config.yaml_text import read_yaml
 from policysmith.dialects import GRAPHS
 from policysmith.dialects.policy_constructor.composition import finish_v1, is_v1
+from policysmith.dialects.policy_constructor.graph_translation import describe, says_v1, translate
 from policysmith.dialects.policy_constructor.native_graph import NativeGraph, to_native
-from policysmith.dialects.policy_constructor.translate import describe, says_v1, translate
 from policysmith.dialects.policy_constructor.weights import load_weights
 from policysmith.errors import ConfigError
 from policysmith.registry import Registry, register

@@ -21,7 +21,7 @@ from policysmith.config.load import read_source
 from policysmith.config.located_data import Findings
 from policysmith.dialects.policy_constructor.composition import finish_v1
 from policysmith.dialects.policy_constructor.signature import positional_names
-from policysmith.dialects.policy_constructor.types import find_type
+from policysmith.dialects.policy_constructor.type_names import find_type
 from policysmith.errors import ConfigError
 from policysmith.graph.call import Call, Edge
 from policysmith.registry import Registry, default_registry

@@ -16,7 +16,7 @@ from policysmith.compile.model import GraphModel
 from policysmith.compile.source import Graph, GraphSource
 from policysmith.config.options import error_at, located
 from policysmith.dialects.policy_constructor.factory_model import Factory, build_networks
-from policysmith.dialects.policy_constructor.joining import Network, join
+from policysmith.dialects.policy_constructor.network_components import Network, join
 from policysmith.errors import PolicysmithError
 from policysmith.registry import Infer, part, register
 

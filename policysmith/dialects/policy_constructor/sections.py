@@ -18,7 +18,7 @@ from policysmith.dialects.policy_constructor.call_reader import CallReader, name
 from policysmith.dialects.policy_constructor.report import Report, one_of
 from policysmith.dialects.policy_constructor.specs import ModuleSpec, SpecReader
 from policysmith.dialects.policy_constructor.targets import Allowed
-from policysmith.dialects.policy_constructor.types import Registrar
+from policysmith.dialects.policy_constructor.type_names import Registrar
 from policysmith.errors import RegistryError, did_you_mean
 from policysmith.graph.call import Call, Edge
 from policysmith.registry import Registry

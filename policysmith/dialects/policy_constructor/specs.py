@@ -18,7 +18,7 @@ from policysmith.config.options import Unset, failures
 from policysmith.dialects.policy_constructor.report import Report
 from policysmith.dialects.policy_constructor.signature import mismatches, positional_names
 from policysmith.dialects.policy_constructor.targets import Allowed
-from policysmith.dialects.policy_constructor.types import find_type, type_names
+from policysmith.dialects.policy_constructor.type_names import find_type, type_names
 from policysmith.errors import did_you_mean
 from policysmith.registry import Entry, PartSpec, Registry
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from policysmith.compile.model import GraphModel
-from policysmith.dialects.policy_constructor.blocks import ConvBnAct
+from policysmith.dialects.policy_constructor.building_blocks import ConvBnAct
 from policysmith.errors import CheckpointError, did_you_mean
 from policysmith.store.weights_file import Weights, listed, printable
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policysmith.dialects.pieces import Piece, dense, same_vectors
+from policysmith.dialects.tensor_pieces import Piece, dense, same_vectors
 from policysmith.dialects.weight_layout import COUNT, Shapes, Size
 
 __all__ = ["branch_width", "extractor"]

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from policysmith.config.load import load
 from policysmith.dialects.imported import Imported
-from policysmith.dialects.pieces import Piece, assembled, sources
 from policysmith.dialects.rebuild import rebuild
+from policysmith.dialects.tensor_pieces import Piece, assembled, sources
 from policysmith.dialects.trading_bot.extractor_weights import branch_width
-from policysmith.dialects.trading_bot.options import is_causal, nested, understood
+from policysmith.dialects.trading_bot.stored_options import is_causal, nested, understood
 from policysmith.dialects.trading_bot.weights import CROSS, counted, pieces, scales, side_of
 from policysmith.dialects.weight_layout import fit
 from policysmith.errors import CheckpointError, ConfigError, Problem

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from policysmith.dialects.pieces import Piece, dense, same_vectors
+from policysmith.dialects.tensor_pieces import Piece, dense, same_vectors
 from policysmith.dialects.trading_bot.extractor_weights import extractor
 from policysmith.dialects.weight_layout import Shapes, Size
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from policysmith.dialects.policy_constructor.translate import check_torch
+from policysmith.dialects.policy_constructor.graph_translation import check_torch
 from policysmith.errors import ConfigError, PolicysmithError, RegistryError
 from policysmith.graph import build_model
 from policysmith.registry import default_registry

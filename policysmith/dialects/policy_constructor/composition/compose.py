@@ -12,7 +12,7 @@ from policysmith.config.interpolate import interpolate
 from policysmith.config.load import Document, Source, bounded, to_document
 from policysmith.config.located_data import Findings, Node, Refused
 from policysmith.dialects.policy_constructor.composition.merge import Merger
-from policysmith.dialects.policy_constructor.composition.templates import expand
+from policysmith.dialects.policy_constructor.composition.template_expansion import expand
 
 __all__ = ["finish_v1", "is_v1"]
 

@@ -16,7 +16,7 @@ import policysmith
 from policysmith import api
 from policysmith.config.opening import open_document
 from policysmith.errors import CheckpointError, ConfigError, MissingExtraError, PolicysmithError
-from policysmith.tuning import Trial, tune, work
+from policysmith.tuning import Trial, trial_workers, tune
 from policysmith.tuning.study import held
 from policysmith.tuning.trial import Stopped
 
@@ -45,16 +45,16 @@ def with_play(monkeypatch, play):
         (folder / "policy").mkdir()
         return play(values, tell)
 
-    monkeypatch.setattr(work, "play", fake)
+    monkeypatch.setattr(trial_workers, "play", fake)
 
 
 def test_each_trial_is_told_once_whichever_ends_first(monkeypatch):
     """Trial 0 was there before; of two workers' trials the third ends first, then two at once."""
     ended = [[0], [0, 3], [0, 3], [0, 1, 2, 3]]
     answers = iter([[Trial(number, "complete", {}, 1.0) for number in numbers] for numbers in ended])
-    monkeypatch.setattr(work, "trials_of", lambda study, spaces: next(answers))
+    monkeypatch.setattr(trial_workers, "trials_of", lambda study, spaces: next(answers))
     told = []
-    news = work._News(SimpleNamespace(spaces=()), None, lambda trials: told.append([t.number for t in trials]))
+    news = trial_workers._News(SimpleNamespace(spaces=()), None, lambda trials: told.append([t.number for t in trials]))
     for _ in range(3):
         news.tell()
     assert told == [[3], [1, 2]]
@@ -279,7 +279,7 @@ def test_without_the_extra_its_name_is_told(tmp_path, monkeypatch):
 def test_a_search_that_is_killed_goes_on(tmp_path):
     code = (
         "import os, signal\nfrom policysmith.tuning import trial, tune\n"
-        f"from tests.tuning.test_tune import CONFIG\nbefore = trial._Watch.__call__\ncalls = []\n"
+        f"from tests.tuning.test_run_search import CONFIG\nbefore = trial._Watch.__call__\ncalls = []\n"
         "def kill(self, report):\n    calls.append(report)\n"
         "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGKILL)\n    return before(self, report)\n"
         f"trial._Watch.__call__ = kill\ntune(CONFIG, trials=3, output={str(tmp_path)!r})\n"

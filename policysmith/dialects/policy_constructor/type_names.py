@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from torch import nn
 
-from policysmith.dialects.policy_constructor.blocks import MLP, ConvBnAct, Paddings, ResidualBlock, Size, Sizes
+from policysmith.dialects.policy_constructor.building_blocks import MLP, ConvBnAct, Paddings, ResidualBlock, Size, Sizes
 from policysmith.registry import Entry, Registry, default_registry
 
 __all__ = ["Registrar", "find_type", "type_names"]

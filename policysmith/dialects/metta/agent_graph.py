@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from policysmith.dialects.metta.agent import ACTION, VALUE, Agent, Layer, Source
-from policysmith.dialects.metta.layers import KINDS, UNSUPPORTED, Built, Kind, Setting, activation_type
+from policysmith.dialects.metta.layer_types import KINDS, UNSUPPORTED, Built, Kind, Setting, activation_type
 from policysmith.errors import did_you_mean
 from policysmith.graph.spec import name_problem
 from policysmith.registry import Registry
