@@ -12,7 +12,7 @@ from policysmith.cli.command import with_plugins
 from policysmith.cli.output import chatter_to_stderr, command_line, count, duration, facts, shown_path
 
 if TYPE_CHECKING:
-    from policysmith.skills.scheduling.status import Report, SkillStatus
+    from policysmith.skills.scheduling.status import SkillsReport, SkillStatus
 
 __all__ = ["train_skills"]
 
@@ -66,7 +66,7 @@ def train_skills(
         raise typer.Exit(1)
 
 
-def _summary(report: Report, library: str) -> dict[str, Any]:
+def _summary(report: SkillsReport, library: str) -> dict[str, Any]:
     """A line a skill, by what became of it."""
     from policysmith.skills.scheduling.status import Phase
 

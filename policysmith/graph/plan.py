@@ -19,7 +19,7 @@ from policysmith.graph.component import AUX, Component, TensorComponent, as_key,
 from policysmith.graph.measure import PLAN_BATCH, Cost, Measure, TensorSpec, check_state, measured
 from policysmith.graph.memory_component import MemoryComponent, has_memory
 from policysmith.graph.spec import ComponentSpec
-from policysmith.graph.wiring import Report, wire
+from policysmith.graph.wiring import ReportProblem, wire
 from policysmith.registry import PartSpec
 
 __all__ = ["NodePlan", "Plan", "TensorSpec", "WrapperError", "make_plan"]
@@ -138,7 +138,7 @@ class Plan:
 def make_plan(
     components: Mapping[str, ComponentSpec],
     inputs: Mapping[str, TensorSpec],
-    report: Report,
+    report: ReportProblem,
     context: Mapping[str, Any] | None = None,
 ) -> Plan | None:
     """Wire and measure; problems go to `report(path, message)` and make the result None.
@@ -166,7 +166,7 @@ def make_plan(
     return Plan(dict(inputs), tuple(nodes.values()), edges)
 
 
-def _check_use(components: Mapping[str, ComponentSpec], report: Report) -> bool:
+def _check_use(components: Mapping[str, ComponentSpec], report: ReportProblem) -> bool:
     good = True
     for name, spec in components.items():
         if spec.use is not None and (spec.use not in components or components[spec.use].use is not None):
@@ -177,7 +177,7 @@ def _check_use(components: Mapping[str, ComponentSpec], report: Report) -> bool:
     return good
 
 
-def _shares_fit(nodes: Mapping[str, NodePlan], report: Report) -> bool:
+def _shares_fit(nodes: Mapping[str, NodePlan], report: ReportProblem) -> bool:
     """Whether components that share weights were inferred alike: the weights are the owner's."""
     good = True
     for name, node in nodes.items():
@@ -199,7 +199,7 @@ def _plan_node(
     sources: tuple[str, ...],
     inputs: Sequence[TensorSpec],
     context: Mapping[str, Any],
-    report: Report,
+    report: ReportProblem,
 ) -> NodePlan | None:
     kinds = part.entry.schema.inferred
     joins = "flat_features" in kinds.values()
@@ -238,7 +238,7 @@ def _plan_node(
     return _plan_wrappers(node, report) if spec.wrappers else node
 
 
-def _plan_wrappers(node: NodePlan, report: Report) -> NodePlan | None:
+def _plan_wrappers(node: NodePlan, report: ReportProblem) -> NodePlan | None:
     """The node with the measure of what its wrappers make of it."""
     spec = node.spec
     problems = {index: _wrapper_problem(wrapper, spec) for index, wrapper in enumerate(spec.wrappers)}

@@ -13,9 +13,9 @@ from typing import Protocol
 
 from policysmith.errors import did_you_mean
 
-__all__ = ["Keyed", "Report", "Wiring", "expand_key", "topological_order", "wire"]
+__all__ = ["Keyed", "ReportProblem", "Wiring", "expand_key", "topological_order", "wire"]
 
-Report = Callable[[tuple[str | int, ...], str], None]
+ReportProblem = Callable[[tuple[str | int, ...], str], None]
 
 
 class Keyed(Protocol):
@@ -42,7 +42,7 @@ def expand_key(key: str, inputs: Iterable[str]) -> list[str]:
     return [key] if key in names else [name for name in names if name.startswith(f"{key}.")]
 
 
-def wire(components: Mapping[str, Keyed], inputs: Sequence[str], report: Report) -> Wiring | None:
+def wire(components: Mapping[str, Keyed], inputs: Sequence[str], report: ReportProblem) -> Wiring | None:
     """Edges and order; problems go to `report(path, message)` and make the result None."""
     failed = False
 
@@ -93,7 +93,7 @@ def topological_order(needs: Mapping[str, Sequence[str]], on_cycle: Callable[[li
     return order
 
 
-def _producers(components: Mapping[str, Keyed], inputs: Sequence[str], report: Report) -> dict[str, str]:
+def _producers(components: Mapping[str, Keyed], inputs: Sequence[str], report: ReportProblem) -> dict[str, str]:
     producers: dict[str, str] = {}
     taken = {*inputs, *_prefixes(inputs)}
     for name, component in components.items():

@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["MEASURED_FASTER", "Limits", "grouped_linear", "grouped_pays"]
+__all__ = ["MEASURED_FASTER", "GroupedLimits", "grouped_linear", "grouped_pays"]
 
 
-class Limits(NamedTuple):
+class GroupedLimits(NamedTuple):
     """How far `F.grouped_mm` beats a loop: mean rows a group, and weights of a layer if they must be stacked first."""
 
     rows: int
@@ -24,7 +24,7 @@ class Limits(NamedTuple):
 
 # By device type and dtype; what isn't listed takes the loop (measure it with `python -m benchmarks moe_grouped`).
 # CPU, fp32: 0.4 to 0.95 of the loop's time within these limits, up to 1.5 beyond; in bf16 no gain.
-MEASURED_FASTER: dict[tuple[str, torch.dtype], Limits] = {("cpu", torch.float32): Limits(64, 2**15)}
+MEASURED_FASTER: dict[tuple[str, torch.dtype], GroupedLimits] = {("cpu", torch.float32): GroupedLimits(64, 2**15)}
 ALIGNMENT = 16  # bytes: what grouped_mm asks of every stride
 
 

@@ -32,7 +32,7 @@ __all__ = [
     "write_synced",
 ]
 
-Kind = Literal["tmp", "old"]
+SiblingKind = Literal["tmp", "old"]
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 LIFE = secrets.token_hex(4)  # tells this process from an earlier one of its number: in a container each may be number 1
@@ -196,12 +196,12 @@ def _exchange_by_renames(fresh: Path, target: Path) -> None:
     aside.rename(fresh)
 
 
-def _sibling(target: Path, kind: Kind) -> Path:
+def _sibling(target: Path, kind: SiblingKind) -> Path:
     """A new hidden name beside `target`, which tells who made it."""
     return target.with_name(f".{target.name}.{kind}-{os.getpid()}-{LIFE}{next(COUNT)}")
 
 
-def _siblings(target: Path, kind: Kind) -> list[Path]:
+def _siblings(target: Path, kind: SiblingKind) -> list[Path]:
     """The directories of such names, the youngest first."""
     start = f".{target.name}.{kind}-"
     found: list[tuple[float, Path]] = []

@@ -13,13 +13,13 @@ from gymnasium import spaces
 
 from policysmith.errors import CheckpointError
 
-__all__ = ["LeftOut", "decode_space", "encode_space"]
+__all__ = ["UnreadSpace", "decode_space", "encode_space"]
 
 Data = dict[str, Any]
 KINDS = "Box, Discrete, MultiDiscrete, MultiBinary, Text, Dict, Tuple"
 
 
-class LeftOut(spaces.Space[Any]):
+class UnreadSpace(spaces.Space[Any]):
     """The place of a leaf that a policy does not read, where its `kind` of space cannot be stored."""
 
     def __init__(self, kind: str) -> None:
@@ -27,16 +27,16 @@ class LeftOut(spaces.Space[Any]):
         self.kind = kind
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, LeftOut) and other.kind == self.kind
+        return isinstance(other, UnreadSpace) and other.kind == self.kind
 
     def __repr__(self) -> str:
-        return f"LeftOut({self.kind})"
+        return f"UnreadSpace({self.kind})"
 
 
 def encode_space(space: spaces.Space[Any], left_out: Collection[str] = ()) -> Data:
     """The space as plain data, a subclass as the kind it derives from; raises `CheckpointError` for other kinds.
 
-    Such a kind may stand at the dotted paths `left_out`: its name is stored, and `LeftOut` takes its place.
+    Such a kind may stand at the dotted paths `left_out`: its name is stored, and `UnreadSpace` takes its place.
     """
     if isinstance(space, spaces.Dict):
         return {"type": "Dict", **_encode_dict(space, left_out)}
@@ -46,8 +46,8 @@ def encode_space(space: spaces.Space[Any], left_out: Collection[str] = ()) -> Da
         if isinstance(space, kind):
             return {"type": kind.__name__, **encode(space)}
     name = type(space).__name__
-    if "" in left_out or isinstance(space, LeftOut):
-        return {"type": "LeftOut", "kind": space.kind if isinstance(space, LeftOut) else name}
+    if "" in left_out or isinstance(space, UnreadSpace):
+        return {"type": "UnreadSpace", "kind": space.kind if isinstance(space, UnreadSpace) else name}
     raise CheckpointError(
         f"a space of type {name} cannot be stored; exclude it, or wrap the environment so that it has only {KINDS}"
     )
@@ -183,5 +183,5 @@ CODECS: dict[type, tuple[Callable[[Any], Data], Callable[[Data], Any]]] = {
 NESTED: dict[type, Callable[[Any], Any]] = {
     spaces.Dict: _decode_dict,
     spaces.Tuple: lambda data: spaces.Tuple([decode_space(below) for below in data["spaces"]]),
-    LeftOut: lambda data: LeftOut(data["kind"]),
+    UnreadSpace: lambda data: UnreadSpace(data["kind"]),
 }

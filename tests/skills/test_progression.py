@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from policysmith.errors import SkillError
-from policysmith.skills.environments import WorldStep
+from policysmith.skills.environments import SkillStep
 from policysmith.skills.training import progression
 from policysmith.skills.training.guard import within
 from policysmith.skills.training.progression import Attempts, TaskProgression
@@ -32,7 +32,7 @@ class Counting:
     def step(self, actions, tasks):
         self.seen.append(tasks.tolist())
         self.counts += 1
-        return WorldStep(self._seen(), tasks + 0.5, self.counts % 3 == 0, self.counts == self.end,
+        return SkillStep(self._seen(), tasks + 0.5, self.counts % 3 == 0, self.counts == self.end,
                          self.counts == self.limit)  # fmt: skip
 
     def close(self):

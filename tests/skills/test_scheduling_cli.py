@@ -9,7 +9,7 @@ import threading
 import pytest
 import typer
 
-from policysmith.skills.runs.run_files import Progress, Result
+from policysmith.skills.runs.run_files import Result, RunProgress
 from policysmith.skills.scheduling import skills_session
 from policysmith.skills.scheduling.display import Display, row_of, shown_skills
 from policysmith.skills.scheduling.status import Phase, SkillStatus
@@ -114,10 +114,10 @@ def test_on_a_terminal_a_table_shows_every_skill(tmp_path, monkeypatch):
 
 class TestRows:
     def row(self, progress=None, missing=(), **said):
-        return row_of(SkillStatus("a", **said), progress or Progress(), missing, now=1000.0)
+        return row_of(SkillStatus("a", **said), progress or RunProgress(), missing, now=1000.0)
 
     def test_a_running_skill_shows_how_it_goes(self):
-        row = self.row(Progress(12_000, 0.625, 3.14159), phase=Phase.RUNNING, expert=7, attempt=2, since=275.0)
+        row = self.row(RunProgress(12_000, 0.625, 3.14159), phase=Phase.RUNNING, expert=7, attempt=2, since=275.0)
         assert row == ("a", "running", "7", "12,000", "62%", "3.14", "12:05", "2")
 
     @pytest.mark.parametrize(

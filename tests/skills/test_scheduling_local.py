@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from policysmith.skills.runs.run_files import (
-    Progress,
+    RunProgress,
     WorkerRecord,
     last_words,
     read_progress,
@@ -173,9 +173,9 @@ def test_what_cannot_be_started_is_said_by_its_status(tmp_path, launcher):
 
 class TestRunFiles:
     def test_a_torn_last_line_of_progress_is_passed_over(self, tmp_path):
-        assert read_progress(tmp_path) == Progress()
+        assert read_progress(tmp_path) == RunProgress()
         (tmp_path / "progress.jsonl").write_text('{"step": 4, "success_rate": 0.5, "return": 1.0}\n{"step": 5, "suc')
-        assert read_progress(tmp_path) == Progress(4, 0.5, 1.0)
+        assert read_progress(tmp_path) == RunProgress(4, 0.5, 1.0)
 
     def test_a_result_says_how_it_ended_or_is_refused(self, tmp_path):
         assert read_result(tmp_path) is None

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policysmith.errors import CheckpointError
-from policysmith.store.space_codec import LeftOut, decode_space, encode_space
+from policysmith.store.space_codec import UnreadSpace, decode_space, encode_space
 
 
 def through_json(space):
@@ -182,7 +182,7 @@ def test_what_a_policy_leaves_out_keeps_its_place_whatever_it_is():
     data = json.loads(json.dumps(encode_space(space, left_out)))
     found = decode_space(data)
     assert list(found) == list(space) and found["x"] == space["x"] and found["pair"][1] == spaces.Discrete(2)
-    assert found["odd"] == found["deep"]["a"] == found["pair"][0] == LeftOut("Odd")
+    assert found["odd"] == found["deep"]["a"] == found["pair"][0] == UnreadSpace("Odd")
     assert found["deep"]["b"] == spaces.Text(3)
     assert encode_space(found) == data, "what was loaded can be stored again"
     with pytest.raises(CheckpointError, match="type Odd cannot be stored; exclude it"):

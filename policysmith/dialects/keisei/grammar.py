@@ -17,7 +17,7 @@ from torch import Tensor
 
 from policysmith.config.spelling import Spelled, spelled_sizes
 from policysmith.dialects.imported import Imported, refuse_weights
-from policysmith.dialects.keisei.weights import Layout, find_layout
+from policysmith.dialects.keisei.weights import NetworkLayout, find_layout
 from policysmith.dialects.rebuild import rebuild
 from policysmith.dialects.weight_layout import fit
 from policysmith.errors import CheckpointError, ConfigError, Problem
@@ -134,7 +134,7 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _layout(weights: Weights) -> Layout:
+def _layout(weights: Weights) -> NetworkLayout:
     names = list(weights.tensors)
     if any(name.startswith(SCALAR_MODELS) for name in names):
         later = "one of keisei's later models of type resnet, mlp or transformer"
@@ -167,7 +167,7 @@ def _planes(asked: int | None, stored: int | None, resize: bool, problems: list[
     return asked or 0
 
 
-def _model(layout: Layout, sizes: Mapping[str, int], depth: int, problems: list[str]) -> dict[str, Any]:
+def _model(layout: NetworkLayout, sizes: Mapping[str, int], depth: int, problems: list[str]) -> dict[str, Any]:
     try:
         return layout.model(sizes, depth)
     except ValueError as error:

@@ -12,13 +12,13 @@ from typing import Any
 
 from policysmith.dialects.weight_layout import Shapes, batch_norm, conv, dense
 
-__all__ = ["SE_RESNET", "TOWER", "Layout", "find_layout", "gate_ratio", "gate_reduction"]
+__all__ = ["SE_RESNET", "TOWER", "NetworkLayout", "find_layout", "gate_ratio", "gate_reduction"]
 
 Sizes = Mapping[str, int]
 
 
 @dataclass(frozen=True)
-class Layout:
+class NetworkLayout:
     """One of the networks that keisei stores.
 
     Attributes:
@@ -52,7 +52,7 @@ class Layout:
         return self.names[prefix] + name.removeprefix(prefix)
 
 
-def find_layout(names: Iterable[str]) -> Layout | None:
+def find_layout(names: Iterable[str]) -> NetworkLayout | None:
     """The layout that most names belong to; None if none does."""
     found = list(names)
     counts = {layout.title: sum(name.startswith(tuple(layout.names)) for name in found) for layout in LAYOUTS}
@@ -120,7 +120,7 @@ def _se_resnet_model(sizes: Sizes, depth: int) -> dict[str, Any]:
     }
 
 
-TOWER = Layout(
+TOWER = NetworkLayout(
     "residual tower",
     {
         "stem.": "components.trunk.stem.",
@@ -136,7 +136,7 @@ TOWER = Layout(
     _tower_shapes,
     _tower_model,
 )
-SE_RESNET = Layout(
+SE_RESNET = NetworkLayout(
     "se_resnet",
     {
         "input_": "components.trunk.input_",

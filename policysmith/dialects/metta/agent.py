@@ -12,14 +12,14 @@ from typing import Any
 from policysmith.config.load import Document, Path
 from policysmith.errors import Problem, did_you_mean
 
-__all__ = ["ACTION", "VALUE", "Agent", "Layer", "Source", "read_agent"]
+__all__ = ["ACTION", "VALUE", "Agent", "Layer", "ComponentSource", "read_agent"]
 
 ACTION, VALUE = "_action_", "_value_"
 OF_COMPONENT = ("_target_", "sources", "nn_params", "name", "_recursive_", "_convert_", "_partial_")
 
 
 @dataclass(frozen=True)
-class Source:
+class ComponentSource:
     """What a component reads: all of another's output, or entries `start` to `stop` of dimension `dim`, 0 the batch."""
 
     name: str
@@ -34,7 +34,7 @@ class Layer:
 
     name: str
     kind: str
-    sources: tuple[Source, ...] = ()
+    sources: tuple[ComponentSource, ...] = ()
     params: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -89,17 +89,17 @@ def _layer(agent: Agent, name: str, entry: Any) -> Layer:
     return Layer(name, kind, _sources(agent, name, entry.get("sources")), dict(params), options)
 
 
-def _sources(agent: Agent, name: str, written: Any) -> tuple[Source, ...]:
+def _sources(agent: Agent, name: str, written: Any) -> tuple[ComponentSource, ...]:
     entries = [] if written is None else written if isinstance(written, list) else [written]
     return tuple(_source(agent, (name, "sources", index), entry) for index, entry in enumerate(entries))
 
 
-def _source(agent: Agent, path: Path, entry: Any) -> Source:
+def _source(agent: Agent, path: Path, entry: Any) -> ComponentSource:
     if isinstance(entry, str):
-        return Source(entry)
+        return ComponentSource(entry)
     if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
         agent.problem(path, f"expected a component's name, or a mapping with 'name', found {entry!r}")
-        return Source("")
+        return ComponentSource("")
     if unknown := [key for key in entry if key not in ("name", "slice", "dim")]:
         agent.problem(path, f"unknown {', '.join(map(repr, unknown))}: a source has name, slice and dim")
     bounds, dim = entry.get("slice"), entry.get("dim")
@@ -107,13 +107,13 @@ def _source(agent: Agent, path: Path, entry: Any) -> Source:
         agent.problem((*path, "dim"), f"expected a dimension, 1 or more (0 is the batch), found {dim!r}")
         dim = None
     if bounds is None:
-        return Source(entry["name"], dim=dim)
+        return ComponentSource(entry["name"], dim=dim)
     if not isinstance(bounds, list) or len(bounds) != 2 or any(type(bound) is not int for bound in bounds):
         agent.problem((*path, "slice"), f"expected [start, end], found {bounds!r}")
-        return Source(entry["name"], dim=dim)
+        return ComponentSource(entry["name"], dim=dim)
     if "dim" not in entry:
         agent.problem(path, "a slice needs 'dim': 1 is the first dimension after the batch")
-    return Source(entry["name"], bounds[0], bounds[1], dim)
+    return ComponentSource(entry["name"], bounds[0], bounds[1], dim)
 
 
 def _check_sources(agent: Agent) -> None:

@@ -1,6 +1,6 @@
 """A legacy agent as a graph of ours: components, where their weights come from, and what became of every option.
 
-In: an `Agent` and a `Setting`. Out: `Graph`; what cannot be had is noted as a problem of the agent.
+In: an `Agent` and a `LayerSetting`. Out: `AgentGraph`; what cannot be had is noted as a problem of the agent.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from policysmith.dialects.metta.agent import ACTION, VALUE, Agent, Layer, Source
-from policysmith.dialects.metta.layer_types import KINDS, UNSUPPORTED, Built, Kind, Setting, activation_type
+from policysmith.dialects.metta.agent import ACTION, VALUE, Agent, ComponentSource, Layer
+from policysmith.dialects.metta.layer_types import KINDS, UNSUPPORTED, Built, LayerSetting, LayerType, activation_type
 from policysmith.errors import did_you_mean
 from policysmith.graph.spec import name_problem
 from policysmith.registry import Registry
 
-__all__ = ["Graph", "graph_of"]
+__all__ = ["AgentGraph", "graph_of"]
 
 ACTORS = ("MettaActorBig", "MettaActorSingleHead", "ActorModule")
 MERGES = ("ConcatMergeLayer", "AddMergeLayer", "SubtractMergeLayer", "MeanMergeLayer", "MergeModule")
@@ -39,7 +39,7 @@ SILENT = (None, False, 0)  # values that changed nothing
 
 
 @dataclass
-class Graph:
+class AgentGraph:
     """`components` of ours; `weights`: prefix of our names → legacy one; `origins`: component → the legacy one.
 
     `coupled` tells whether batch norms are there.
@@ -58,9 +58,9 @@ class Graph:
         return {"type": "graph", "components": self.components, **coupled}
 
 
-def graph_of(agent: Agent, setting: Setting, registry: Registry) -> Graph:
+def graph_of(agent: Agent, setting: LayerSetting, registry: Registry) -> AgentGraph:
     """Every component that can be had; the agent gains a problem for each that can't."""
-    graph = Graph()
+    graph = AgentGraph()
     for layer in agent.layers.values():
         kind = _kind(agent, layer)
         if kind is None:
@@ -82,7 +82,7 @@ def graph_of(agent: Agent, setting: Setting, registry: Registry) -> Graph:
     return graph
 
 
-def _kind(agent: Agent, layer: Layer) -> Kind | None:
+def _kind(agent: Agent, layer: Layer) -> LayerType | None:
     """The row of the table, or a problem; each unknown class is one."""
     if layer.kind in KINDS:
         return KINDS[layer.kind]
@@ -94,7 +94,7 @@ def _kind(agent: Agent, layer: Layer) -> Kind | None:
     return None
 
 
-def _checked(agent: Agent, layer: Layer, kind: Kind, graph: Graph, registry: Registry) -> Layer:
+def _checked(agent: Agent, layer: Layer, kind: LayerType, graph: AgentGraph, registry: Registry) -> Layer:
     """The layer with the arguments that its kind knows, slices only where they were understood."""
     if layer.kind.endswith("Module"):  # whose arguments stand beside the target
         beside = {name: value for name, value in layer.options.items() if name in kind.params}
@@ -108,13 +108,13 @@ def _checked(agent: Agent, layer: Layer, kind: Kind, graph: Graph, registry: Reg
     if not fewest <= len(layer.sources) <= most:
         wanted = f"{fewest}" if fewest == most else f"{fewest} or more"
         agent.problem((layer.name, "sources"), f"{layer.kind} reads {wanted} sources, found {len(layer.sources)}")
-        return replace(layer, sources=(*layer.sources, *[Source("")] * fewest)[:most])
+        return replace(layer, sources=(*layer.sources, *[ComponentSource("")] * fewest)[:most])
     if kind.parametric:
         _check_start(agent, layer, registry)
     if layer.kind in MERGES or not any(source.start is not None for source in layer.sources):
         return layer
     graph.notes.append(f"ignored there and here: slices of {layer.name}, for only merge layers cut their sources")
-    return replace(layer, sources=tuple(Source(source.name) for source in layer.sources))
+    return replace(layer, sources=tuple(ComponentSource(source.name) for source in layer.sources))
 
 
 def _check_start(agent: Agent, layer: Layer, registry: Registry) -> None:
@@ -126,7 +126,7 @@ def _check_start(agent: Agent, layer: Layer, registry: Registry) -> None:
         agent.problem((layer.name, "initialization"), f"unknown {start!r}; there were: {', '.join(INITIALIZATIONS)}")
 
 
-def _value_head(layer: Layer, setting: Setting) -> Built | None:
+def _value_head(layer: Layer, setting: LayerSetting) -> Built | None:
     """The usual value, a linear layer to one number, as a head of ours."""
     linear = layer.kind == "LinearModule" or (layer.kind == "Linear" and activation_type(layer) is None)
     if layer.name != VALUE or not linear or layer.params.get("out_features") != 1 or not layer.params.get("bias", True):
@@ -135,7 +135,7 @@ def _value_head(layer: Layer, setting: Setting) -> Built | None:
     return Built({VALUE: {"type": "value_head", "in_keys": layer.sources[0].name}}, {f"{VALUE}.out": net})
 
 
-def _add_outputs(agent: Agent, graph: Graph) -> None:
+def _add_outputs(agent: Agent, graph: AgentGraph) -> None:
     """Heads without weights, where a legacy output is no head of ours."""
     outputs = [("state_value", "value_output", VALUE)] if _type(graph, VALUE) != "value_head" else []
     if ACTION in agent.layers and agent.layers[ACTION].kind not in ACTORS:
@@ -147,7 +147,7 @@ def _add_outputs(agent: Agent, graph: Graph) -> None:
         graph.origins[name] = key
 
 
-def _type(graph: Graph, name: str) -> str | None:
+def _type(graph: AgentGraph, name: str) -> str | None:
     return graph.components.get(name, {}).get("type")
 
 

@@ -18,9 +18,9 @@ from policysmith.config.spelling import Spelled, spelled_numbers, spelled_sizes
 from policysmith.dialects.imported import Imported
 from policysmith.dialects.metta.action_pairs import ActionPairs, embedding_rows
 from policysmith.dialects.metta.agent import Agent, read_agent
-from policysmith.dialects.metta.agent_graph import Graph, graph_of
+from policysmith.dialects.metta.agent_graph import AgentGraph, graph_of
 from policysmith.dialects.metta.hydra import read_composed
-from policysmith.dialects.metta.layer_types import Setting
+from policysmith.dialects.metta.layer_types import LayerSetting
 from policysmith.dialects.metta.packed_state import pack_state, unpack_state
 from policysmith.dialects.metta.weights import Buffers, legacy_tensors, pieces_of, take_buffers
 from policysmith.dialects.rebuild import blank, rebuild
@@ -92,7 +92,7 @@ def read(
     buffers = take_buffers(tensors, agent.layers, None if stored is None else stored.file)
     shape = _shape(agent, obs_shape)
     rows = embedding_rows(actions, trained_actions, buffers.active, agent.problems)
-    setting = Setting(rows, _core_size(agent), _divisors(agent, buffers, feature_max), frozenset(agent.layers))
+    setting = LayerSetting(rows, _core_size(agent), _divisors(agent, buffers, feature_max), frozenset(agent.layers))
     graph = graph_of(agent, setting, types)
     _refuse(agent)
     space = spaces.Box(0, 255, shape, np.uint8), spaces.Discrete(len(rows))
@@ -122,7 +122,7 @@ def _refuse(agent: Agent) -> None:
 
 def _blank(
     agent: Agent,
-    graph: Graph,
+    graph: AgentGraph,
     observation: spaces.Space[Any],
     action: spaces.Space[Any],
     registry: Registry,
@@ -165,7 +165,7 @@ def _divisors(agent: Agent, buffers: Buffers, given: Any) -> Mapping[str, Sequen
     return dict.fromkeys(agent.layers, given)
 
 
-def _start_memories(policy: ActorCritic, graph: Graph) -> None:
+def _start_memories(policy: ActorCritic, graph: AgentGraph) -> None:
     """Every bias of a legacy LSTM began at 1."""
     with torch.no_grad():
         for name, component in graph.components.items():
@@ -175,7 +175,7 @@ def _start_memories(policy: ActorCritic, graph: Graph) -> None:
                         tensor.fill_(1.0)
 
 
-def _changes(graph: Graph) -> list[str]:
+def _changes(graph: AgentGraph) -> list[str]:
     changes = ["changed: an action is one flat index; ActionPairs turns it into (type, parameter) and back"]
     for name, component in graph.components.items():
         if component["type"] == "lstm":

@@ -1,6 +1,6 @@
 """Legacy component classes and what they are here: the table of types.
 
-In: a `Layer` and what the configuration can't know (`Setting`). Out: `Built`, components of ours with the names of
+In: a `Layer` and what the configuration can't know (`LayerSetting`). Out: `Built`, components of ours with the names of
 their weights; or a sentence on why there are none.
 """
 
@@ -13,13 +13,13 @@ from typing import Any
 from policysmith.dialects.metta.agent import Layer
 from policysmith.dialects.metta.sources import Cut, axis_of, read_sources
 
-__all__ = ["KINDS", "UNSUPPORTED", "Built", "Kind", "Setting", "activation_type", "layer_name"]
+__all__ = ["KINDS", "UNSUPPORTED", "Built", "LayerType", "LayerSetting", "activation_type", "layer_name"]
 
 Components = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
-class Setting:
+class LayerSetting:
     """What an agent's configuration can't know: the embedding's row of each action, and each normalizer's divisors.
 
     `hidden_size` is the core's; `taken` are the names in use.
@@ -39,11 +39,11 @@ class Built:
     weights: Mapping[str, str | None] = field(default_factory=dict)
 
 
-Make = Callable[[Layer, Setting], Built]
+Make = Callable[[Layer, LayerSetting], Built]
 
 
 @dataclass(frozen=True)
-class Kind:
+class LayerType:
     """A legacy class: how it is made, the arguments it passes on to torch, the options of its own, and how many inputs.
 
     `parametric` ones end in a ReLU unless `nonlinearity` says otherwise.
@@ -63,7 +63,7 @@ def activation_type(layer: Layer) -> str | None:
     return None if written is None else f"nn.{str(written).rpartition('.')[2]}"
 
 
-def layer_name(layer: Layer, setting: Setting) -> str:
+def layer_name(layer: Layer, setting: LayerSetting) -> str:
     """The name of a parametric layer itself where its own is that of its activation."""
     name = f"{layer.name}_layer"
     while name in setting.taken:
@@ -71,12 +71,12 @@ def layer_name(layer: Layer, setting: Setting) -> str:
     return name
 
 
-def _inputs(layer: Layer, setting: Setting) -> Cut:
+def _inputs(layer: Layer, setting: LayerSetting) -> Cut:
     return read_sources(layer, setting.taken)
 
 
 def _parametric(type_: str) -> Make:
-    def make(layer: Layer, setting: Setting) -> Built:
+    def make(layer: Layer, setting: LayerSetting) -> Built:
         activation = activation_type(layer)
         body = {"type": type_, "in_keys": _inputs(layer, setting).keys[0], **_given(layer), **_start(layer)}
         if activation is None:
@@ -91,7 +91,7 @@ def _parametric(type_: str) -> Make:
 def _plain(type_: str, net: str | None = "_net") -> Make:
     """One component of ours; its weights lie under `net` (None: under a name that is not known)."""
 
-    def make(layer: Layer, setting: Setting) -> Built:
+    def make(layer: Layer, setting: LayerSetting) -> Built:
         cut = _inputs(layer, setting)
         body = {"type": type_, "in_keys": cut.keys[0] if len(cut.keys) == 1 else cut.keys, **_given(layer)}
         return Built({**cut.slices, layer.name: body}, {layer.name: net and f"{layer.name}.{net}"})
@@ -117,7 +117,7 @@ def _start(layer: Layer) -> dict[str, Any]:
     return {"init": starts[kind]} if kind in starts else {}
 
 
-def _lstm(layer: Layer, setting: Setting) -> Built:
+def _lstm(layer: Layer, setting: LayerSetting) -> Built:
     sizes = {**layer.params, **{k: v for k, v in layer.options.items() if k in ("hidden_size", "num_layers")}}
     hidden = layer.options.get("output_size") or sizes.pop("hidden_size", None) or setting.hidden_size
     sizes.pop("hidden_size", None)
@@ -129,11 +129,11 @@ def _lstm(layer: Layer, setting: Setting) -> Built:
     return Built({layer.name: {**body, "forget_bias": 1.0}}, {layer.name: net})
 
 
-def _observation(layer: Layer, setting: Setting) -> Built:
+def _observation(layer: Layer, setting: LayerSetting) -> Built:
     return Built({layer.name: {"type": "channels_first", "in_keys": "observation"}})
 
 
-def _normalizer(layer: Layer, setting: Setting) -> Built:
+def _normalizer(layer: Layer, setting: LayerSetting) -> Built:
     if layer.name not in setting.divisors:
         raise ValueError(
             "what features are divided by is not in the configuration: import the weights, which hold it, or give "
@@ -144,7 +144,7 @@ def _normalizer(layer: Layer, setting: Setting) -> Built:
 
 
 def _merge(operation: str) -> Make:
-    def make(layer: Layer, setting: Setting) -> Built:
+    def make(layer: Layer, setting: LayerSetting) -> Built:
         kind = layer.options.get("merge_type", "concat") if operation == "any" else operation
         if not isinstance(kind, str) or kind not in MERGES:
             raise ValueError(f"unknown merge_type {kind!r}; there are: {', '.join(MERGES)}")
@@ -165,7 +165,7 @@ def _merge(operation: str) -> Make:
 MERGES = {"concat": "join", "add": "sum", "subtract": "difference", "mean": "mean"}
 
 
-def _expand(layer: Layer, setting: Setting) -> Built:
+def _expand(layer: Layer, setting: LayerSetting) -> Built:
     axis, size = layer.options.get("expand_dim"), layer.options.get("expand_value")
     if layer.options.get("dims_source") is not None:
         raise ValueError("takes its size from dims_source: write it as expand_value")
@@ -175,7 +175,7 @@ def _expand(layer: Layer, setting: Setting) -> Built:
     return Built({layer.name: {"type": "expand", "in_keys": key, "size": size, "axis": axis - 1}})
 
 
-def _reshape(layer: Layer, setting: Setting) -> Built:
+def _reshape(layer: Layer, setting: LayerSetting) -> Built:
     popped, squeezed = layer.options.get("popped_dim"), layer.options.get("squeezed_dim")
     if type(popped) is not int or type(squeezed) is not int:
         raise ValueError(f"needs popped_dim and squeezed_dim; found {popped!r} and {squeezed!r}")
@@ -190,7 +190,7 @@ def _reshape(layer: Layer, setting: Setting) -> Built:
     return Built({layer.name: body})
 
 
-def _embedding(layer: Layer, setting: Setting) -> Built:
+def _embedding(layer: Layer, setting: LayerSetting) -> Built:
     sizes = {"num_embeddings": layer.params.get("num_embeddings"), "dim": layer.params.get("embedding_dim")}
     stated = {name: value for name, value in sizes.items() if value is not None}
     body = {"type": "action_embedding", "in_keys": "observation", **stated, "rows": list(setting.rows)}
@@ -199,7 +199,7 @@ def _embedding(layer: Layer, setting: Setting) -> Built:
 
 
 def _actor(forms: int | None) -> Make:
-    def make(layer: Layer, setting: Setting) -> Built:
+    def make(layer: Layer, setting: LayerSetting) -> Built:
         sizes = {"forms": layer.options.get("bilinear_output_dim", forms)} if forms else {}
         if forms and "mlp_hidden_dim" in layer.options:
             sizes["hidden"] = layer.options["mlp_hidden_dim"]
@@ -209,7 +209,7 @@ def _actor(forms: int | None) -> Make:
     return make
 
 
-def _residual(layer: Layer, setting: Setting) -> Built:
+def _residual(layer: Layer, setting: LayerSetting) -> Built:
     body = {"type": "swish_residual_mlp", "in_keys": _inputs(layer, setting).keys[0]}
     depth = layer.options.get("depth")
     if type(depth) is not int or depth < 4 or depth % 4:
@@ -225,44 +225,44 @@ _RATE = ("p", "inplace")
 _MANY = (1, 99)
 _LSTM = ("num_layers", "dropout", "bias")
 
-KINDS: Mapping[str, Kind] = {
-    "Linear": Kind(_parametric("nn.Linear"), _LINEAR, parametric=True),
-    "Conv2d": Kind(_parametric("nn.Conv2d"), _CONV, parametric=True),
-    "Bilinear": Kind(_plain("bilinear"), _LINEAR, sources=(2, 2)),
-    "LayerNorm": Kind(_plain("nn.LayerNorm"), _NORM),
-    "ReLU": Kind(_plain("nn.ReLU"), ("inplace",)),
-    "Identity": Kind(_plain("nn.Identity")),
-    "Flatten": Kind(_plain("flatten")),
-    "Dropout": Kind(_plain("nn.Dropout"), _RATE),
-    "Dropout2d": Kind(_plain("nn.Dropout2d"), _RATE),
-    "AlphaDropout": Kind(_plain("nn.AlphaDropout"), _RATE),
-    "BatchNorm1d": Kind(_plain("nn.BatchNorm1d"), _BATCH_NORM, coupled=True),
-    "BatchNorm2d": Kind(_plain("nn.BatchNorm2d"), _BATCH_NORM, coupled=True),
-    "ResNetMLP": Kind(_residual, options=("depth",)),
-    "LSTM": Kind(_lstm, ("hidden_size", *_LSTM), ("output_size", "hidden_size")),
-    "ObsShaper": Kind(_observation, sources=(0, 0)),
-    "ObservationNormalizer": Kind(_normalizer),
-    "ConcatMergeLayer": Kind(_merge("concat"), sources=_MANY),
-    "AddMergeLayer": Kind(_merge("add"), sources=_MANY),
-    "SubtractMergeLayer": Kind(_merge("subtract"), sources=_MANY),
-    "MeanMergeLayer": Kind(_merge("mean"), sources=_MANY),
-    "ExpandLayer": Kind(_expand, options=("expand_dim", "expand_value", "dims_source", "source_dim")),
-    "ReshapeLayer": Kind(_reshape, options=("popped_dim", "squeezed_dim")),
-    "CenterPixelLayer": Kind(_plain("centre_pixel")),
-    "ActionEmbedding": Kind(_embedding, ("num_embeddings", "embedding_dim"), ("initialization",), (0, 0)),
-    "MettaActorBig": Kind(_actor(32), options=("bilinear_output_dim", "mlp_hidden_dim"), sources=(2, 2)),
-    "MettaActorSingleHead": Kind(_actor(None), sources=(2, 2)),
+KINDS: Mapping[str, LayerType] = {
+    "Linear": LayerType(_parametric("nn.Linear"), _LINEAR, parametric=True),
+    "Conv2d": LayerType(_parametric("nn.Conv2d"), _CONV, parametric=True),
+    "Bilinear": LayerType(_plain("bilinear"), _LINEAR, sources=(2, 2)),
+    "LayerNorm": LayerType(_plain("nn.LayerNorm"), _NORM),
+    "ReLU": LayerType(_plain("nn.ReLU"), ("inplace",)),
+    "Identity": LayerType(_plain("nn.Identity")),
+    "Flatten": LayerType(_plain("flatten")),
+    "Dropout": LayerType(_plain("nn.Dropout"), _RATE),
+    "Dropout2d": LayerType(_plain("nn.Dropout2d"), _RATE),
+    "AlphaDropout": LayerType(_plain("nn.AlphaDropout"), _RATE),
+    "BatchNorm1d": LayerType(_plain("nn.BatchNorm1d"), _BATCH_NORM, coupled=True),
+    "BatchNorm2d": LayerType(_plain("nn.BatchNorm2d"), _BATCH_NORM, coupled=True),
+    "ResNetMLP": LayerType(_residual, options=("depth",)),
+    "LSTM": LayerType(_lstm, ("hidden_size", *_LSTM), ("output_size", "hidden_size")),
+    "ObsShaper": LayerType(_observation, sources=(0, 0)),
+    "ObservationNormalizer": LayerType(_normalizer),
+    "ConcatMergeLayer": LayerType(_merge("concat"), sources=_MANY),
+    "AddMergeLayer": LayerType(_merge("add"), sources=_MANY),
+    "SubtractMergeLayer": LayerType(_merge("subtract"), sources=_MANY),
+    "MeanMergeLayer": LayerType(_merge("mean"), sources=_MANY),
+    "ExpandLayer": LayerType(_expand, options=("expand_dim", "expand_value", "dims_source", "source_dim")),
+    "ReshapeLayer": LayerType(_reshape, options=("popped_dim", "squeezed_dim")),
+    "CenterPixelLayer": LayerType(_plain("centre_pixel")),
+    "ActionEmbedding": LayerType(_embedding, ("num_embeddings", "embedding_dim"), ("initialization",), (0, 0)),
+    "MettaActorBig": LayerType(_actor(32), options=("bilinear_output_dim", "mlp_hidden_dim"), sources=(2, 2)),
+    "MettaActorSingleHead": LayerType(_actor(None), sources=(2, 2)),
     # The proposal's classes: plain computation, no activation of their own, options beside `_target_`.
-    "LinearModule": Kind(_plain("nn.Linear", None), ("in_features", *_LINEAR)),
-    "Conv2dModule": Kind(_plain("nn.Conv2d", None), ("in_channels", *_CONV)),
-    "LayerNormModule": Kind(_plain("nn.LayerNorm", None), ("normalized_shape", *_NORM)),
-    "ReLUModule": Kind(_plain("nn.ReLU")),
-    "FlattenModule": Kind(_plain("flatten")),
-    "DropoutModule": Kind(_plain("nn.Dropout"), _RATE),
-    "LSTMModule": Kind(_lstm, ("input_size", "hidden_size", *_LSTM)),
-    "MergeModule": Kind(_merge("any"), options=("merge_type",), sources=_MANY),
-    "ObsModule": Kind(_observation, sources=(0, 0)),
-    "ActorModule": Kind(_actor(32), options=("bilinear_output_dim", "mlp_hidden_dim"), sources=(2, 2)),
+    "LinearModule": LayerType(_plain("nn.Linear", None), ("in_features", *_LINEAR)),
+    "Conv2dModule": LayerType(_plain("nn.Conv2d", None), ("in_channels", *_CONV)),
+    "LayerNormModule": LayerType(_plain("nn.LayerNorm", None), ("normalized_shape", *_NORM)),
+    "ReLUModule": LayerType(_plain("nn.ReLU")),
+    "FlattenModule": LayerType(_plain("flatten")),
+    "DropoutModule": LayerType(_plain("nn.Dropout"), _RATE),
+    "LSTMModule": LayerType(_lstm, ("input_size", "hidden_size", *_LSTM)),
+    "MergeModule": LayerType(_merge("any"), options=("merge_type",), sources=_MANY),
+    "ObsModule": LayerType(_observation, sources=(0, 0)),
+    "ActorModule": LayerType(_actor(32), options=("bilinear_output_dim", "mlp_hidden_dim"), sources=(2, 2)),
 }
 
 _POOL = "the original gave its channels as kernel_size, and no such layer ever ran: write the pooling that is meant"

@@ -14,7 +14,7 @@ from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-__all__ = ["MLP", "ConvBnAct", "Layer", "ResidualBlock"]
+__all__ = ["MLPBlock", "ConvBnAct", "Layer", "ConvResidualBlock"]
 
 Size = Annotated[int, Gt(0)]
 Sizes = Size | list[Size]
@@ -64,7 +64,7 @@ class ConvBnAct(nn.Module):
         return self.act(self.norm(self.conv(x)))
 
 
-class MLP(nn.Module):
+class MLPBlock(nn.Module):
     """Linear layers of the widths `dims`, the first of which may be null; an activation of its own after each but one.
 
     After the last comes `final_activation`, if any. (*, dims[0]) → (*, dims[-1]).
@@ -97,7 +97,7 @@ class MLP(nn.Module):
         return self.net(x)
 
 
-class ResidualBlock(nn.Module):
+class ConvResidualBlock(nn.Module):
     """Two convolutions of 3×3 around which x passes, through one of 1×1 where its shape changes (arXiv 1512.03385)."""
 
     def __init__(

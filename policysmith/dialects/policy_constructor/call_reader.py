@@ -12,7 +12,7 @@ from typing import Any
 from policysmith.compile.late import CallNode
 from policysmith.config.load import Path
 from policysmith.config.located_data import quote
-from policysmith.dialects.policy_constructor.report import Report, one_of
+from policysmith.dialects.policy_constructor.document_problems import DocumentProblems, one_of
 from policysmith.dialects.policy_constructor.signature import mismatches
 from policysmith.errors import did_you_mean
 from policysmith.graph.call import Call, Edge, edges_in
@@ -36,7 +36,7 @@ def name_problem(name: object) -> str | None:
 
 
 def check_arguments(
-    report: Report, function: Callable[..., Any], title: str, count: int, kwargs: Collection[str], path: Path
+    report: DocumentProblems, function: Callable[..., Any], title: str, count: int, kwargs: Collection[str], path: Path
 ) -> None:
     """Report the arguments of a call that a callable does not take."""
     for name, message in mismatches(function, count, kwargs):
@@ -47,7 +47,9 @@ def check_arguments(
 class CallReader:
     """Reads the calls of one graph; `inputs` and `modules` are the names that they may use."""
 
-    def __init__(self, inputs: Sequence[str], modules: Collection[str], registry: Registry, report: Report) -> None:
+    def __init__(
+        self, inputs: Sequence[str], modules: Collection[str], registry: Registry, report: DocumentProblems
+    ) -> None:
         self._inputs, self._modules, self._registry, self._report = inputs, modules, registry, report
         self.values: dict[str, Path | None] = dict.fromkeys(inputs)
         """Every value's name, with the path of the call that gives it."""

@@ -15,8 +15,8 @@ from policysmith.compile.late import LatePlan, StepError, dry_run
 from policysmith.config.load import Document
 from policysmith.config.located_data import quote
 from policysmith.dialects.policy_constructor.call_reader import check_arguments
-from policysmith.dialects.policy_constructor.report import Report
-from policysmith.dialects.policy_constructor.sections import Grammar, read_grammar
+from policysmith.dialects.policy_constructor.document_problems import DocumentProblems
+from policysmith.dialects.policy_constructor.sections import GraphSections, read_grammar
 from policysmith.dialects.policy_constructor.specs import BuildError
 from policysmith.dialects.policy_constructor.targets import Allowed
 from policysmith.errors import PolicysmithError
@@ -41,7 +41,7 @@ def translate(
     torch's global generator. With `inputs` (event shapes by name) all shapes are known after, and lazy modules made.
     """
     check_torch(torch.__version__)
-    report = Report(document)
+    report = DocumentProblems(document)
     grammar = read_grammar(document, registry, Allowed(allow_targets), report)
     specs = _input_specs(inputs, grammar, report)
     report.raise_any()
@@ -57,7 +57,7 @@ def translate(
 
 def describe(document: Document, registry: Registry) -> tuple[dict[str, Any], tuple[str, ...], Outputs]:
     """What of a composed document is left to say, the names of its inputs, and its outputs; raises `ConfigError`."""
-    report = Report(document)
+    report = DocumentProblems(document)
     grammar = read_grammar(document, registry, Allowed(()), report)
     report.raise_any()
     kept = {key: document.data[key] for key in KEPT if key in document.data}
@@ -78,7 +78,7 @@ def check_torch(version: str) -> None:
         raise PolicysmithError(f"torch {version} is too old; install torch {'.'.join(map(str, OLDEST_TORCH))} or newer")
 
 
-def _input_specs(inputs: Mapping[str, Any], grammar: Grammar, report: Report) -> dict[str, TensorSpec]:
+def _input_specs(inputs: Mapping[str, Any], grammar: GraphSections, report: DocumentProblems) -> dict[str, TensorSpec]:
     specs = {}
     for name, shape in inputs.items():
         if name not in grammar.inputs:
@@ -94,7 +94,7 @@ def _input_specs(inputs: Mapping[str, Any], grammar: Grammar, report: Report) ->
     return specs
 
 
-def _build(grammar: Grammar, seed: int | None, report: Report) -> dict[str, nn.Module]:
+def _build(grammar: GraphSections, seed: int | None, report: DocumentProblems) -> dict[str, nn.Module]:
     modules = {}
     for name, spec in grammar.modules.items():
         with drawing(seed, name):
@@ -105,7 +105,7 @@ def _build(grammar: Grammar, seed: int | None, report: Report) -> dict[str, nn.M
     return modules
 
 
-def _check_calls(grammar: Grammar, modules: Mapping[str, nn.Module], report: Report) -> None:
+def _check_calls(grammar: GraphSections, modules: Mapping[str, nn.Module], report: DocumentProblems) -> None:
     """Whether modules take what they are called with, as far as the signatures of their forwards tell."""
     for node, path in zip(grammar.calls, grammar.call_paths, strict=True):
         if node.operation is None:
@@ -114,7 +114,11 @@ def _check_calls(grammar: Grammar, modules: Mapping[str, nn.Module], report: Rep
 
 
 def _planned(
-    plan: LatePlan, modules: Mapping[str, nn.Module], specs: Mapping[str, TensorSpec], grammar: Grammar, report: Report
+    plan: LatePlan,
+    modules: Mapping[str, nn.Module],
+    specs: Mapping[str, TensorSpec],
+    grammar: GraphSections,
+    report: DocumentProblems,
 ) -> LatePlan:
     try:
         return dry_run(plan, nn.ModuleDict(dict(modules)), specs)

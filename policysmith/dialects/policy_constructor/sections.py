@@ -1,6 +1,6 @@
 """The sections of schema version 1: settings, imports, and a model that is `sequential` or a `graph`.
 
-In: the composed document. Out: a `Grammar`, in which nothing is allocated yet; problems go to a report.
+In: the composed document. Out: a `GraphSections`, in which nothing is allocated yet; problems go to a report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from policysmith.compile.late import CallNode
 from policysmith.config.load import Document, Path
 from policysmith.config.located_data import quote
 from policysmith.dialects.policy_constructor.call_reader import CallReader, name_problem
-from policysmith.dialects.policy_constructor.report import Report, one_of
+from policysmith.dialects.policy_constructor.document_problems import DocumentProblems, one_of
 from policysmith.dialects.policy_constructor.specs import ModuleSpec, SpecReader
 from policysmith.dialects.policy_constructor.targets import Allowed
 from policysmith.dialects.policy_constructor.type_names import Registrar
@@ -23,7 +23,7 @@ from policysmith.errors import RegistryError, did_you_mean
 from policysmith.graph.call import Call, Edge
 from policysmith.registry import Registry
 
-__all__ = ["Grammar", "read_grammar"]
+__all__ = ["GraphSections", "read_grammar"]
 
 TOP_KEYS = ("schema_version", "settings", "defaults", "imports", "templates", "params", "model")
 SETTINGS: dict[str, type] = {
@@ -42,7 +42,7 @@ Outputs = str | tuple[str, ...] | dict[str, str]
 
 
 @dataclass
-class Grammar:
+class GraphSections:
     """What a document says: inputs, modules by name, calls in order (with their paths), and what is returned."""
 
     inputs: list[str] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Grammar:
     outputs: Outputs = ""
 
 
-def read_grammar(document: Document, registry: Registry, allowed: Allowed, report: Report) -> Grammar:
+def read_grammar(document: Document, registry: Registry, allowed: Allowed, report: DocumentProblems) -> GraphSections:
     """Read and check a whole document; after `report.raise_any()` the result is complete."""
     data = document.data
     report.unknown_keys((), data, TOP_KEYS)
@@ -67,7 +67,7 @@ def read_grammar(document: Document, registry: Registry, allowed: Allowed, repor
     if not isinstance(model, Mapping):
         found = "is missing" if "model" not in data else f"expected a mapping, found {quote(model)}"
         report(("model",), f"{found}: write model: {{sequential: …}} or model: {{graph: …}}")
-        return Grammar()
+        return GraphSections()
     report.unknown_keys(("model",), model, ("sequential", "graph"))
     if "sequential" in model and "graph" in model:
         report(("model", "graph"), "a model is sequential or a graph, not both: leave one out", at_key=True)
@@ -77,10 +77,10 @@ def read_grammar(document: Document, registry: Registry, allowed: Allowed, repor
         return _graph(model["graph"], specs, registry, report)
     elif not model:
         report(("model",), "needs 'sequential' or 'graph'")
-    return Grammar()
+    return GraphSections()
 
 
-def _check_settings(settings: Any, report: Report) -> None:
+def _check_settings(settings: Any, report: DocumentProblems) -> None:
     """Settings are read and checked; what they allow, the caller must allow too, and problems are never let pass."""
     if settings is None:
         return
@@ -95,7 +95,7 @@ def _check_settings(settings: Any, report: Report) -> None:
             report(("settings", key), f"expected {expected}, found {quote(value)}")
 
 
-def _import(names: Any, registry: Registry, allowed: Allowed, report: Report) -> None:
+def _import(names: Any, registry: Registry, allowed: Allowed, report: DocumentProblems) -> None:
     """Import modules that the caller allows; each may offer `register(registry)`, to add its types."""
     if names is not None and not isinstance(names, list):
         report(("imports",), f"expected a list of modules, found {quote(names)}")
@@ -116,11 +116,11 @@ def _import(names: Any, registry: Registry, allowed: Allowed, report: Report) ->
                 report(path, f"register() of {name!r} failed: {type(error).__name__}: {error}")
 
 
-def _sequential(value: Any, specs: SpecReader, report: Report) -> Grammar:
+def _sequential(value: Any, specs: SpecReader, report: DocumentProblems) -> GraphSections:
     path: Path = ("model", "sequential")
     if not isinstance(value, Mapping):
         report(path, f"expected a mapping with 'layers', found {quote(value)}")
-        return Grammar()
+        return GraphSections()
     report.unknown_keys(path, value, SEQUENTIAL_KEYS)
     inputs = _inputs(value.get("inputs", ["x"]), (*path, "inputs"), report)
     if len(inputs) > 1:
@@ -129,8 +129,8 @@ def _sequential(value: Any, specs: SpecReader, report: Report) -> Grammar:
     layers = value.get("layers")
     if not isinstance(layers, list) or not layers:
         report((*path, "layers"), f"expected a list of modules, found {quote(layers)}")
-        return Grammar()
-    grammar = Grammar(inputs[:1])
+        return GraphSections()
+    grammar = GraphSections(inputs[:1])
     last = inputs[0] if inputs else "x"
     values = [*inputs[:1]]
     for index, layer in enumerate(layers):
@@ -148,18 +148,18 @@ def _sequential(value: Any, specs: SpecReader, report: Report) -> Grammar:
     return grammar
 
 
-def _graph(value: Any, specs: SpecReader, registry: Registry, report: Report) -> Grammar:
+def _graph(value: Any, specs: SpecReader, registry: Registry, report: DocumentProblems) -> GraphSections:
     path: Path = ("model", "graph")
     if not isinstance(value, Mapping):
         report(path, f"expected a mapping with inputs, modules, nodes and outputs, found {quote(value)}")
-        return Grammar()
+        return GraphSections()
     report.unknown_keys(path, value, GRAPH_KEYS)
     inputs = _inputs(value.get("inputs"), (*path, "inputs"), report)
     named = value.get("modules") or {}
     if not isinstance(named, Mapping):
         report((*path, "modules"), f"expected a mapping from names to modules, found {quote(named)}")
         named = {}
-    grammar = Grammar(inputs)
+    grammar = GraphSections(inputs)
     for name, module in named.items():
         here = (*path, "modules", name)
         if problem := name_problem(name) or _reserved(name):
@@ -184,7 +184,7 @@ def _reserved(name: str) -> str | None:
     return None
 
 
-def _inputs(value: Any, path: Path, report: Report) -> list[str]:
+def _inputs(value: Any, path: Path, report: DocumentProblems) -> list[str]:
     if not isinstance(value, list) or not value:
         report(path, f"required: a list of names, such as [x]; found {quote(value)}")
         return []
@@ -196,7 +196,7 @@ def _inputs(value: Any, path: Path, report: Report) -> list[str]:
     return [name for name in dict.fromkeys(n for n in value if isinstance(n, str)) if not name_problem(name)]
 
 
-def _outputs(value: Any, returned: Any, values: Any, path: Path, report: Report) -> Outputs:
+def _outputs(value: Any, returned: Any, values: Any, path: Path, report: DocumentProblems) -> Outputs:
     """One name, several, or a mapping result → name, as `return` says or as they are written."""
     here = (*path, "outputs")
     if isinstance(value, Mapping) and value:
@@ -215,13 +215,13 @@ def _outputs(value: Any, returned: Any, values: Any, path: Path, report: Report)
     return names[0] if len(names) == 1 and returned != "tuple" else names
 
 
-def _wrong_return(returned: Any, form: str, path: Path, report: Report) -> None:
+def _wrong_return(returned: Any, form: str, path: Path, report: DocumentProblems) -> None:
     known = returned in RETURNS
     message = form if known else f"expected {', '.join(RETURNS)}{did_you_mean(returned, RETURNS)}; {form}"
     report((*path, "return"), f"{message}; found {quote(returned)}")
 
 
-def _output(name: Any, values: Any, path: Path, report: Report) -> str:
+def _output(name: Any, values: Any, path: Path, report: DocumentProblems) -> str:
     plain = name[1:] if isinstance(name, str) and name.startswith("$") else name
     if not isinstance(plain, str) or plain not in values:
         report(path, f"outputs: nothing gives {quote(name)}{one_of(plain, values)}")

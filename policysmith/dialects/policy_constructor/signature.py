@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
-from policysmith.dialects.policy_constructor.report import one_of
+from policysmith.dialects.policy_constructor.document_problems import one_of
 
 __all__ = ["mismatches", "positional_names"]
 

@@ -15,7 +15,7 @@ from torch import nn
 from policysmith.config.load import Path
 from policysmith.config.located_data import quote
 from policysmith.config.options import Unset, failures
-from policysmith.dialects.policy_constructor.report import Report
+from policysmith.dialects.policy_constructor.document_problems import DocumentProblems
 from policysmith.dialects.policy_constructor.signature import mismatches, positional_names
 from policysmith.dialects.policy_constructor.targets import Allowed
 from policysmith.dialects.policy_constructor.type_names import find_type, type_names
@@ -81,7 +81,7 @@ def built(value: Any) -> Any:
 class SpecReader:
     """Reads specs; what is wrong goes to `report`."""
 
-    def __init__(self, registry: Registry, allowed: Allowed, report: Report) -> None:
+    def __init__(self, registry: Registry, allowed: Allowed, report: DocumentProblems) -> None:
         self._registry, self._allowed, self._report = registry, allowed, report
 
     def read(self, value: Any, path: Path) -> ModuleSpec | None:

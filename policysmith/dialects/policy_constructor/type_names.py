@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 from torch import nn
 
-from policysmith.dialects.policy_constructor.building_blocks import MLP, ConvBnAct, Paddings, ResidualBlock, Size, Sizes
+from policysmith.dialects.policy_constructor.building_blocks import (
+    ConvBnAct,
+    ConvResidualBlock,
+    MLPBlock,
+    Paddings,
+    Size,
+    Sizes,
+)
 from policysmith.registry import Entry, Registry, default_registry
 
 __all__ = ["Registrar", "find_type", "type_names"]
@@ -20,7 +27,7 @@ LAYERS = (
     nn.Identity, nn.Linear, nn.LazyLinear, nn.Conv1d, nn.Conv2d, nn.LazyConv2d, nn.BatchNorm1d, nn.BatchNorm2d,
     nn.LayerNorm, nn.GroupNorm, nn.ReLU, nn.GELU, nn.SiLU, nn.Dropout, nn.Dropout2d, nn.Flatten,
 )  # fmt: skip
-BLOCKS = {"conv_bn_act": ConvBnAct, "mlp": MLP, "residual_block": ResidualBlock}
+BLOCKS = {"conv_bn_act": ConvBnAct, "mlp": MLPBlock, "residual_block": ConvResidualBlock}
 ANNOTATIONS: dict[str, Any] = {
     "in_features": Size,
     "out_features": Size,

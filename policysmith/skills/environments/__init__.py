@@ -2,6 +2,6 @@
 
 import policysmith.skills.environments.craftax
 import policysmith.skills.environments.minigrid  # noqa: F401 - importing registers the types
-from policysmith.skills.environments.skill_environment import SkillEnvironment, World, WorldStep
+from policysmith.skills.environments.skill_environment import SkillEnvironment, SkillStep, SkillVectorEnv
 
-__all__ = ["SkillEnvironment", "World", "WorldStep"]
+__all__ = ["SkillEnvironment", "SkillVectorEnv", "SkillStep"]

@@ -17,7 +17,7 @@ from gymnasium import spaces
 
 from policysmith.errors import SkillError, missing_extra
 from policysmith.registry import register
-from policysmith.skills.environments.skill_environment import WorldStep
+from policysmith.skills.environments.skill_environment import SkillStep
 from policysmith.skills.modules.tasks import TaskFunctions
 from policysmith.types import Count
 
@@ -117,7 +117,7 @@ class _World:
             seen.append(_bridged(self._pool[0])[source[wanted]])
         return np.concatenate(seen)
 
-    def step(self, actions: np.ndarray, tasks: np.ndarray) -> WorldStep:
+    def step(self, actions: np.ndarray, tasks: np.ndarray) -> SkillStep:
         """One step of every copy."""
         try:
             told = self._step(self._next_key(), self._state, actions, tasks)
@@ -134,7 +134,7 @@ class _World:
             raise SkillError(f"task_{task}_reward gave {rewards[~np.isfinite(rewards)][0]}, not a finite number")
         terminated = np.asarray(terminated)
         truncated = (np.asarray(self._state.timestep) >= self._limit) & ~terminated
-        return WorldStep(_bridged(observations), rewards, np.asarray(done), terminated, truncated)
+        return SkillStep(_bridged(observations), rewards, np.asarray(done), terminated, truncated)
 
     def close(self) -> None:
         """Drop the state."""

@@ -15,10 +15,10 @@ from gymnasium import spaces
 from policysmith.errors import SkillError
 from policysmith.skills.modules.tasks import TaskFunctions
 
-__all__ = ["Copy", "Copies", "SkillEnvironment", "World", "WorldStep"]
+__all__ = ["Copy", "Copies", "SkillEnvironment", "SkillVectorEnv", "SkillStep"]
 
 
-class WorldStep(NamedTuple):
+class SkillStep(NamedTuple):
     """Observations (N, D); of the task that each copy was in: reward (N,) and whether it is done (N,); and whether the
     environment itself has ended (N,), or was cut off by a time limit (N,).
     """
@@ -30,7 +30,7 @@ class WorldStep(NamedTuple):
     truncated: np.ndarray
 
 
-class World(Protocol):
+class SkillVectorEnv(Protocol):
     """N copies side by side; one that has ended waits for `restart`."""
 
     count: int
@@ -45,7 +45,7 @@ class World(Protocol):
         """Some copies (n,) anew: their observations (n, D)."""
         ...
 
-    def step(self, actions: np.ndarray, tasks: np.ndarray) -> WorldStep:
+    def step(self, actions: np.ndarray, tasks: np.ndarray) -> SkillStep:
         """One step of every copy, judged by the task (N,) that it is in."""
         ...
 
@@ -67,7 +67,7 @@ class SkillEnvironment(Protocol):
         """Observation and action space of one copy."""
         ...
 
-    def world(self, functions: TaskFunctions, count: int | None = None) -> World:
+    def world(self, functions: TaskFunctions, count: int | None = None) -> SkillVectorEnv:
         """`count` copies (default: `num_envs`) that are judged by these functions."""
         ...
 
@@ -110,7 +110,7 @@ class Copies:
         """Some copies (n,) anew; chance goes on where it was: (n, D)."""
         return np.stack([self.copies[row].reset(None) for row in rows])
 
-    def step(self, actions: np.ndarray, tasks: np.ndarray) -> WorldStep:
+    def step(self, actions: np.ndarray, tasks: np.ndarray) -> SkillStep:
         """One step of every copy."""
         stepped = [copy.step(action) for copy, action in zip(self.copies, actions.tolist(), strict=True)]
         observations, terminated, truncated = zip(*stepped, strict=True)
@@ -119,7 +119,7 @@ class Copies:
             features = copy.features()
             rewards[row] = finite(self.functions.reward(task, features), task)
             done[row] = bool(self.functions.is_done(task, features))
-        return WorldStep(np.stack(observations), rewards, done, np.array(terminated), np.array(truncated))
+        return SkillStep(np.stack(observations), rewards, done, np.array(terminated), np.array(truncated))
 
     def close(self) -> None:
         """Close every copy."""

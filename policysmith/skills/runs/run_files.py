@@ -22,7 +22,7 @@ __all__ = [
     "LOG",
     "PROGRESS",
     "RESULT",
-    "Progress",
+    "RunProgress",
     "Result",
     "SAVED",
     "WorkerRecord",
@@ -70,7 +70,7 @@ class WorkerRecord:
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """The latest line of `progress.jsonl`; None where it does not say."""
 
     step: int | None = None
@@ -88,7 +88,7 @@ class Result:
     success_rate: float | None = None
 
 
-def read_progress(folder: Path) -> Progress:
+def read_progress(folder: Path) -> RunProgress:
     """How far a worker is, as its last whole line says."""
     for line in reversed(_tail(folder / PROGRESS).splitlines()):
         try:
@@ -96,8 +96,8 @@ def read_progress(folder: Path) -> Progress:
         except ValueError:
             continue
         if isinstance(said, dict):
-            return Progress(said.get("step"), said.get("success_rate"), said.get("return"))
-    return Progress()
+            return RunProgress(said.get("step"), said.get("success_rate"), said.get("return"))
+    return RunProgress()
 
 
 def read_result(folder: Path) -> Result | None:

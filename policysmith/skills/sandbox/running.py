@@ -1,7 +1,7 @@
 """A program made to run: its slots filled from the closed table, its functions as a training loop calls them.
 
-In: a `Program`, in the process that may run it. Out: functions by name. This is the only place where flat code is
-compiled; it holds no word of the skill's text.
+In: a `TranslatedModule`, in the process that may run it. Out: functions by name. This is the only place where flat code
+is compiled; it holds no word of the skill's text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from policysmith.skills.sandbox.array_functions import checked
 from policysmith.skills.sandbox.attributes import attribute, method
 from policysmith.skills.sandbox.bounds import STEPS, Budget
 from policysmith.skills.sandbox.operators import bounded_difference, bounded_functions, builtins_of, operators_of
-from policysmith.skills.sandbox.translated_module import Program, Signature, Slot, check_flat
+from policysmith.skills.sandbox.translated_module import Signature, Slot, TranslatedModule, check_flat
 
 __all__ = ["Skill", "SkillFunction"]
 
@@ -32,7 +32,7 @@ class Skill:
     Making one imports the libraries that the program computes with.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: TranslatedModule) -> None:
         check_flat(program.tree)
         self.program, self.budget = program, Budget()
         self._code = _compiled(program)
@@ -124,7 +124,7 @@ class SkillFunction:
         return self._function(**{slot: features[name] for name, slot in self._pairs if name in features})
 
 
-def _compiled(program: Program) -> CodeType:
+def _compiled(program: TranslatedModule) -> CodeType:
     try:
         return compile(program.tree, program.filename, "exec", dont_inherit=True, flags=0)
     except (SyntaxError, ValueError, RecursionError, MemoryError, TypeError) as error:

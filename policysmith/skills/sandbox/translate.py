@@ -1,4 +1,4 @@
-"""From a module's text to a `Program`: what is not translated is refused, all of it at once, with lines.
+"""From a module's text to a `TranslatedModule`: what is not translated is refused, all of it at once, with lines.
 
 In: Python source that somebody, or a language model, wrote. Out: the syntax tree, and a program over the closed table.
 Nothing is compiled, executed or imported here.
@@ -16,7 +16,7 @@ from policysmith.errors import SkillError
 from policysmith.skills.sandbox.functions import ENTRY, Functions, parameters_of
 from policysmith.skills.sandbox.scope import Module, Scope, Trouble, joined
 from policysmith.skills.sandbox.syntax_nodes import nodes_below
-from policysmith.skills.sandbox.translated_module import Program, Signature
+from policysmith.skills.sandbox.translated_module import Signature, TranslatedModule
 from policysmith.skills.sandbox.vocabulary import BUILTINS, MODULES
 
 __all__ = ["parsed", "raise_problems", "translate", "translated"]
@@ -27,7 +27,7 @@ CALLS = 10_000  # that one call may come to without loops, before they are count
 ROUNDS = 5  # until what functions hand to each other is settled; then nothing is assumed
 
 
-def translated(source: str, filename: str = "<skill>") -> Program:
+def translated(source: str, filename: str = "<skill>") -> TranslatedModule:
     """The program of a module's text. Raises `SkillError` with every problem."""
     problems: list[Trouble] = []
     program = translate(parsed(source, filename), filename, problems, sharp=True)
@@ -60,7 +60,7 @@ def parsed(source: str, filename: str) -> ast.Module:
     raise SkillError(f"{filename}:{line}  expressions are nested more than {DEEPEST} levels deep; split them up")
 
 
-def translate(tree: ast.Module, filename: str, problems: list[Trouble], *, sharp: bool = False) -> Program:
+def translate(tree: ast.Module, filename: str, problems: list[Trouble], *, sharp: bool = False) -> TranslatedModule:
     """The program of a syntax tree; with problems it is not to be run.
 
     A `sharp` one takes longer to make and less long to run.
@@ -91,7 +91,7 @@ def translate(tree: ast.Module, filename: str, problems: list[Trouble], *, sharp
 
 def _with_functions(
     functions: Mapping[str, ast.FunctionDef], statements: list[ast.stmt], filename: str, maker: Functions, sharp: bool
-) -> Program:
+) -> TranslatedModule:
     module = maker.module
     for name, node in functions.items():
         if name in BUILTINS or name in module.imports or name in module.constants or name.startswith("__"):
@@ -108,7 +108,7 @@ def _with_functions(
     tree = ast.fix_missing_locations(ast.Module([*statements, *made], []))
     slots = tuple(key[:-2] for key in module.slots)
     imports = frozenset(module.imports), frozenset(module.imports.values())
-    return Program(filename, tree, slots, module.functions, module.constants, module.names, *imports)
+    return TranslatedModule(filename, tree, slots, module.functions, module.constants, module.names, *imports)
 
 
 def _settled(functions: Mapping[str, ast.FunctionDef], maker: Functions) -> list[ast.stmt]:

@@ -1,8 +1,9 @@
 """A translated module: a syntax tree of our own making, and the table entries that its numbered slots stand for.
 
-In: what the translator found. Out: a `Program`, which `running.bind` makes functions of. The tree holds names of four
-kinds (`v` locals, `g` constants of the module, `f` its functions, `s` slots), no constant, no attribute and no text:
-`check_flat` goes by a list of what may be in it, so that no mistake of the translator can let anything else through.
+In: what the translator found. Out: a `TranslatedModule`, which `running.bind` makes functions of. The tree holds names
+of four kinds (`v` locals, `g` constants of the module, `f` its functions, `s` slots), no constant, no attribute and no
+text: `check_flat` goes by a list of what may be in it, so that no mistake of the translator can let anything else
+through.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from policysmith.skills.sandbox.vocabulary import NAMED_ARGUMENTS
 
-__all__ = ["Program", "Signature", "Slot", "check_flat"]
+__all__ = ["TranslatedModule", "Signature", "Slot", "check_flat"]
 
 # What a slot stands for: "constant" value, "read" module path, "call" module path, "checked" module path,
 # "builtin" name, "operator" name, "budget" name, "attribute" name, "method" name, "checked method" name.
@@ -46,7 +47,7 @@ class Signature:
 
 
 @dataclass(frozen=True)
-class Program:
+class TranslatedModule:
     """`tree` refers to `slots` by their numbers; `names` gives every numbered name as the text has it.
 
     `imports` are the names of imported modules in the text, `modules` the modules themselves.

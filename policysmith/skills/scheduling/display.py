@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from policysmith.skills.runs.run_files import Progress, read_progress
+from policysmith.skills.runs.run_files import RunProgress, read_progress
 from policysmith.skills.scheduling.status import Phase, SkillStatus
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Display:
         assert self._scheduler is not None
         skills, job = self._scheduler.skills, self._scheduler.jobs.get(status.name)
         missing = [n for n in self._needs[status.name] if n in skills and skills[n].phase is not Phase.DONE]
-        return row_of(status, read_progress(job.folder) if job else Progress(), missing, time.time())
+        return row_of(status, read_progress(job.folder) if job else RunProgress(), missing, time.time())
 
     def _table(self) -> Any:
         from rich.table import Table
@@ -120,7 +120,7 @@ def shown_skills(skills: Mapping[str, SkillStatus]) -> list[SkillStatus]:
     return [status for status in skills.values() if status.phase in eventful][:ROOM]
 
 
-def row_of(status: SkillStatus, progress: Progress, missing: Iterable[str], now: float) -> tuple[str, ...]:
+def row_of(status: SkillStatus, progress: RunProgress, missing: Iterable[str], now: float) -> tuple[str, ...]:
     """A skill's cells, in the order of `HEADINGS`; `missing` are the skills that it still needs."""
     result = status.result
     steps = result.steps if result else progress.step

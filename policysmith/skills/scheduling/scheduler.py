@@ -1,7 +1,7 @@
 """The scheduler: skills that are ready are trained side by side, until all are done or cannot be.
 
-In: what needs what, the disk (`Runs`) and a launcher. Out: a `Report`. What it decides is on disk before it counts,
-so one that is killed is followed by another that goes on. Each event costs as much as the skills it concerns.
+In: what needs what, the disk (`Runs`) and a launcher. Out: a `SkillsReport`. What it decides is on disk before it
+counts, so one that is killed is followed by another that goes on. Each event costs as much as the skills it concerns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from policysmith.skills.runs.run_files import HOPELESS, SAVED, last_words
 from policysmith.skills.scheduling.dag import SkillOrder, needed
 from policysmith.skills.scheduling.launcher import Ended, Job, Launcher
 from policysmith.skills.scheduling.skill_runs import Runs
-from policysmith.skills.scheduling.status import Phase, Report, SkillStatus
+from policysmith.skills.scheduling.status import Phase, SkillsReport, SkillStatus
 
 __all__ = ["Rules", "Scheduler"]
 
@@ -71,7 +71,7 @@ class Scheduler:
         self._ready: list[tuple[int, int, str]] = []  # a heap: priority, place in the file
         self._pauses: list[tuple[float, str]] = []  # a heap: when to try again
 
-    def run(self, stop: threading.Event | None = None) -> Report:
+    def run(self, stop: threading.Event | None = None) -> SkillsReport:
         """Train until nothing more can be; once `stop` is set, workers save and end, and the rest stays as it is."""
         stop = stop or threading.Event()
         self._begin()
@@ -85,7 +85,7 @@ class Scheduler:
             self._tick()
         if stop.is_set():
             self._stop_all()
-        return Report(self.skills, interrupted=stop.is_set())
+        return SkillsReport(self.skills, interrupted=stop.is_set())
 
     # What an earlier scheduler has left is taken up before anything is started.
 

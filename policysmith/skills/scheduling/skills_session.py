@@ -1,6 +1,6 @@
 """Training the skills of a file from beginning to end: library, launcher and scheduler put together.
 
-In: a checked skills file. Out: a `Report`. One scheduler at a time works on a library.
+In: a checked skills file. Out: a `SkillsReport`. One scheduler at a time works on a library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from policysmith.skills.scheduling.display import Display
 from policysmith.skills.scheduling.scheduler import Rules, Scheduler
 from policysmith.skills.scheduling.skill_runs import Library, SkillRuns, worker_command
 from policysmith.skills.scheduling.skills_file import SkillsFile
-from policysmith.skills.scheduling.status import Report
+from policysmith.skills.scheduling.status import SkillsReport
 from policysmith.store.locks import Lock
 
 __all__ = ["train_skills"]
@@ -31,7 +31,7 @@ def train_skills(
     stop: threading.Event | None = None,
     library: Library | None = None,
     command: Callable[[Path], tuple[str, ...]] = worker_command,
-) -> Report:
+) -> SkillsReport:
     """Train the skills of a file that are not trained yet, or those in `only` and what they need.
 
     `parallel` is in place of the file's; once `stop` is set, workers save and end. `command` gives the words that start

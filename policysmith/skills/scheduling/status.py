@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from policysmith.skills.runs.run_files import Result
 
-__all__ = ["Phase", "Report", "SkillStatus"]
+__all__ = ["Phase", "SkillsReport", "SkillStatus"]
 
 
 class Phase(StrEnum):
@@ -43,7 +43,7 @@ class SkillStatus:
 
 
 @dataclass(frozen=True)
-class Report:
+class SkillsReport:
     """What became of the skills: everything by name, and whether the scheduler was stopped before the end."""
 
     skills: Mapping[str, SkillStatus]

@@ -8,7 +8,7 @@ import sys
 
 from policysmith.errors import CheckpointError, PolicysmithError
 from policysmith.skills.runs.run_files import HOPELESS
-from policysmith.skills.training.run_setup import Setting
+from policysmith.skills.training.run_setup import RunSetup
 from policysmith.skills.training.worker import train_skill
 
 
@@ -18,7 +18,7 @@ def main(arguments: list[str]) -> int:
         case [run_folder]:
             return train_skill(run_folder)
         case [run_folder, "--evaluate", episodes] if episodes.isdecimal() and int(episodes) > 0:
-            setting = Setting(run_folder)
+            setting = RunSetup(run_folder)
             attempts = setting.evaluate(int(episodes))
             told = {"episodes": len(attempts.plans), "success_rate": attempts.success_rate}
             print(json.dumps({**told, "scores": setting.scores(attempts)}))

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
-from policysmith.skills.environments.skill_environment import World
+from policysmith.skills.environments.skill_environment import SkillVectorEnv
 from policysmith.skills.training.guard import within
 
 __all__ = ["Attempts", "TaskProgression"]
@@ -59,7 +59,7 @@ class TaskProgression(VectorEnv):
 
     def __init__(
         self,
-        world: World,
+        world: SkillVectorEnv,
         task_to_skill: Sequence[int],
         num_experts: int,
         window: int = 100,

@@ -26,12 +26,12 @@ from policysmith.skills.training.run_config import RunConfig
 from policysmith.training.process.generators import seed_everything
 from policysmith.training.process.threads import few_threads
 
-__all__ = ["Setting"]
+__all__ = ["RunSetup"]
 
 EVALUATION_SEED = 10_000
 
 
-class Setting:
+class RunSetup:
     """What a run's folder holds, ready to run. Only for a process of its own, which gets the limits of one.
 
     `walls` says what stands around the process from here on. `step` is how many steps led to the latest `checkpoint`,

@@ -18,7 +18,7 @@ from policysmith.skills.experts.partial_load import moments_of, restore_moments
 from policysmith.skills.runs.run_files import PROGRESS, RESULT, SAVED
 from policysmith.skills.training.guard import within
 from policysmith.skills.training.progression import Attempts
-from policysmith.skills.training.run_setup import Setting
+from policysmith.skills.training.run_setup import RunSetup
 from policysmith.skills.training.skill_ppo import SkillCollector
 from policysmith.skills.walls.walls import standing
 from policysmith.store.files import replace_file
@@ -39,7 +39,7 @@ def train_skill(run_folder: str | Path) -> int:
 
     Call it in a process of its own: it executes the skill's code, limits this process for good, and wants signals.
     """
-    setting = Setting(run_folder)
+    setting = RunSetup(run_folder)
     print("walls:", "; ".join(standing(setting.walls)), flush=True)  # into the worker's log
     return _Training(setting).run()
 
@@ -47,7 +47,7 @@ def train_skill(run_folder: str | Path) -> int:
 class _Training:
     """A run between two iterations."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: RunSetup) -> None:
         self.setting, self.folder = setting, setting.run.run_folder
         self.algorithm, self.policy, self.step = setting.config.algorithm, setting.policy, setting.step
         self.optimizer = self.algorithm.optimizer(self.policy)

@@ -17,7 +17,7 @@ from .test_mixture import EXPERTS, D, E, mixture
 @pytest.mark.parametrize("expert", EXPERTS, ids=["mlp", "swiglu", "narrow"])
 @pytest.mark.parametrize("implementation", ["auto", "dense", "gather", "sorted"])
 @pytest.mark.parametrize(
-    "limits", [{}, {("cpu", torch.float32): grouped_linear.Limits(10**9, 10**9)}], ids=["loop", "grouped"]
+    "limits", [{}, {("cpu", torch.float32): grouped_linear.GroupedLimits(10**9, 10**9)}], ids=["loop", "grouped"]
 )
 def test_outputs_equal_those_of_the_mixture(expert, implementation, limits, monkeypatch):
     monkeypatch.setattr(grouped_linear, "MEASURED_FASTER", limits)

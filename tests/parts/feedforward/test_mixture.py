@@ -81,7 +81,7 @@ def test_any_number_of_choices_equals_the_loop_over_rows(implementation, top_k):
 @pytest.mark.parametrize("pays", [True, False])
 @every_expert
 def test_the_grouped_product_equals_the_loop_over_rows(pays, expert, monkeypatch):
-    limits = {("cpu", torch.float32): grouped_linear.Limits(10**9, 10**9)} if pays else {}
+    limits = {("cpu", torch.float32): grouped_linear.GroupedLimits(10**9, 10**9)} if pays else {}
     monkeypatch.setattr(grouped_linear, "MEASURED_FASTER", limits)
     moe = mixture(torch.float32, expert=expert, implementation="sorted")
     calls = []

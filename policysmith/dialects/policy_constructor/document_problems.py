@@ -8,10 +8,10 @@ from policysmith.config.load import Document, Path
 from policysmith.config.located_data import Place
 from policysmith.errors import ConfigError, Problem, did_you_mean
 
-__all__ = ["Report", "one_of"]
+__all__ = ["DocumentProblems", "one_of"]
 
 
-class Report:
+class DocumentProblems:
     """Takes problems: `report(path, message)`; `at_key` points at the key instead of the value."""
 
     def __init__(self, document: Document) -> None:
