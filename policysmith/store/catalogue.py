@@ -18,10 +18,10 @@ from policysmith.errors import CheckpointError
 from policysmith.store.database import DatabaseDamaged
 from policysmith.store.file_names import RECORDS, TAGS, id_of, record_name, tag_name, tag_of
 from policysmith.store.locks import Lock
-from policysmith.store.places import Place
 from policysmith.store.policy_record import PolicyRecord, decode_record
 from policysmith.store.record_index import Index, Overview
 from policysmith.store.selectors import PREFIX, Query
+from policysmith.store.storage import Storage
 
 __all__ = ["Catalogue", "IndexedCatalogue", "ListedCatalogue", "read_record", "readable_records"]
 
@@ -62,26 +62,26 @@ class Catalogue(Protocol):
         ...
 
 
-def read_record(place: Place, id: str, tags: Iterable[str] = ()) -> PolicyRecord:
+def read_record(storage: Storage, id: str, tags: Iterable[str] = ()) -> PolicyRecord:
     """A record as it lies on disk; raises `CheckpointError` naming its file."""
     name = record_name(id)
-    return decode_record(id, place.read(name), place.shown(name), tuple(tags))
+    return decode_record(id, storage.read(name), storage.shown(name), tuple(tags))
 
 
-def readable_records(place: Place, ids: Iterable[str]) -> Iterator[PolicyRecord]:
+def readable_records(storage: Storage, ids: Iterable[str]) -> Iterator[PolicyRecord]:
     """Records with their tags; those that cannot be read are left out, with a warning in the log."""
-    tags = tags_on_disk(place)
+    tags = tags_on_disk(storage)
     for id in ids:
         try:
-            yield read_record(place, id, tags.get(id, ()))
+            yield read_record(storage, id, tags.get(id, ()))
         except CheckpointError as error:
             LOG.warning("a policy is left out: %s", error)
 
 
-def tags_on_disk(place: Place) -> dict[str, list[str]]:
+def tags_on_disk(storage: Storage) -> dict[str, list[str]]:
     """Id → tags."""
     found: dict[str, list[str]] = {}
-    for tag, id in filter(None, map(tag_of, place.names(TAGS))):
+    for tag, id in filter(None, map(tag_of, storage.names(TAGS))):
         found.setdefault(id, []).append(tag)
     return found
 
@@ -89,8 +89,8 @@ def tags_on_disk(place: Place) -> dict[str, list[str]]:
 class IndexedCatalogue:
     """By the index of a local store, which is compared with the records at the first use, and mended or rebuilt."""
 
-    def __init__(self, place: Place, index: Index, lock: Lock) -> None:
-        self.place, self.index, self._lock = place, index, lock
+    def __init__(self, storage: Storage, index: Index, lock: Lock) -> None:
+        self.storage, self.index, self._lock = storage, index, lock
         self._synced, self._syncing = False, threading.Lock()
 
     def search(self, query: Query, seed: int | None = None) -> list[PolicyRecord]:
@@ -98,7 +98,7 @@ class IndexedCatalogue:
 
         def alive(id: str) -> bool:
             names = [record_name(id), *(tag_name(tag, id) for tag in query.tags)]
-            return all(self.place.exists(name) for name in names)
+            return all(self.storage.exists(name) for name in names)
 
         def ask() -> list[PolicyRecord]:
             rows = self.index.find(query, alive, lambda ids: _drawn(ids, query, seed))
@@ -135,8 +135,8 @@ class IndexedCatalogue:
 
     def rebuild_alone(self) -> int:
         """The same for who has the store's lock alone already."""
-        ids = [id for id in map(id_of, self.place.names(RECORDS)) if id]
-        records = list(readable_records(self.place, ids))
+        ids = [id for id in map(id_of, self.storage.names(RECORDS)) if id]
+        records = list(readable_records(self.storage, ids))
         self.index.rebuild(records)
         return len(records)
 
@@ -150,8 +150,8 @@ class IndexedCatalogue:
 
     def prune_alone(self) -> None:
         """Forget what is not there; for who has the store's lock alone."""
-        ids = set(filter(None, map(id_of, self.place.names(RECORDS))))
-        tags = {(tag, id) for id, found in tags_on_disk(self.place).items() for tag in found}
+        ids = set(filter(None, map(id_of, self.storage.names(RECORDS))))
+        tags = {(tag, id) for id, found in tags_on_disk(self.storage).items() for tag in found}
         try:
             known, known_tags = self.index.known()
             self.remove(sorted(known - ids), sorted(known_tags - tags))
@@ -159,7 +159,7 @@ class IndexedCatalogue:
             self.rebuild_alone()
 
     def _decoded(self, id: str, body: bytes, tags: Iterable[str]) -> PolicyRecord:
-        there = [tag for tag in tags if self.place.exists(tag_name(tag, id))]
+        there = [tag for tag in tags if self.storage.exists(tag_name(tag, id))]
         try:
             return decode_record(id, body, str(self.index.file), tuple(there))
         except CheckpointError:
@@ -195,10 +195,10 @@ class IndexedCatalogue:
             if self._synced:
                 return
             known, known_tags = self.index.known()
-            listed = {id for id in map(id_of, self.place.names(RECORDS)) if id}
+            listed = {id for id in map(id_of, self.storage.names(RECORDS)) if id}
             if missing := listed - known:
-                self.index.add(readable_records(self.place, sorted(missing)))
-            tags = {(tag, id) for id, found in tags_on_disk(self.place).items() for tag in found}
+                self.index.add(readable_records(self.storage, sorted(missing)))
+            tags = {(tag, id) for id, found in tags_on_disk(self.storage).items() for tag in found}
             if strange := tags - known_tags:
                 self.index.add_tags(sorted(strange))
             self._synced = True
@@ -207,13 +207,13 @@ class IndexedCatalogue:
 class ListedCatalogue:
     """By the records themselves, which never change and so are read once; for stores that are not of this machine."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
         self._records: dict[str, PolicyRecord] = {}
 
     def search(self, query: Query, seed: int | None = None) -> list[PolicyRecord]:
         """Records by listing the store."""
-        tags = tags_on_disk(self.place)
+        tags = tags_on_disk(self.storage)
         found = [record for record in self._all() if _fits(record, query, tags.get(record.id, ()))]
         found.sort(key=lambda record: (record.age, record.id), reverse=True)
         if query.order == "metric":
@@ -227,7 +227,7 @@ class ListedCatalogue:
         records = self._all()
         return {
             "names": sorted({record.name for record in records}),
-            "tags": sorted({tag for tags in tags_on_disk(self.place).values() for tag in tags}),
+            "tags": sorted({tag for tags in tags_on_disk(self.storage).values() for tag in tags}),
             "metrics": sorted(
                 {m for record in records for m, value in record.metrics.items() if not math.isnan(value)}
             ),
@@ -252,9 +252,9 @@ class ListedCatalogue:
 
     def _all(self) -> list[PolicyRecord]:
         """Those that can be read; an unreadable one is tried again, for it may have been put right."""
-        listed = [id for id in map(id_of, self.place.names(RECORDS)) if id]
+        listed = [id for id in map(id_of, self.storage.names(RECORDS)) if id]
         if new := [id for id in listed if id not in self._records]:
-            self._records.update((record.id, record) for record in readable_records(self.place, new))
+            self._records.update((record.id, record) for record in readable_records(self.storage, new))
         return [self._records[id] for id in listed if id in self._records]
 
 

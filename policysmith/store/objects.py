@@ -9,7 +9,7 @@ import re
 
 from policysmith.errors import CheckpointError
 from policysmith.store.json_files import damaged, sha256
-from policysmith.store.places import Place
+from policysmith.store.storage import Storage
 
 __all__ = ["CONFIG", "FOLDER", "WEIGHTS", "Objects", "hash_of"]
 
@@ -24,8 +24,8 @@ class Objects:
     Where locks keep a clean-up away, None: what is there stays, and is only put right if it is damaged.
     """
 
-    def __init__(self, place: Place, fresh: float | None) -> None:
-        self.place, self.fresh = place, fresh
+    def __init__(self, storage: Storage, fresh: float | None) -> None:
+        self.storage, self.fresh = storage, fresh
 
     def name(self, digest: str, suffix: str) -> str:
         """The name of the file."""
@@ -36,24 +36,24 @@ class Objects:
         digest = sha256(content)
         name = self.name(digest, suffix)
         if not self._is_there(name, content):
-            self.place.write(name, content)
+            self.storage.write(name, content)
         return digest
 
     def get(self, digest: str, suffix: str) -> bytes:
         """The content of that hash; raises `CheckpointError` naming the file if it is missing or damaged."""
         name = self.name(digest, suffix)
-        content = self.place.read(name)
+        content = self.storage.read(name)
         if sha256(content) != digest:
-            raise damaged(self.place.shown(name), f"the sha256 of its {len(content):,} bytes is not its name")
+            raise damaged(self.storage.shown(name), f"the sha256 of its {len(content):,} bytes is not its name")
         return content
 
     def _is_there(self, name: str, content: bytes) -> bool:
         try:
-            if not self.place.exists(name) or self.place.size(name) != len(content):
+            if not self.storage.exists(name) or self.storage.size(name) != len(content):
                 return False
             if self.fresh is None:
-                return self.place.read(name) == content  # from the page cache: a save puts right what was damaged
-            return self.place.age(name) < self.fresh
+                return self.storage.read(name) == content  # from the page cache: a save puts right what was damaged
+            return self.storage.age(name) < self.fresh
         except CheckpointError:  # removed meanwhile
             return False
 

@@ -55,8 +55,8 @@ class PolicyStore:
 
     def __init__(self, uri: str | Path = "policies", *, cache_size: int = 10, registry: Registry | None = None) -> None:
         self.uri = str(uri)
-        self._place, self._catalogue, self._lock = open_store(self.uri)
-        self._objects = Objects(self._place, None if self._lock else GRACE / 2)
+        self._storage, self._catalogue, self._lock = open_store(self.uri)
+        self._objects = Objects(self._storage, None if self._lock else GRACE / 2)
         self._seen = False
         self._registry, self._cache = registry or default_registry, Cache(cache_size)
 
@@ -65,7 +65,7 @@ class PolicyStore:
 
     def exists(self) -> bool:
         """Whether there is a store yet; raises `CheckpointError` where there is something else."""
-        self._seen = self._seen or is_store(self._place)
+        self._seen = self._seen or is_store(self._storage)
         return self._seen
 
     def require(self) -> None:
@@ -115,8 +115,8 @@ class PolicyStore:
             )
             self._catalogue.add(record)
             for tag in labels:
-                self._place.write(tag_name(tag, record.id), tag_content(tag, record.id))
-            self._place.write(record_name(record.id), record.body)  # last: what is listed is whole
+                self._storage.write(tag_name(tag, record.id), tag_content(tag, record.id))
+            self._storage.write(record_name(record.id), record.body)  # last: what is listed is whole
             return record
 
         return self._catalogue.changed(put)
@@ -140,7 +140,7 @@ class PolicyStore:
     def get(self, selector: Selector, *, seed: int | None = None) -> PolicyRecord:
         """The one record that a selector means; raises `CheckpointError` for none and for several."""
         if isinstance(selector, PolicyRecord):
-            return read_record(self._place, selector.id, tags_on_disk(self._place).get(selector.id, ()))
+            return read_record(self._storage, selector.id, tags_on_disk(self._storage).get(selector.id, ()))
         self.require()
         found = self.find(selector, seed=seed)
         if len(found) != 1:
@@ -172,9 +172,9 @@ class PolicyStore:
 
         def act() -> None:
             for record in records:
-                self._place.remove(record_name(record.id))
+                self._storage.remove(record_name(record.id))
                 for tag in record.tags:
-                    self._place.remove(tag_name(tag, record.id))
+                    self._storage.remove(tag_name(tag, record.id))
             self._catalogue.remove([record.id for record in records], [])
 
         self._catalogue.changed(act)
@@ -188,19 +188,21 @@ class PolicyStore:
         """
         self.require()
         with self._alone():
-            cleaned = clean(self._place, grace if grace is not None else 0.0 if self._lock else GRACE, dry_run)
+            cleaned = clean(self._storage, grace if grace is not None else 0.0 if self._lock else GRACE, dry_run)
             if isinstance(self._catalogue, IndexedCatalogue) and not dry_run:
                 self._catalogue.prune_alone()
         return cleaned
 
     def verify(self) -> list[StoreProblem]:
         """Every problem of every file, none for a store that is whole. It reads everything."""
-        if not self._place.exists(MARK):
-            return [StoreProblem(self._place.shown(MARK), "is missing: this is no store of policies, or not all of it")]
-        problems = verify(self._place, self._objects)
+        if not self._storage.exists(MARK):
+            return [
+                StoreProblem(self._storage.shown(MARK), "is missing: this is no store of policies, or not all of it")
+            ]
+        problems = verify(self._storage, self._objects)
         if isinstance(self._catalogue, IndexedCatalogue):
             with self._alone():
-                problems += index_problems(self._place, self._catalogue)
+                problems += index_problems(self._storage, self._catalogue)
         return problems
 
     def reindex(self) -> int:
@@ -228,13 +230,13 @@ class PolicyStore:
 
     def _read(self, id: str) -> Stored:
         """Configuration and weights, all checked against their hashes, the record's own among them."""
-        record = read_record(self._place, id)
+        record = read_record(self._storage, id)
         config = parsed(self._config_file(record), self._objects.get(record.config, CONFIG))
         weights: dict[str, Tensor] = {}
         for name, said in record.components.items():
             if "sha256" in said:
                 content = self._objects.get(said["sha256"], WEIGHTS)
-                file = self._place.shown(self._objects.name(said["sha256"], WEIGHTS))
+                file = self._storage.shown(self._objects.name(said["sha256"], WEIGHTS))
                 weights |= {f"components.{name}.{key}": tensor for key, tensor in unpacked(file, content).items()}
         return config, weights
 
@@ -247,9 +249,9 @@ class PolicyStore:
                 self._catalogue.add_tags(pairs)
             for pair in pairs:
                 if add:
-                    self._place.write(tag_name(*pair), tag_content(*pair))
+                    self._storage.write(tag_name(*pair), tag_content(*pair))
                 else:
-                    self._place.remove(tag_name(*pair))
+                    self._storage.remove(tag_name(*pair))
             if not add:
                 self._catalogue.remove([], pairs)
 
@@ -299,16 +301,16 @@ class PolicyStore:
     def _create(self) -> None:
         """Make the store, if there is none."""
         if not self.exists():
-            self._place.write(MARK, MARK_CONTENT)
+            self._storage.write(MARK, MARK_CONTENT)
 
     def _alone(self) -> AbstractContextManager[None]:
         return self._lock.alone() if self._lock else nullcontext()
 
     def _config_file(self, record: PolicyRecord) -> str:
-        return self._place.shown(self._objects.name(record.config, CONFIG))
+        return self._storage.shown(self._objects.name(record.config, CONFIG))
 
     def _record_file(self, record: PolicyRecord) -> str:
-        return self._place.shown(record_name(record.id))
+        return self._storage.shown(record_name(record.id))
 
 
 def _packed(encoded: Encoded) -> dict[str, bytes]:

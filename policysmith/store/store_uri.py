@@ -14,9 +14,9 @@ from policysmith.store.catalogue import Catalogue, IndexedCatalogue, ListedCatal
 from policysmith.store.file_names import MARK, MARK_CONTENT, RECORDS
 from policysmith.store.json_files import check_format, damaged, parsed
 from policysmith.store.locks import HAVE_LOCKS, Lock
-from policysmith.store.places import TEMPORARY, LocalPlace, Place
 from policysmith.store.record_index import Index
-from policysmith.store.remote import RemotePlace
+from policysmith.store.remote_storage import RemoteStorage
+from policysmith.store.storage import TEMPORARY, LocalStorage, Storage
 
 __all__ = ["is_store", "open_store"]
 
@@ -24,31 +24,31 @@ INDEX, LOCKS = "index.sqlite", "locks"
 URI = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 
-def open_store(uri: str) -> tuple[Place, Catalogue, Lock | None]:
+def open_store(uri: str) -> tuple[Storage, Catalogue, Lock | None]:
     """The parts of the store at `uri`; makes nothing. Raises `MissingExtraError` and `CheckpointError`."""
     match = URI.match(uri)
     if match and match[1].lower() not in ("file", "local"):
-        remote = RemotePlace(uri)
+        remote = RemoteStorage(uri)
         return remote, ListedCatalogue(remote), None
     root = Path(uri[match.end() :] if match else uri).expanduser().absolute()  # stays where it is if a process moves
-    place = LocalPlace(root)
+    storage = LocalStorage(root)
     if not HAVE_LOCKS or (root.is_dir() and not os.access(root, os.W_OK)):  # a read-only store needs no index
-        return place, ListedCatalogue(place), None
+        return storage, ListedCatalogue(storage), None
     lock = Lock(root / LOCKS / "store")
     index = Index(root / INDEX, Lock(root / LOCKS / "index"))
-    return place, IndexedCatalogue(place, index, lock), lock
+    return storage, IndexedCatalogue(storage, index, lock), lock
 
 
-def is_store(place: Place) -> bool:
+def is_store(storage: Storage) -> bool:
     """Whether there is a store; raises `CheckpointError` where there is something else, or one that is damaged."""
-    if not place.exists(MARK):
-        if place.names(RECORDS):
-            raise CheckpointError(f"{place.shown(MARK)}: is missing from a store of policies; restore it from a copy")
-        if isinstance(place, LocalPlace) and _holds_other_files(place.root):
+    if not storage.exists(MARK):
+        if storage.names(RECORDS):
+            raise CheckpointError(f"{storage.shown(MARK)}: is missing from a store of policies; restore it from a copy")
+        if isinstance(storage, LocalStorage) and _holds_other_files(storage.root):
             remedy = "choose another directory, or move this one away"
-            raise CheckpointError(f"{place.root}: holds files but no store of policies; {remedy}")
+            raise CheckpointError(f"{storage.root}: holds files but no store of policies; {remedy}")
         return False
-    file, content = place.shown(MARK), place.read(MARK)
+    file, content = storage.shown(MARK), storage.read(MARK)
     if content != MARK_CONTENT:
         check_format(file, parsed(file, content))
         raise damaged(file, f"it should hold {MARK_CONTENT.decode().strip()}")

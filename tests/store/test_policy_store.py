@@ -236,15 +236,15 @@ def test_gc_spares_what_is_young_where_there_are_no_locks(policy):
 def test_policies_share_what_is_the_same(local, policy, build_case):
     for value in range(5):
         local.save(small_policy(value), name="a", step=value)
-    assert len(list((local._place.root / "objects").rglob("*.safetensors"))) == 5 + 2
-    assert len(list((local._place.root / "objects").rglob("*.json"))) == 1
+    assert len(list((local._storage.root / "objects").rglob("*.safetensors"))) == 5 + 2
+    assert len(list((local._storage.root / "objects").rglob("*.json"))) == 1
     record = local.save(build_case("shared"), name="b")
     assert len(record.objects) == 3, "the twin has the trunk's"
 
 
 def test_nothing_on_disk_is_a_pickle(local, policy):
     local.save(policy, name="a", tags=["b"])
-    kinds = {path.suffix for path in local._place.root.rglob("*") if path.is_file() and path.parent.name != "locks"}
+    kinds = {path.suffix for path in local._storage.root.rglob("*") if path.is_file() and path.parent.name != "locks"}
     assert kinds == {".json", ".safetensors", ".sqlite", ""}
 
 
@@ -301,7 +301,7 @@ def test_a_difference_names_what_changed(store, policy, build_case):
 )  # fmt: skip
 def test_what_cannot_be_kept_is_refused_before_anything_is_written(local, policy, options, said):
     assert said in refusal(local.save, policy, **options)
-    assert not local._place.root.exists()
+    assert not local._storage.root.exists()
 
 
 def test_a_directory_of_other_things_is_left_alone(tmp_path, policy):
@@ -345,7 +345,7 @@ class TestIndex:
     )
     def test_a_damaged_index_is_rebuilt_unasked(self, local, policy, damage):
         fill(local, policy)
-        file = local._place.root / "index.sqlite"
+        file = local._storage.root / "index.sqlite"
         content = bytearray(file.read_bytes())
         if damage in ("no table", "other version"):
             connection = sqlite3.connect(file)
@@ -368,7 +368,7 @@ class TestIndex:
 
     def test_saving_mends_a_damaged_index_too(self, local, policy):
         fill(local, policy)
-        (local._place.root / "index.sqlite").write_bytes(b"x" * 10_000)
+        (local._storage.root / "index.sqlite").write_bytes(b"x" * 10_000)
         PolicyStore(local.uri).save(policy, name="new", step=9)
         assert steps(local, "all") == [9, 3, 2, 1, 0] and local.verify() == []
 
@@ -377,13 +377,13 @@ class TestIndex:
         fill(local, policy)
         other = PolicyStore(tmp_path / "other")
         record = other.save(policy, name="copied", tags=["far"])
-        for name in [name for folder in ("objects", "tags", "records") for name in other._place.names(folder)]:
-            local._place.write(name, other._place.read(name))
+        for name in [name for folder in ("objects", "tags", "records") for name in other._storage.names(folder)]:
+            local._storage.write(name, other._storage.read(name))
         assert PolicyStore(local.uri).get("tag:far") == record
 
     def test_verify_tells_of_an_index_that_says_something_else(self, local, policy):
         fill(local, policy)
-        connection = sqlite3.connect(local._place.root / "index.sqlite")
+        connection = sqlite3.connect(local._storage.root / "index.sqlite")
         connection.execute("UPDATE metrics SET value = 99 WHERE value = 1")
         connection.commit()
         connection.close()
@@ -395,9 +395,9 @@ class TestIndex:
         fill(local, policy)
         monkeypatch.setattr(store_uri.os, "access", lambda *_: False)
         readonly = PolicyStore(local.uri)
-        before = sorted(p.stat().st_mtime_ns for p in local._place.root.rglob("*"))
+        before = sorted(p.stat().st_mtime_ns for p in local._storage.root.rglob("*"))
         assert steps(readonly, "best:return") == [1] and same_weights(readonly.load("best:return"), policy)
-        assert sorted(p.stat().st_mtime_ns for p in local._place.root.rglob("*")) == before
+        assert sorted(p.stat().st_mtime_ns for p in local._storage.root.rglob("*")) == before
 
 
 class TestDamage:
@@ -406,10 +406,10 @@ class TestDamage:
     @pytest.mark.parametrize("damage", ["bit", "byte less", "emptied", "removed"])
     def test_every_file_that_is_damaged_is_named(self, local, policy, damage):
         record = local.save(policy, name="a", tags=["good"])
-        names = ["store.json", *(n for folder in ("records", "tags", "objects") for n in local._place.names(folder))]
+        names = ["store.json", *(n for folder in ("records", "tags", "objects") for n in local._storage.names(folder))]
         assert len(names) == 1 + 1 + 1 + 4
         for name in names:
-            file = local._place.root / name
+            file = local._storage.root / name
             whole = file.read_bytes()
             self._damage(file, whole, damage)
             problems = PolicyStore(local.uri).verify()
@@ -433,7 +433,7 @@ class TestDamage:
 
     def test_a_save_puts_right_a_damaged_file_that_it_shares(self, local, policy):
         local.save(policy, name="a")
-        file = next((local._place.root / "objects").rglob("*.safetensors"))
+        file = next((local._storage.root / "objects").rglob("*.safetensors"))
         file.write_bytes(file.read_bytes()[:-1] + b"?")
         assert local.verify() != []
         local.save(policy, name="b")
@@ -442,9 +442,9 @@ class TestDamage:
     def test_gc_refuses_to_guess_what_a_damaged_record_used(self, local, policy):
         local.save(policy, name="a")
         record = local.save(small_policy(3), name="b")
-        (local._place.root / "records" / f"{record.id}.json").write_bytes(b"{}")
+        (local._storage.root / "records" / f"{record.id}.json").write_bytes(b"{}")
         assert record.id in refusal(local.gc)
-        assert len(list((local._place.root / "objects").rglob("*.safetensors"))) == 4
+        assert len(list((local._storage.root / "objects").rglob("*.safetensors"))) == 4
 
     def test_damage_in_a_remote_store_is_named_too(self, policy, caplog):
         import fsspec

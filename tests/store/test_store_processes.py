@@ -42,7 +42,7 @@ def check_all_there(uri, writers: int, saves: int) -> None:
     assert store.verify() == []
     assert [r.metrics["value"] for r in store.find("top:3:value")] == wanted[:-4:-1]
     assert len(store.find("tag:all")) == len(wanted)
-    assert len(list((store._place.root / "objects").rglob("*.safetensors"))) == len(wanted) + 2, (
+    assert len(list((store._storage.root / "objects").rglob("*.safetensors"))) == len(wanted) + 2, (
         "shared trunk and value"
     )
 

@@ -10,7 +10,7 @@ import torch
 from gymnasium import spaces
 
 import policysmith.api
-from policysmith.store import PolicyStore, places, record_index
+from policysmith.store import PolicyStore, record_index, storage
 
 CONFIG = {
     "model": {
@@ -63,8 +63,8 @@ def save_and_die(uri: str, moment: int) -> None:
 
         return counted
 
-    places.write_synced = deadly(places.write_synced)
-    places.sync_directory = deadly(places.sync_directory)
+    storage.write_synced = deadly(storage.write_synced)
+    storage.sync_directory = deadly(storage.sync_directory)
     Path.replace = deadly(Path.replace)
     record_index.Index.add = deadly(record_index.Index.add)
     record_index._insert = deadly(record_index._insert)

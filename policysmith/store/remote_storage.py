@@ -11,12 +11,12 @@ from typing import Any
 
 from policysmith.errors import CheckpointError, missing_extra
 
-__all__ = ["RemotePlace"]
+__all__ = ["RemoteStorage"]
 
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "hf": "huggingface_hub"}
 
 
-class RemotePlace:
+class RemoteStorage:
     """A folder of a remote file system; options and credentials come from fsspec's own configuration.
 
     Raises `MissingExtraError` where the package for such URIs is not installed, and `CheckpointError` for others.

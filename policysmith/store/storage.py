@@ -1,6 +1,6 @@
-"""Where the files of a store lie: named bytes in a local directory. Names are relative, with '/' between their parts.
+"""Storage: the files of a store as named bytes in a local directory. Names are relative, with '/' between their parts.
 
-In: names and bytes. Out: bytes. A file appears whole or not at all; `remote.RemotePlace` is the same elsewhere.
+In: names and bytes. Out: bytes. A file appears whole or not at all. `remote_storage` is the same on other machines.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, Protocol
 from policysmith.errors import CheckpointError
 from policysmith.store.files import sync_directory, write_synced
 
-__all__ = ["LocalPlace", "Place"]
+__all__ = ["LocalStorage", "Storage"]
 
 TEMPORARY = "tmp"
 COUNT = itertools.count()
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Files by name. What fails raises `CheckpointError` naming the file."""
 
     def shown(self, name: str) -> str:
@@ -58,7 +58,7 @@ class Place(Protocol):
         ...
 
 
-class LocalPlace:
+class LocalStorage:
     """A directory of this machine, or one that looks like it."""
 
     def __init__(self, root: Path) -> None:
