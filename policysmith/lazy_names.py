@@ -1,4 +1,4 @@
-"""Names that a module imports from their homes when first asked for: cheap imports, and names of rooms above."""
+"""Names that a module imports only when they are first used: cheap imports, and names of rooms above."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def register(root, names, file):
 
 
 def process(root, folder, head="best-evaluation"):
-    """Bring a run home."""
+    """Store the experts of a run."""
     SkillLibrary(root).process(folder, head=head)
 
 
@@ -78,7 +78,7 @@ def train_many(root, worker, count):
 
 
 def process_and_die(root, folder, head, moment):
-    """Bring a run home, killed just before the step of that number."""
+    """Store the experts of a run, killed just before the step of that number."""
     library, done = SkillLibrary(root), [0]
     deadly(done, moment)
     library.process(folder, head=head)

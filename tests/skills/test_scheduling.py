@@ -178,7 +178,7 @@ def test_a_killed_scheduler_leaves_workers_that_the_next_one_takes_over(tmp_path
 
 
 @pytest.mark.slow
-def test_a_worker_that_ended_while_nobody_watched_is_brought_home(tmp_path, child):
+def test_the_experts_of_a_worker_that_ended_while_nobody_watched_are_stored(tmp_path, child):
     pids, kill = child
     world = World(tmp_path, {"a": {"training": {"pace": 0.05}}, "b": {"plan": ["a", "b"]}})
     pids.append(world.in_child())

@@ -50,7 +50,7 @@ class TestNumbers:
 
 
 class TestProcessing:
-    """Runs come home, and then their folders go."""
+    """The experts of a run are stored, and then its folder is removed."""
 
     def test_a_new_skill_has_a_head_that_others_start_from(self, library):
         assert library.completed() == {}

@@ -1,4 +1,4 @@
-"""Runs: prepared whole or not at all, and every trained expert comes home under its own number."""
+"""Runs: prepared whole or not at all, and every trained expert is stored under its own number."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ from policysmith.skills import (
 )
 from policysmith.skills.experts.parameter_names import of_expert
 from policysmith.skills.modules import inject
-from policysmith.skills.runs.completed_training import home_of
+from policysmith.skills.runs.completed_training import skill_and_folder
 from policysmith.store.files import replace_directory
 
 from .modules import plan_of
@@ -242,7 +242,7 @@ def test_an_expert_that_the_run_does_not_own_is_not_taken_for_its_skill(tmp_path
     del about["experts"]["2"]
     replace_directory(run.run_folder, {"remap.json": json.dumps(about).encode()}, {"remap.json"})
     with pytest.raises(SkillError, match="expert 2 belongs to no skill"):
-        home_of(load_training_run(run.run_folder), 2, tmp_path)
+        skill_and_folder(load_training_run(run.run_folder), 2, tmp_path)
 
 
 def test_what_is_missing_is_told_at_once(tmp_path):

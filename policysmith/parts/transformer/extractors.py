@@ -142,7 +142,10 @@ class InceptionExtractor(_BlockExtractor):
 
 
 class _Inception(nn.Module):
-    """Convolutions of several lengths side by side, each with its activation and norm; the first takes what is over."""
+    """Convolutions of several lengths side by side, each with its activation and norm.
+
+    They share the channels evenly; the first also takes the remainder.
+    """
 
     def __init__(
         self, hidden: int, causal: bool, activation: PartSpec | str, norm: PartSpec | str, dropout: float

@@ -1,4 +1,4 @@
-"""What stays of a run once its experts are home: its module, logs and results, without weights.
+"""What is kept of a run whose experts are stored: its module, logs and results, without weights.
 
 In: a processed run and its outcomes. Out: `archive/<run folder>/<run>/`; then the run's folder goes away at once.
 """

@@ -1,4 +1,4 @@
-"""Which version of an expert runs start from, when a run brings another one home.
+"""Which version of an expert runs start from, when a run has made another one.
 
 In: what is known of the head and of the one that came. Out: which of them is the head now. Nothing is lost either way:
 the other stays a version.
@@ -49,7 +49,7 @@ def most_frames(head: Contender, candidate: Contender) -> Choice:
 
 
 def keep_both(head: Contender, candidate: Contender) -> Choice:
-    """Who continues the head takes its place; whoever comes beside it gets a name of its own."""
+    """A version that continues the head takes its place; any other is kept beside it as a branch with a name."""
     return "candidate" if _continues(candidate, head) else "branch"
 
 

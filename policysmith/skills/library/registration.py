@@ -20,12 +20,12 @@ from policysmith.skills.runs.folder_names import expert_folder, skill_folder
 from policysmith.store.files import sync_directory, write_synced
 from policysmith.store.json_files import json_bytes, parsed
 
-__all__ = ["claim", "expert_home", "follow", "registered"]
+__all__ = ["claim", "expert_directory", "follow", "registered"]
 
 NAMES = "names"
 
 
-def expert_home(root: Path, expert: int, skill: str) -> Path:
+def expert_directory(root: Path, expert: int, skill: str) -> Path:
     """Where a skill's expert lies."""
     return Path(root, "skills", skill_folder(expert, skill), expert_folder(expert))
 
@@ -62,7 +62,7 @@ def registered(root: Path) -> dict[int, str]:
 
 def follow(connection: sqlite3.Connection, root: Path, expert: int, skill: str) -> None:
     """Let the index say of one expert what its files say. A version never changes: only new ones are read."""
-    folder = expert_home(root, expert, skill)
+    folder = expert_directory(root, expert, skill)
     there = set(versions_of(folder))
     known = index.known_versions(connection, expert)
     found = [(version, read_metadata(version_folder(folder, version))) for version in there - known]

@@ -22,9 +22,9 @@ from policysmith.skills.library.head_policies import HeadPolicy, find_head_polic
 from policysmith.skills.library.index import SkillRecord, VersionRecord
 from policysmith.skills.library.merging import average_of
 from policysmith.skills.library.pruning import prunable, remove_versions
-from policysmith.skills.library.registration import claim, expert_home, follow, registered
+from policysmith.skills.library.registration import claim, expert_directory, follow, registered
 from policysmith.skills.library.selection import pick
-from policysmith.skills.runs.completed_training import Outcome, bring_home, finished_run, library_lock
+from policysmith.skills.runs.completed_training import Outcome, finished_run, library_lock, store_experts
 from policysmith.skills.runs.remap import expert_index
 from policysmith.skills.runs.training_run import TrainingRun, load_training_run, prepare_training_run
 from policysmith.store.database import Database, DatabaseDamaged
@@ -61,7 +61,7 @@ class SkillLibrary:
 
     def folder_of(self, name: str) -> Path:
         """Where the expert of a skill lies, or will. Raises `SkillError` for a name that is not registered."""
-        return expert_home(self.root, self._expert(name), name)
+        return expert_directory(self.root, self._expert(name), name)
 
     def completed(self, names: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """`{name: {expert_idx, path}}` of skills that have a head; of these names alone, if given, at their cost."""
@@ -93,7 +93,7 @@ class SkillLibrary:
         scores: Mapping[str, float] | None = None,
         head: str | HeadPolicy = "best-evaluation",
     ) -> list[Outcome]:
-        """Bring the experts of an ended run home, archive the run and remove its folder: in this order.
+        """Store the experts of an ended run, archive the run and remove its folder, in this order.
 
         Arguments are those of `process_completed_training`. Doing it again, also after a kill, gives what became of
         the run. Raises `SkillError` for a run whose experts are other skills' here; then nothing has changed.
@@ -106,9 +106,9 @@ class SkillLibrary:
         if outcomes is None:
             finished = finished_run(run, checkpoint, scores)
             skills = _skills(run)
-            places = {expert: (skill, expert_home(self.root, expert, skill)) for expert, skill in skills.items()}
+            places = {expert: (skill, expert_directory(self.root, expert, skill)) for expert, skill in skills.items()}
             with self._changing(skills):
-                outcomes = bring_home(finished, places, policy)
+                outcomes = store_experts(finished, places, policy)
             archive_run(self.root, run, outcomes)
         put_away(self.root, folder)
         return outcomes
@@ -119,7 +119,7 @@ class SkillLibrary:
         Raises `SkillError` where the name has another number here, or the number another name.
         """
         name, number = expert.skill_name, expert_index(expert.index, "the expert's index")
-        folder = expert_home(self.root, number, name)
+        folder = expert_directory(self.root, number, name)
         with self._changing({number: name}):
             version = save_version(folder, expert)
             if head_version(folder) != version:
@@ -154,7 +154,7 @@ class SkillLibrary:
         one, two = self.version(first), self.version(second)
         if one.expert != two.expert:
             raise SkillError(f"{first} and {second} are different experts, {one.expert} and {two.expert}")
-        folder = expert_home(self.root, one.expert, one.skill)
+        folder = expert_directory(self.root, one.expert, one.skill)
         with self._changing({one.expert: one.skill}):
             version = save_version(folder, average_of(folder, one.version, two.version))
             move_head(folder, version, "merge")
@@ -170,7 +170,7 @@ class SkillLibrary:
         found = pick(self.versions(name), name, to or str(before))
         with self._changing({skill.expert: name}):
             if not found.is_head:
-                move_head(expert_home(self.root, skill.expert, name), found.version, "rollback")
+                move_head(expert_directory(self.root, skill.expert, name), found.version, "rollback")
         return found
 
     def prune(self, name: str, *, older_than: float = 0.0, dry_run: bool = False) -> list[VersionRecord]:
@@ -181,7 +181,7 @@ class SkillLibrary:
         with self._changing({expert: name}):
             there = self._read(lambda connection: index.versions(connection, expert), locked=True)
             found = prunable(there, older_than)
-            remove_versions(self.root, expert_home(self.root, expert, name), [record.version for record in found])
+            remove_versions(self.root, expert_directory(self.root, expert, name), [record.version for record in found])
         return found
 
     def rebuild(self) -> None:
@@ -190,7 +190,9 @@ class SkillLibrary:
             self._rebuild()
 
     def _homes(self, rows: Iterable[tuple[str, int]]) -> dict[str, dict[str, Any]]:
-        return {name: {"expert_idx": expert, "path": expert_home(self.root, expert, name)} for name, expert in rows}
+        return {
+            name: {"expert_idx": expert, "path": expert_directory(self.root, expert, name)} for name, expert in rows
+        }
 
     def _register(self, connection: sqlite3.Connection, name: str, wanted: int | None = None) -> int:
         found = index.expert_of(connection, name)

@@ -1,1 +1,1 @@
-"""Training runs: which experts one holds, its folder, and how its results come home."""
+"""Training runs: which experts one holds, its folder, and how its results are stored in the library."""

@@ -1,4 +1,4 @@
-"""A finished run's experts come home: local indices become global ones again, and every one is kept as a version.
+"""The experts of a finished run are stored in the library: under their global indices again, each as a new version.
 
 In: a run's folder with the checkpoint it ended with. Out: new versions in `skills/<global>_<name>/`, and new heads
 where the head policy says so.
@@ -25,11 +25,11 @@ from policysmith.skills.experts.moe_checkpoint import MoECheckpoint, load_moe_ch
 from policysmith.skills.library.head_history import free_branch, move_head, name_branch, now, read_heads
 from policysmith.skills.library.head_policies import Choice, Contender, HeadPolicy, find_head_policy
 from policysmith.skills.library.merging import ancestors, average_of
-from policysmith.skills.runs.training_run import TrainingRun, home_of, load_training_run
+from policysmith.skills.runs.training_run import TrainingRun, load_training_run, skill_and_folder
 from policysmith.store.json_files import parsed
 from policysmith.store.locks import Lock
 
-__all__ = ["FinishedRun", "Outcome", "bring_home", "library_lock", "finished_run", "process_completed_training"]
+__all__ = ["FinishedRun", "Outcome", "store_experts", "library_lock", "finished_run", "process_completed_training"]
 
 RESULT = "result.json"
 Status = Literal["new", "continued", "averaged", "branch", "frozen", "unchanged"]
@@ -71,7 +71,7 @@ def process_completed_training(
     scores: Mapping[str, float] | None = None,
     head: str | HeadPolicy = "best-evaluation",
 ) -> list[Outcome]:
-    """Bring the experts of a run home, in the order of their global indices.
+    """Store the experts of a finished run in the library, in the order of their global indices.
 
     `checkpoint` is the folder it ended with, by default the one with the highest number in its policies folder; `root`
     is where `skills/` lies, by default that of the run; `scores` are by skill, by default those in `result.json`;
@@ -81,9 +81,9 @@ def process_completed_training(
     policy, run = find_head_policy(head), load_training_run(run_folder)
     finished = finished_run(run, checkpoint, scores)
     home = Path(root) if root is not None else run.run_folder.resolve().parents[1]
-    places = {expert: home_of(run, expert, home) for expert in run.remap.global_to_local}
+    places = {expert: skill_and_folder(run, expert, home) for expert in run.remap.global_to_local}
     with library_lock(home).alone():
-        return bring_home(finished, places, policy)
+        return store_experts(finished, places, policy)
 
 
 def library_lock(home: Path) -> Lock:
@@ -103,7 +103,7 @@ def finished_run(
     return FinishedRun(run, final, _scores(run.run_folder / RESULT) if scores is None else dict(scores))
 
 
-def bring_home(finished: FinishedRun, places: Mapping[int, tuple[str, Path]], policy: HeadPolicy) -> list[Outcome]:
+def store_experts(finished: FinishedRun, places: Mapping[int, tuple[str, Path]], policy: HeadPolicy) -> list[Outcome]:
     """Keep every expert as a version, then move heads. `places` are skill and folder of each; the lock is held."""
     kept: list[tuple[Expert, Outcome, bool]] = []
     for expert, (skill, folder) in sorted(places.items()):

@@ -158,7 +158,7 @@ def _about(
     seed: MoECheckpoint,
     completed: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What `remap.json` says: enough to bring every expert home."""
+    """What `remap.json` says: enough to store every expert under its own number."""
     homes = {entry["expert_idx"]: (name, str(Path(entry["path"]).resolve())) for name, entry in completed.items()
              if entry.get("expert_idx") in remap.global_to_local and "path" in entry}  # fmt: skip
     by_global = {expert: local for expert, local in remap.global_to_local.items() if local in seed.versions}
@@ -197,7 +197,7 @@ def _write(
         remove_left(fresh)
 
 
-def home_of(run: TrainingRun, expert: int, root: Path) -> tuple[str, Path]:
+def skill_and_folder(run: TrainingRun, expert: int, root: Path) -> tuple[str, Path]:
     """The skill that an expert of the run belongs to, and the folder of its policy."""
     known = run.about["experts"].get(str(expert))
     if known is not None:

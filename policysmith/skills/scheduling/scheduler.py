@@ -95,7 +95,7 @@ class Scheduler:
         lost: list[SkillStatus] = []
         for skill, job in ended.items():
             self.skills[skill] = SkillStatus(skill, expert=self._runs.expert(skill), attempt=job.attempt)
-            lost += self._home(self.skills[skill], self._left.pop(skill))
+            lost += self._store_experts(self.skills[skill], self._left.pop(skill))
         done = self._runs.done()
         wanted = needed(self._needs, self._only, done)
         self._order = SkillOrder({skill: self._needs[skill] for skill in self._needs if skill in wanted}, done)
@@ -179,7 +179,7 @@ class Scheduler:
         job, status = self.jobs.pop(ended.skill), self.skills[ended.skill]
         result = self._result(job)
         if result:
-            for lost in self._home(status, job):
+            for lost in self._store_experts(status, job):
                 self._fail(status, lost.reason)
             if status.phase is Phase.DONE:
                 self._order.finish(status.name)
@@ -194,14 +194,14 @@ class Scheduler:
             self._failed_attempt(status, _reason(ended, job))
 
     def _result(self, job: Job) -> bool:
-        """Whether the run has ended; one whose result can't be read has, too, and `_home` says so."""
+        """Whether the run has ended; one whose result can't be read has, too, and `_store_experts` says so."""
         try:
             return self._runs.result(job) is not None
         except PolicysmithError:
             return True
 
-    def _home(self, status: SkillStatus, job: Job) -> list[SkillStatus]:
-        """Bring a run's experts home; those that it went wrong with are returned."""
+    def _store_experts(self, status: SkillStatus, job: Job) -> list[SkillStatus]:
+        """Store a run's experts in the library; returns the skills for which that failed."""
         try:
             status.result = self._runs.result(job)
             self._runs.finish(job)
@@ -242,7 +242,7 @@ class Scheduler:
         while self.jobs:
             for ended in self._launcher.wait(TICK):
                 job, status = self.jobs.pop(ended.skill), self.skills[ended.skill]
-                if not (self._result(job) and not self._home(status, job)):
+                if not (self._result(job) and not self._store_experts(status, job)):
                     self._enter(status, Phase.STOPPED)
             self._tick()
 

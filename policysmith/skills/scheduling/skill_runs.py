@@ -1,4 +1,4 @@
-"""What the scheduler does to the disk: run folders are made, found again, and their experts brought home.
+"""What the scheduler does to the disk: run folders are made and found again, experts of ended runs are stored.
 
 In: a skills file and a library. Out: jobs for a launcher, and results. The code of skills is never executed here.
 """
@@ -52,7 +52,7 @@ class Library(Protocol):
         ...
 
     def process(self, run_folder: str | Path) -> list[Outcome]:
-        """Bring the experts of a run home, and remove its folder."""
+        """Store the experts of an ended run in the library, and remove its folder."""
         ...
 
 
@@ -80,7 +80,7 @@ class Runs(Protocol):
         ...
 
     def finish(self, job: Job) -> None:
-        """Bring the experts of a run home."""
+        """Store the experts of an ended run in the library."""
         ...
 
 
@@ -147,7 +147,7 @@ class SkillRuns:
         return read_result(job.folder)
 
     def finish(self, job: Job) -> None:
-        """Bring the experts of a run home; the next run starts from their heads."""
+        """Store the experts of an ended run in the library; the next run starts from their heads."""
         self._done.update(outcome.skill_name for outcome in self.library.process(job.folder))
         self._folders.pop(job.skill, None)
 
