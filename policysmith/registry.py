@@ -25,7 +25,18 @@ from pydantic import ValidationError
 from policysmith.config.options import Infer, OptionSchema, Slot, Unset, error_at, failures, located
 from policysmith.errors import ConfigError, Problem, RegistryError, did_you_mean
 
-__all__ = ["SLOTS", "Entry", "Infer", "PartSpec", "Registry", "Slot", "default_registry", "part", "register"]
+__all__ = [
+    "SLOTS",
+    "Entry",
+    "Infer",
+    "PartSpec",
+    "Registry",
+    "Slot",
+    "default_registry",
+    "part",
+    "register",
+    "load_plugin_file",
+]
 
 T = TypeVar("T", bound=Callable[..., Any])
 

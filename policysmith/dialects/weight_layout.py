@@ -16,7 +16,7 @@ from torch import Tensor
 from policysmith.errors import did_you_mean
 from policysmith.store.weights_file import printable
 
-__all__ = ["Fit", "Shape", "Shapes", "batch_norm", "conv", "dense", "fit"]
+__all__ = ["Fit", "Shape", "Shapes", "batch_norm", "conv", "dense", "fit", "COUNT", "Size"]
 
 Size = int | str  # a number, a name such as "width", or a multiple of one: "2*width"
 Shape = tuple[Size, ...]

@@ -22,10 +22,6 @@ __all__ = [
     "check_ids",
     "edges_of",
     "mix",
-    "mix_dense",
-    "mix_gathered",
-    "mix_sorted",
-    "mix_unseen",
     "probabilities",
     "top_k_gates",
 ]

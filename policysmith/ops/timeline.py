@@ -15,7 +15,7 @@ from torch import Tensor
 
 from policysmith.ops.leaf_function import leaf_function
 
-__all__ = ["NO_POSITION", "PositionCode", "Timeline", "both", "over_memory", "over_sequence", "unpadded"]
+__all__ = ["PositionCode", "Timeline", "both", "over_memory", "over_sequence", "unpadded"]
 
 Shared = TypeVar("Shared")
 

@@ -24,7 +24,7 @@ from policysmith.store.files import find_directory, replace_directory
 from policysmith.store.json_files import check_format, damaged, json_bytes, parsed, sha256
 from policysmith.store.tensor_bytes import pack, stored_tensor, unpacked
 
-__all__ = ["TrainingState", "check_target", "load", "load_training", "save"]
+__all__ = ["TrainingState", "check_target", "load", "load_training", "save", "MANIFEST", "OWN", "TRAINING"]
 
 T = TypeVar("T")
 

@@ -23,7 +23,7 @@ from policysmith.store.record_index import Index, Overview
 from policysmith.store.selectors import PREFIX, Query
 from policysmith.store.storage import Storage
 
-__all__ = ["Catalogue", "IndexedCatalogue", "ListedCatalogue", "read_record", "readable_records"]
+__all__ = ["Catalogue", "IndexedCatalogue", "ListedCatalogue", "read_record", "readable_records", "tags_on_disk"]
 
 T = TypeVar("T")
 LOG = logging.getLogger(__name__)

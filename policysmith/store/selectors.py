@@ -12,7 +12,7 @@ from typing import Literal
 
 from policysmith.errors import CheckpointError, did_you_mean
 
-__all__ = ["KNOWN", "Query", "parse"]
+__all__ = ["Query", "parse", "PREFIX"]
 
 KNOWN = "all, latest, best:METRIC, top:K:METRIC, rand, name:NAME, tag:TAG, id:HASH, a name, or the beginning of a hash"
 PREFIX = re.compile(r"[0-9a-f]{4,64}")

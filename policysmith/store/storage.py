@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from policysmith.errors import CheckpointError
 from policysmith.store.files import sync_directory, write_synced
 
-__all__ = ["LocalStorage", "Storage"]
+__all__ = ["LocalStorage", "Storage", "TEMPORARY"]
 
 TEMPORARY = "tmp"
 COUNT = itertools.count()

@@ -20,7 +20,7 @@ from policysmith.store.json_files import damaged
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["pack", "stored_tensor", "unfit_numbers", "unpacked"]
+__all__ = ["pack", "stored_tensor", "unpacked"]
 
 TensorSpec = getattr(safetensors, "TensorSpec", None)  # older versions take their tensors in another way
 

@@ -19,7 +19,7 @@ from policysmith.graph.plan import Plan, TensorSpec, make_plan
 from policysmith.graph.spec import decode_components
 from policysmith.registry import Registry, default_registry
 
-__all__ = ["PART", "Case", "Subject", "outcome", "require", "require_same", "tensors_of", "tuple_of"]
+__all__ = ["PART", "Case", "Subject", "outcome", "require", "require_same", "tuple_of"]
 
 PART = "part"  # what the one component of a case is called
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 __all__ = [
     "HEADINGS",
     "Row",
-    "batch_line",
     "human_bytes",
     "human_count",
     "human_flops",

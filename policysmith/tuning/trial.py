@@ -29,7 +29,7 @@ from policysmith.training.run.online_run import run_training
 from policysmith.tuning.search import Metric, Search, is_offline
 from policysmith.tuning.study import STAGES
 
-__all__ = ["CONFIG", "POLICY", "Stopped", "Tell", "play", "yaml_text"]
+__all__ = ["CONFIG", "POLICY", "Stopped", "Tell", "play"]
 
 CONFIG, POLICY = "config.yaml", "policy"
 

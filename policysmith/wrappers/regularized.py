@@ -18,7 +18,7 @@ from policysmith.registry import register
 from policysmith.types import NonNegative
 from policysmith.wrappers.wrapper import Inner, Wrapper, add_report
 
-__all__ = ["LOSS", "RegularizedModule"]
+__all__ = ["RegularizedModule"]
 
 LOSS = "regularization_loss"
 

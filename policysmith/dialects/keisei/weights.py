@@ -12,7 +12,7 @@ from typing import Any
 
 from policysmith.dialects.weight_layout import Shapes, batch_norm, conv, dense
 
-__all__ = ["SE_RESNET", "TOWER", "NetworkLayout", "find_layout", "gate_ratio", "gate_reduction"]
+__all__ = ["NetworkLayout", "find_layout", "gate_ratio", "gate_reduction"]
 
 Sizes = Mapping[str, int]
 

@@ -13,7 +13,7 @@ from typing import Any
 from policysmith.dialects.metta.agent import Layer
 from policysmith.dialects.metta.sources import Cut, axis_of, read_sources
 
-__all__ = ["KINDS", "UNSUPPORTED", "Built", "LayerType", "LayerSetting", "activation_type", "layer_name"]
+__all__ = ["KINDS", "UNSUPPORTED", "Built", "LayerType", "LayerSetting", "activation_type"]
 
 Components = dict[str, dict[str, Any]]
 

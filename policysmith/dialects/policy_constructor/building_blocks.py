@@ -14,7 +14,7 @@ from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-__all__ = ["MLPBlock", "ConvBnAct", "Layer", "ConvResidualBlock"]
+__all__ = ["MLPBlock", "ConvBnAct", "Layer", "ConvResidualBlock", "Paddings", "Size", "Sizes"]
 
 Size = Annotated[int, Gt(0)]
 Sizes = Size | list[Size]

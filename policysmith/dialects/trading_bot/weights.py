@@ -19,7 +19,7 @@ from policysmith.dialects.tensor_pieces import Piece, dense, same_vectors
 from policysmith.dialects.trading_bot.extractor_weights import extractor
 from policysmith.dialects.weight_layout import Shapes, Size
 
-__all__ = ["CROSS", "counted", "levels", "pieces", "scales", "side_of"]
+__all__ = ["CROSS", "counted", "pieces", "scales", "side_of"]
 
 LEVELS = 5  # scales of pyramid attention at most
 CROSS = re.compile(r"core_model\.decoder_blocks\.\d+\.(?:norm_cross|cross_attn|gate_cross)(?:\.|$)")

@@ -12,7 +12,7 @@ from policysmith.parts.feedforward.two_layers import TwoLayers
 from policysmith.registry import part, register
 from policysmith.types import Dim, Dropout, Width
 
-__all__ = ["GatedFeedForward", "gated_width"]
+__all__ = ["GatedFeedForward"]
 
 
 def gated_width(dim: int) -> int:

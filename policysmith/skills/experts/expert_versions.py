@@ -31,6 +31,7 @@ __all__ = [
     "save_version",
     "version_folder",
     "versions_of",
+    "METADATA",
 ]
 
 FORMAT = 1

@@ -12,7 +12,7 @@ from typing import Literal
 
 from policysmith.errors import SkillError, did_you_mean
 
-__all__ = ["HEAD_POLICIES", "Choice", "Contender", "HeadPolicy", "find_head_policy"]
+__all__ = ["Choice", "Contender", "HeadPolicy", "find_head_policy"]
 
 Choice = Literal["candidate", "head", "branch", "average"]
 

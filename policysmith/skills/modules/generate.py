@@ -15,7 +15,7 @@ from policysmith.skills.modules.module_file import SkillModule, parse_skill_modu
 from policysmith.skills.modules.source_text import SourceText
 from policysmith.skills.runs.folder_names import folder_name
 
-__all__ = ["PlanStep", "generate_module", "generated_module"]
+__all__ = ["PlanStep", "generate_module", "generated_module", "FUNCTIONS"]
 
 FUNCTIONS = {"task_is_done": "is_done", "task_reward": "reward"}
 COUNT = "n"

@@ -17,7 +17,7 @@ from policysmith.skills.sandbox.functions import parameters_of
 from policysmith.skills.sandbox.scope import Trouble
 from policysmith.skills.sandbox.translate import parsed, raise_problems, translate
 
-__all__ = ["SkillModule", "SkillTask", "parse_skill_module", "read_skill_module"]
+__all__ = ["SkillModule", "SkillTask", "parse_skill_module", "read_skill_module", "KINDS", "NAME"]
 
 KINDS = ("is_done", "reward", "network_number")
 NAME = re.compile(r"task_(0|[1-9][0-9]{0,5})_(is_done|reward|network_number)")

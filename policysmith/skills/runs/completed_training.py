@@ -29,7 +29,15 @@ from policysmith.skills.runs.training_run import TrainingRun, load_training_run,
 from policysmith.store.json_files import parsed
 from policysmith.store.locks import Lock
 
-__all__ = ["FinishedRun", "Outcome", "store_experts", "library_lock", "finished_run", "process_completed_training"]
+__all__ = [
+    "FinishedRun",
+    "Outcome",
+    "store_experts",
+    "library_lock",
+    "finished_run",
+    "process_completed_training",
+    "RESULT",
+]
 
 RESULT = "result.json"
 Status = Literal["new", "continued", "averaged", "branch", "frozen", "unchanged"]

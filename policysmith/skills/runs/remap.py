@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from policysmith.errors import SkillError, did_you_mean
 
-__all__ = ["Remapping", "build_remapping", "expert_index", "remapping_of"]
+__all__ = ["Remapping", "build_remapping", "expert_index", "remapping_of", "check_inverse"]
 
 
 class Remapping(NamedTuple):

@@ -27,7 +27,15 @@ from policysmith.skills.runs.remap import Remapping, build_remapping, check_inve
 from policysmith.store.files import remove_left, write_synced
 from policysmith.store.json_files import json_bytes, parsed
 
-__all__ = ["TrainingRun", "config_bytes", "load_training_run", "prepare_training_run"]
+__all__ = [
+    "TrainingRun",
+    "config_bytes",
+    "load_training_run",
+    "prepare_training_run",
+    "CONFIG",
+    "REMAP",
+    "skill_and_folder",
+]
 
 REMAP, CONFIG = "remap.json", "config.yaml"
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # ten times faster in C

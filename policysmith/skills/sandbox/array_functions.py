@@ -15,7 +15,7 @@ from policysmith.errors import SkillError
 from policysmith.skills.sandbox.bounds import LARGEST_ARRAY
 from policysmith.skills.sandbox.vocabulary import TEXT_ARGUMENTS
 
-__all__ = ["MACHINE_BITS", "check_array", "check_number_or_array", "checked", "is_array"]
+__all__ = ["check_array", "check_number_or_array", "checked", "is_array"]
 
 LIBRARIES = {"numpy": ("ndarray", "generic"), "torch": ("Tensor",), "jax": ("Array",)}
 MACHINE_BITS = 64  # of the whole numbers in an array

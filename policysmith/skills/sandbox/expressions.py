@@ -16,7 +16,7 @@ from policysmith.skills.sandbox.scope import Kind, Module, Scope, Trouble, Value
 from policysmith.skills.sandbox.syntax_nodes import chain, kind_name, unread
 from policysmith.skills.sandbox.vocabulary import CONSTANTS, NO_FEATURE
 
-__all__ = ["Expressions"]
+__all__ = ["Expressions", "MODERATE", "stored_names"]
 
 MODERATE = 1 << 31  # whole numbers of the text that products with data may have
 LITERAL_POWER = 4

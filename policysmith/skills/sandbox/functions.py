@@ -18,7 +18,7 @@ from policysmith.skills.sandbox.syntax_nodes import chain, kind_name, shown, unr
 from policysmith.skills.sandbox.translated_module import Signature
 from policysmith.skills.sandbox.vocabulary import ANNOTATIONS, CONSTANTS
 
-__all__ = ["ENTRY", "Functions", "number_of", "parameters_of"]
+__all__ = ["ENTRY", "Functions", "parameters_of"]
 
 DEEPEST_LOOPS = 15  # in one another; Python's compiler gives up at 20
 ENTRY = re.compile(r"task_\d+_(is_done|reward|network_number)")  # an environment calls them

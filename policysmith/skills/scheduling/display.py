@@ -16,7 +16,7 @@ from policysmith.skills.scheduling.status import Phase, SkillStatus
 if TYPE_CHECKING:
     from policysmith.skills.scheduling.scheduler import Scheduler
 
-__all__ = ["HEADINGS", "Display", "row_of", "shown_skills"]
+__all__ = ["Display", "row_of", "shown_skills"]
 
 HEADINGS = ("skill", "state", "expert", "steps", "success", "return", "time", "attempt")
 ROOM = 40  # skills; of more, those are shown that something happens to

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from policysmith.skills.walls.system import no_new_privileges, system_call
 
-__all__ = ["close_files", "version"]
+__all__ = ["close_files"]
 
 CREATE, ADD_RULE, RESTRICT = 444, 445, 446  # the same on every processor
 ASK_VERSION, BENEATH = 1, 1

@@ -10,7 +10,7 @@ import os
 import platform
 import sys
 
-__all__ = ["MACHINE", "no_new_privileges", "prctl", "system_call"]
+__all__ = ["MACHINE", "no_new_privileges", "system_call"]
 
 MACHINES = {"x86_64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 # None on other systems and processors, and in 32-bit processes, whose calls have other numbers.

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from policysmith.skills.walls import landlock, namespaces, seccomp
 
-__all__ = ["Walls", "close_calls", "close_files", "close_network", "readable_places", "standing"]
+__all__ = ["Walls", "close_calls", "close_files", "close_network", "standing"]
 
 # Which walls stand: name → what of it, or why it does not.
 Walls = dict[str, str]

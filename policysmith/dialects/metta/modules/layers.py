@@ -30,6 +30,7 @@ __all__ = [
     "PartModule",
     "ReLUModule",
     "build_part",
+    "Keys",
 ]
 
 Keys = Sequence[Key] | None

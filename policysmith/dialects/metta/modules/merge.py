@@ -14,7 +14,7 @@ from policysmith.dialects.metta.modules.layers import Keys, PartModule, build_pa
 from policysmith.errors import WiringError, did_you_mean
 from policysmith.graph.component import Key, as_key
 
-__all__ = ["MERGES", "MergeModule"]
+__all__ = ["MergeModule"]
 
 MERGES = {"concat": "concat", "add": "sum", "subtract": "difference", "mean": "mean"}
 """How to merge → the registered part that does it."""

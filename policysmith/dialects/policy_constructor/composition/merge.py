@@ -21,7 +21,7 @@ from policysmith.config.located_data import (
 )
 from policysmith.errors import did_you_mean
 
-__all__ = ["DIRECTIVE", "TEMPLATE", "Merger"]
+__all__ = ["TEMPLATE", "Merger"]
 
 DIRECTIVE, VALUE, FIELD, TEMPLATE = "_merge_", "_value_", "key", "_template_"
 KEYS = (DIRECTIVE, VALUE, FIELD)
