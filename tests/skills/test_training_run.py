@@ -32,8 +32,8 @@ from policysmith.skills.runs.completed_training import skill_and_folder
 from policysmith.store.files import replace_directory
 
 from .modules import plan_of
-from .test_moe_checkpoint import library, model_of
 from .test_generate import CODES
+from .test_moe_checkpoint import library, model_of
 
 CODE = plan_of(0, 2, 7)
 DEPENDENCIES = ["Skill 2", "Skill 0"]
