@@ -19,8 +19,8 @@ TRAPS = {
         "test_remap.test_maps_that_are_no_inverse_are_refused",
     ],
     "expert 1 is taken for 10 or 11": [
-        "test_checkpoint.test_expert_1_is_not_10_or_11",
-        "test_checkpoint.test_names_are_matched_whole",
+        "test_moe_checkpoint.test_expert_1_is_not_10_or_11",
+        "test_moe_checkpoint.test_names_are_matched_whole",
         "test_training_run.test_twelve_experts_come_home_under_their_own_numbers",
     ],
     "several rules make folders of names": ["test_remap.test_one_rule_makes_folders_of_names"],
@@ -35,8 +35,8 @@ TRAPS = {
         "test_moe_model.test_an_id_out_of_range_is_refused_in_a_policy_too",
     ],
     "a continued expert starts from noise, its optimiser anew": [
-        "test_checkpoint.test_a_continued_expert_is_in_the_seed_with_its_moments",
-        "test_checkpoint.test_training_goes_on_as_if_it_had_not_stopped",
+        "test_moe_checkpoint.test_a_continued_expert_is_in_the_seed_with_its_moments",
+        "test_moe_checkpoint.test_training_goes_on_as_if_it_had_not_stopped",
         "test_training_run.test_a_continued_expert_goes_on_from_its_weights_and_moments",
     ],
     "a missing file is taken for a busy lock": [
