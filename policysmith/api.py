@@ -10,31 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-import policysmith.parts
-import policysmith.skills.registered_types
-from policysmith.compile.model import build_model
-from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
-from policysmith.config.json_schema import option_text, type_options
-from policysmith.config.load import Document
-from policysmith.config.load import load as load_document
-from policysmith.config.open_document import open_document
-from policysmith.config.preset_files import preset_names, profile_names
-from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem
-from policysmith.graph.spec import loose_keys
-from policysmith.graph.wiring import wire
-from policysmith.policy.actions import ActionDistribution
-from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.factory import Blueprint, make_blueprint
-from policysmith.policy.observations import Observations
-from policysmith.registry import SLOTS, Registry, default_registry
-from policysmith.store import is_of_store, load, save
-from policysmith.store.component_weights import load_components, missing_files
-from policysmith.transform.diagram import svg
-from policysmith.transform.summarize import summarize
+from policysmith.config.signatures import options_of
+from policysmith.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from policysmith.compile.model import build_model
-    from policysmith.config.schema import TypeInfo
+    from policysmith.config.json_schema import TypeInfo
     from policysmith.errors import Problem
     from policysmith.policy.actor_critic import ActorCritic
     from policysmith.registry import Registry
@@ -75,7 +56,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "TypeInfo": "policysmith.config.schema",
+    "TypeInfo": "policysmith.config.json_schema",
     "build_model": "policysmith.compile.model",
     "load": "policysmith.store",
     "save": "policysmith.store",
@@ -284,7 +265,7 @@ def swap(
 
 def list_types(pattern: str = "*", slot: str | None = None, registry: Registry | None = None) -> list[TypeInfo]:
     """Registered types whose name matches a shell pattern (`nn.*`), by slot and name."""
-    from policysmith.config.schema import type_info
+    from policysmith.config.json_schema import type_info
     from policysmith.registry import SLOTS, default_registry, load_plugins
 
     load_plugins()
@@ -296,14 +277,14 @@ def list_types(pattern: str = "*", slot: str | None = None, registry: Registry |
 
 def presets() -> list[str]:
     """Names of the experiments that ship with the package."""
-    from policysmith.config.recipes import preset_names
+    from policysmith.config.preset_files import preset_names
 
     return preset_names()
 
 
 def profiles() -> list[str]:
     """Names of the sections that ship with the package, to be laid over a configuration with `+name`."""
-    from policysmith.config.recipes import profile_names
+    from policysmith.config.preset_files import profile_names
 
     return profile_names()
 

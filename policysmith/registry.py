@@ -55,7 +55,7 @@ OFFERS: Mapping[str, Mapping[str, str]] = {
 }
 PLUGIN_GROUP = "policysmith.plugins"
 DIALECTS = "policysmith.dialects"  # a room above, whose types are known by name and imported when first used
-ROOMS = ("policysmith.parts", "policysmith.policy", "policysmith.training.types", "policysmith.skills.types")
+ROOMS = ("policysmith.parts", "policysmith.policy", "policysmith.training.types", "policysmith.skills.registered_types")
 """Modules whose import registers all types of ours; done when a name is not known yet, or all names are asked for."""
 _LOADING = (
     threading.RLock()

@@ -416,5 +416,3 @@ def beside_the_package() -> list[Path]:
 def test_what_is_written_beside_the_package_finds_its_names(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
     assert [(module, name) for module, name in asked_of_the_package(tree) if not has(module, name)] == []
-
-

@@ -25,7 +25,7 @@ import policysmith
 __all__ = ["CatalogueData", "TypeData", "catalogue", "matching"]
 
 PLUGIN_GROUP = "policysmith.plugins"
-ROOM = "policysmith.skills.types"  # the last room of types: once it is imported, all are here
+ROOM = "policysmith.skills.registered_types"  # the last room of types: once it is imported, all are here
 
 
 class TypeData(TypedDict):

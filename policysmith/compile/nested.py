@@ -17,7 +17,7 @@ from policysmith.compile.source import Graph, GraphSource
 from policysmith.config.options import Infer
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.graph.assemble import base_seed
-from policysmith.graph.component import AUX, takes_aux
+from policysmith.graph.component import takes_aux
 from policysmith.graph.memory_component import has_memory
 from policysmith.graph.plan import TensorSpec
 from policysmith.registry import register

@@ -15,7 +15,7 @@ import gymnasium
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
 from policysmith.config.load import Document
 from policysmith.config.load import load as load_document
-from policysmith.config.opening import open_document
+from policysmith.config.open_document import open_document
 from policysmith.errors import ConfigError, PolicysmithError, Problem
 from policysmith.graph.spec import loose_keys
 from policysmith.graph.wiring import wire

@@ -14,7 +14,7 @@ import yaml
 
 import policysmith
 from policysmith import api
-from policysmith.config.opening import open_document
+from policysmith.config.open_document import open_document
 from policysmith.errors import CheckpointError, ConfigError, MissingExtraError, PolicysmithError
 from policysmith.tuning import Trial, trial_workers, tune
 from policysmith.tuning.study import held

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
-from policysmith.graph.view import bare
+from policysmith.graph.module_view import bare
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.training.distribution.world import World
 

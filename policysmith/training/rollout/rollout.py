@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
-from policysmith.ops.state import State
+from policysmith.ops.reset_state import State
 from policysmith.training.nonfinite.events import NonFinite
 
 __all__ = ["Episode", "Gatherer", "Rollout"]
