@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen
@@ -161,6 +162,11 @@ class Experiment:
     seed: int | None
     name: str | None
     document: Document
+
+    @cached_property
+    def algorithm(self) -> Any:
+        """What `training` describes, made once: what was checked is what runs. None without that section."""
+        return None if self.training is None else self.training.build()
 
     def resolved(self) -> dict[str, Any]:
         """The whole experiment with every default written out; decoding it gives the same experiment."""

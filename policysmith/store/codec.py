@@ -104,12 +104,13 @@ def _components(policy: ActorCritic, state: Mapping[str, Tensor]) -> dict[str, A
     """What the manifest says of each component; equal hashes mean equal weights, whatever the component's name."""
     records: dict[str, Any] = {}
     for node in policy.plan.nodes:
-        prefix = f"components.{node.name}."
+        component = node.name
+        prefix = f"components.{component}."
         tensors = {name.removeprefix(prefix): state[name] for name in state if name.startswith(prefix)}
-        records[node.name] = {
+        records[component] = {
             "type": node.part.type,
             "role": node.role,
-            "parameters": sum(p.numel() for p in policy.components[node.name].parameters()),
+            "parameters": sum(p.numel() for p in policy.components[component].parameters()),
             "sha256": _content_hash(tensors),
             **({"shares": node.spec.use} if node.spec.use else {}),
         }

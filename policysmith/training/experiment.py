@@ -177,7 +177,7 @@ def _training_problems(experiment: Experiment, blueprint: Blueprint) -> list[Pro
     if experiment.training is None:
         return []
     try:
-        trainer = experiment.training.build()
+        trainer = experiment.algorithm
         if hasattr(trainer, "check"):  # one of a user's own need not have it
             trainer.check(blueprint.plan)
     except ConfigError as error:

@@ -19,6 +19,7 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.nonfinite.finite_steps import FiniteSteps, VectorStep
+from policysmith.training.rollout.conversion import action_writer, preparer
 from policysmith.training.rollout.rollout import Episode, Rollout
 
 __all__ = ["Collector", "MemoryCollector", "RecordedSteps"]
@@ -55,13 +56,13 @@ class Collector:
         self._lengths = np.zeros(self.count, dtype=np.int64)
         self._ended = np.zeros(self.count, dtype=bool)
         self._begins = np.ones(self.count, dtype=bool)
-        self._prepare = _preparer(policy)
+        self._prepare = preparer(policy)
 
     def collect(self, steps: int) -> Rollout:
         """`steps` steps of every environment with the policy as it is now."""
         record = RecordedSteps()
         act = self._actor(record)
-        to_environment = _action_writer(self.policy)
+        to_environment = action_writer(self.policy)
         for t in range(steps):
             obs = self._prepare(self._observation)
             mask = self._info.get(MASK) if self._info else None
@@ -303,22 +304,3 @@ def _batch(observations: list[Any]) -> Any:
     if isinstance(first, tuple):
         return tuple(_batch([o[i] for o in observations]) for i in range(len(first)))
     return np.stack(observations)
-
-
-def _preparer(policy: ActorCritic) -> Callable[[Any], Any]:
-    """`policy.prepare`, or for one float vector on the CPU no more than the wrapping of the array."""
-    leaves = policy.observations.leaves
-    plain = len(leaves) == 1 and leaves[0].path == () and leaves[0].spec.dtype == torch.float32
-    if plain and leaves[0].space.dtype == np.float32 and policy.device.type == "cpu":
-        return torch.from_numpy
-    return policy.prepare
-
-
-def _action_writer(policy: ActorCritic) -> Callable[[Any], Any]:
-    """Draw → what the environment's step takes; a single discrete action on the CPU only changes its clothes."""
-    actions = policy.actions
-    if actions.squashed:
-        return lambda draw: actions.to_environment(actions.action_of(draw))
-    if not actions.composite and actions.discrete and policy.device.type == "cpu":
-        return Tensor.numpy
-    return actions.to_environment

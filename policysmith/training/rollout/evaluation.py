@@ -21,6 +21,7 @@ from policysmith.training.nonfinite.events import NonFiniteOptions, check_events
 from policysmith.training.nonfinite.finite_steps import FiniteSteps, VectorStep
 from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
+from policysmith.training.rollout.conversion import preparer
 
 __all__ = ["EvaluationResult", "actor_of", "evaluate_policy", "film_writer", "record_video"]
 
@@ -76,12 +77,12 @@ def _play(policy: ActorCritic, section: Environment, episodes: int, deterministi
     returns: list[list[float]] = [[] for _ in range(count)]
     lengths: list[list[int]] = [[] for _ in range(count)]
     totals, steps, ended = np.zeros(count), np.zeros(count, dtype=int), np.zeros(count, dtype=bool)
-    act, begins = actor_of(policy, count, deterministic), np.ones(count, dtype=bool)
+    act, prepare, begins = actor_of(policy, count, deterministic), preparer(policy), np.ones(count, dtype=bool)
     finite, played = FiniteSteps(policy, environments, next_step), 0
     try:
         observation, info = finite.begin(*environments.reset(seed=seed))
         while any(len(r) < q for r, q in zip(returns, quota, strict=True)):
-            action = act(policy.prepare(observation), info.get(MASK), begins)
+            action = act(prepare(observation), info.get(MASK), begins)
             played += count
             seen = VectorStep(*environments.step(policy.actions.to_environment(action)))
             seen = finite.look(seen, ended, played)

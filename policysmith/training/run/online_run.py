@@ -379,7 +379,7 @@ def _parts(experiment: Experiment) -> tuple[PPO, Environment]:
     if problems:
         raise ConfigError(problems)
     assert experiment.environment is not None
-    return experiment.training.build(), experiment.environment
+    return experiment.algorithm, experiment.environment
 
 
 def _stored(directory: Path) -> Stored:

@@ -8,6 +8,7 @@ import torch
 import policysmith
 from policysmith.errors import CheckpointError, ConfigError
 from policysmith.store import load_training
+from policysmith.training.ppo.ppo import PPO
 from policysmith.training.run import online_run, run_folder
 
 
@@ -123,7 +124,6 @@ def test_tensorboard_holds_cleanrls_tags(cartpole_config, tmp_path):
 @pytest.mark.parametrize(("target_kl", "expected"), [(1e-9, 1.0), (1e9, 10.0)])
 def test_early_stopping_by_divergence_ends_the_epochs(cartpole_config, monkeypatch, target_kl, expected):
     """Where in between it stops, `test_ppo_update` compares with a loop."""
-    from policysmith.training.ppo.ppo import PPO
 
     overrides = [f"training.target_kl={target_kl}", "training.epochs=10", "training.learning_rate=0.01"]
     epochs, update = [], PPO.update
@@ -144,3 +144,10 @@ def test_what_training_needs_is_asked_for(cartpole_config, missing):
     del cartpole_config[missing]
     with pytest.raises(ConfigError, match=missing):
         policysmith.train(cartpole_config, progress=False)
+
+
+def test_the_algorithm_that_was_checked_is_the_one_that_trains(cartpole_config, monkeypatch):
+    made, init = [], PPO.__init__
+    monkeypatch.setattr(PPO, "__init__", lambda self, **options: (made.append(self), init(self, **options))[1])
+    policysmith.train(cartpole_config, progress=False, evaluate=False)
+    assert len(made) == 1
