@@ -1,15 +1,30 @@
-"""`python -m tests.mutants [WORD]`: try all mutations, or those with the word in their file; 1 if any survives."""
+"""`python -m tests.mutants [WORD] [--processes N]`: try all mutations, or those with the word in their file's name.
 
+Ends with 1 if any is not seen.
+"""
+
+import argparse
 import sys
 
 from tests.mutants.planned import EXPLAINED, MUTANTS
-from tests.mutants.run import survivors
+from tests.mutants.run import outcomes
 
-if __name__ == "__main__":
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [mutant for mutant in MUTANTS if word in mutant.file]
-    left = survivors(chosen)
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("word", nargs="?", default="")
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if options.word in mutant.file]
+    bad = []
+    for outcome in outcomes(chosen, options.processes):
+        print(outcome, flush=True)
+        bad += [] if outcome.good else [outcome]
     for mutant, reason in EXPLAINED.items():
         print(f"explained: {mutant}: {reason}")
-    print(f"\n{len(chosen)} mutants, {len(left)} not seen by the tests named", *left, sep="\n")
-    sys.exit(1 if left or not chosen else 0)
+    print(f"\n{len(chosen)} mutants, {len(bad)} not as it must be", *bad, sep="\n")
+    return 1 if bad or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
