@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 import policysmith
+from policysmith.compile import exclusive, program
 from policysmith.compile.executors import ParallelExecutor
 from policysmith.graph import ComponentContainer, TensorComponent, build_model
 
@@ -358,3 +360,62 @@ def test_a_swap_that_resizes_several_components_is_met_whole_or_not_at_all(make)
     together([swap_and_roll_back], [lambda: other(host, target, rng)] * 4)
     for name, call in host.calls.items():  # and nothing of the new network is left behind
         assert all(map(torch.equal, call(target), host.expected[name][0])), name
+
+
+class Makers:
+    """Stands in for `trace`: the first thread that makes code goes on when another has to wait, or makes code too."""
+
+    def __init__(self, trace: Callable[..., Any]) -> None:
+        self._trace, self._guard, self._inside = trace, threading.Lock(), []
+        self.met, self.made, self.at_once, self.apart = threading.Event(), 0, False, False
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        with self._guard:
+            self.made += 1
+            first, self.at_once = self.made == 1, self.at_once or bool({*self._inside} - {threading.get_ident()})
+            self._inside.append(threading.get_ident())
+        if not first:
+            self.met.set()
+        self.apart |= not self.met.wait(60)
+        try:
+            return self._trace(*args, **options)
+        finally:
+            with self._guard:
+                self._inside.remove(threading.get_ident())
+
+
+class ToldLock:
+    """A re-entrant lock that tells when a thread has to wait for it."""
+
+    def __init__(self, met: threading.Event) -> None:
+        self._lock, self._met = threading.RLock(), met
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._met.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize("stale", [False, True], ids=["first", "anew"])
+@pytest.mark.parametrize("name", ["stateless", "remembering", "graph"])  # a container goes on without code
+def test_code_is_made_once_while_the_others_wait(name, stale, monkeypatch):
+    host = HOSTS[name]()
+    call = next(iter(host.calls.values()))
+    alone, both = Makers(program.trace), Makers(program.trace)
+    alone.met.set()
+    locks = SimpleNamespace(Lock=threading.Lock, RLock=lambda: ToldLock(both.met))
+    monkeypatch.setattr(exclusive, "threading", locks)
+    twin, target = host.fresh(), host.fresh()
+    for one in [twin, target] if stale else []:
+        call(one)
+        next(m for m in one.modules() if type(m) is nn.Linear).register_forward_hook(lambda *_: None)
+    monkeypatch.setattr(program, "trace", alone)
+    call(twin)
+    monkeypatch.setattr(program, "trace", both)
+    together([lambda: call(target)] * 2, [])  # type: ignore[list-item]
+    assert not both.apart, "the other thread neither waited nor made code"
+    assert not both.at_once, "two threads made code at the same time"
+    assert both.made == alone.made > 0

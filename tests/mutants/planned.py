@@ -26,6 +26,7 @@ RANKS = "tests/training/distribution/test_distributed.py tests/training/distribu
 ROUTE = "tests/ops/test_route.py"
 ACTIONS = "tests/policy/test_actions.py"
 NORMALIZER = "tests/parts/test_normalizer.py"
+THREADS = "tests/laws/test_threads.py::test_code_is_made_once_while_the_others_wait"
 SWAP = "tests/policy/test_swap.py tests/policy/test_parameter_exchange.py"
 STORE = "tests/store/test_artifact.py tests/store/test_files.py"
 
@@ -167,6 +168,20 @@ _PLANNED: dict[str, list[tuple[str, str, str]]] = {
         ("parts/normalizer.py", "delta.square() * self.count * fresh / total", "delta.square() * fresh / total"),
         ("parts/normalizer.py", "(x - self.mean)", "(x + self.mean)"),
     ],
+    "tests/compile/test_exclusive.py": [
+        ("compile/exclusive.py", "if lock is None:", "if True:"),
+        ("compile/exclusive.py", "lock = self._known[owner] = threading.RLock()", "return threading.Lock()"),
+        ("compile/exclusive.py", "os.register_at_fork(after_in_child=self._start_anew)", "pass"),
+    ],
+    "tests/compile/test_program.py::test_a_part_that_writes_to_itself_does_so_at_each_call": [
+        ("compile/trace.py", "if _changed(twin, before)", "if False"),
+    ],
+    THREADS: [
+        ("compile/exclusive.py", "return _LOCKS.of(owner)", "return threading.RLock()"),
+        ("compile/program.py", "if self._made.token is token:", "if True:"),
+        ("compile/runner.py", "if program is None:  # or else", "if True:  # or else"),
+        ("policy/actor_critic.py", "if key in self._programs:  # another", "if False:  # another"),
+    ],
     "tests/laws/test_memory.py tests/parts/memory tests/ops/test_scan.py": [
         ("ops/resets.py", "return torch.where(self.first_TB1[t], initial_1H, before_BH)", "return before_BH"),
         ("ops/reset_state.py", "initial[name], tensor)", "tensor, tensor)"),
@@ -200,7 +215,4 @@ EXPLAINED = {
         "log_prob = torch.where(some, log_prob, 0.0)",
         ACTIONS,
     ): "equivalent: the entropy of a row without a legal action is 0 before it",
-    Mutant("compile/trace.py", "if _changed(twin, before)", "if False", "tests/compile/test_program.py"): (
-        "a second net: reading the code of a class finds those that write to themselves before they are traced"
-    ),
 }
