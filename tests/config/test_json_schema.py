@@ -412,6 +412,8 @@ def test_a_part_as_default_is_written_out():
 def test_an_empty_registry_has_a_schema_too():
     schema = experiment_schema(Registry())
     assert all(isinstance(resolve(reference, schema), dict) for reference in references(schema))
+    assert accepted({"defaults": ["base"], "seed": 1}, schema)
+    assert not accepted({"defaults": ["base"], "sead": 1}, schema)
 
 
 @pytest.mark.parametrize(

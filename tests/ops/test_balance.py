@@ -82,4 +82,4 @@ def test_statistics_of_layers_keep_each_load_and_average_the_rest():
 def test_statistics_carry_no_gradient():
     aux = {}
     add_statistics(aux, torch.full((4,), 0.25), torch.randn(3, 4, requires_grad=True).softmax(-1))
-    assert not any(value.requires_grad for value in aux.values())
+    assert aux and not any(value.requires_grad for value in aux.values())

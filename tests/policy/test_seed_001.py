@@ -31,6 +31,24 @@ model:
 """
 
 
+def tower(model):
+    """The convolutions of the trunk that look at neighbours: one that lifts the planes, two in each block."""
+    modules = model.components["trunk"].modules()
+    return [m for m in modules if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+
+
+def blocks(model):
+    return (len(tower(model)) - 1) / 2
+
+
+def width(model):
+    return tower(model)[-1].out_channels
+
+
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
 def test_signature():
     names = ["model_type", "obs_shape", "num_actions", "tower_depth", "tower_width", "se_ratio"]
     assert list(inspect.signature(model_factory).parameters)[:6] == names
@@ -47,7 +65,10 @@ def test_model_configuration_schema():
         "additional_params": {"dropout_rate": 0.1},
     }
     for build in (model_factory_v2, ModelRegistry().create_model):
-        assert isinstance(build(config), ActorCriticResTower)
+        model = build(config)
+        assert type(model) is ActorCriticResTower
+        assert (blocks(model), width(model)) == (1, 8)
+        assert [m.p for m in model.modules() if isinstance(m, nn.Dropout2d)] == [0.1]
 
 
 def test_factory_return_interface():
@@ -83,8 +104,12 @@ def test_usage_patterns():
 
 def test_model_type_strategy():
     obs_shape = (46, 9, 9)
-    assert ActorCriticResTower(input_channels=obs_shape[0], num_actions=7, tower_width=8)
-    assert ActorCriticResTower(input_channels=obs_shape[0], num_actions=7, tower_depth=1, tower_width=16, se_ratio=None)
+    production = ActorCriticResTower(input_channels=obs_shape[0], num_actions=7, tower_width=8)
+    small = ActorCriticResTower(
+        input_channels=obs_shape[0], num_actions=7, tower_depth=1, tower_width=16, se_ratio=None
+    )
+    assert (blocks(production), width(production)) == (9, 8)
+    assert (blocks(small), width(small)) == (1, 16)
 
 
 def test_model_factory_resnet():
@@ -92,9 +117,11 @@ def test_model_factory_resnet():
     model = model_factory(
         model_type="resnet", obs_shape=(46, 9, 9), num_actions=3781, tower_depth=9, tower_width=256, se_ratio=0.25
     )
-    assert isinstance(model, ActorCriticResTower)
-    assert hasattr(model, "forward")
-    assert hasattr(model, "get_action_and_value")
+    assert type(model) is ActorCriticResTower and isinstance(model, ActorCriticProtocol)
+    assert (blocks(model), width(model)) == (9, 256)
+    plain = model_factory(model_type="resnet", obs_shape=(46, 9, 9), num_actions=3781, se_ratio=None)
+    gates = 9 * (2 * 256 * 64 + 64 + 256)  # a squeeze to a quarter and back in every block
+    assert parameters(model) - parameters(plain) == gates
 
 
 def test_model_factory_test_models():
@@ -108,7 +135,9 @@ def test_model_factory_test_models():
             tower_width=512,  # Should be ignored
             se_ratio=0.5,  # Should be ignored
         )
-        assert isinstance(model, ActorCriticResTower)
+        assert type(model) is ActorCriticResTower
+        assert parameters(model) == parameters(model_factory("dummy", (46, 9, 9), 3781))
+        assert (blocks(model), width(model)) == (1, 16)
 
 
 def test_model_factory_unknown_type():

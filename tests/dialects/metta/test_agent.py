@@ -196,11 +196,13 @@ def test_weights_alone_tell_how_many_actions_there_are(tmp_path):
 
 def test_tensors_that_lie_there_twice_are_taken_once(tmp_path):
     state = LegacyAgent(small(), TINY, ACTIONS).state_dict()
-    for name in list(state):
-        if "encoded_obs._net.0." in name:
-            state[name.replace("_net.0.", "weight_net.")] = state[name]
-    torch.save(state, tmp_path / "old.pt")
-    assert import_agent(written(tmp_path, small()), weights=tmp_path / "old.pt", **GIVEN) is not None
+    torch.save(state, tmp_path / "once.pt")
+    twice = {name.replace("_net.0.", "weight_net."): state[name] for name in state if "encoded_obs._net.0." in name}
+    torch.save(state | twice, tmp_path / "twice.pt")
+    assert len(twice) == 2
+    path = written(tmp_path, small())
+    once, found = (import_agent(path, weights=tmp_path / f"{n}.pt", **GIVEN).state_dict() for n in ("once", "twice"))
+    assert once.keys() == found.keys() and all(torch.equal(once[name], found[name]) for name in once)
 
 
 def test_pairs_and_flat_indices_are_the_same_actions():

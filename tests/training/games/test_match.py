@@ -104,9 +104,12 @@ def test_a_policy_of_another_game_is_no_opponent():
 
 
 def test_judging_plays_games_of_a_game_and_episodes_of_a_task():
-    assert isinstance(judge(_policy(), TICTACTOE, 4), MatchResult)
+    games = judge(_policy(), TICTACTOE, 4)
+    assert isinstance(games, MatchResult) and games.episodes == 4 and set(games.returns) <= {-1.0, 0.0, 1.0}
     cartpole = policysmith.build({"environment": {"id": "CartPole-v1"}, "model": "mlp"}, seed=0)
-    assert not isinstance(judge(cartpole, Environment("CartPole-v1"), 2), MatchResult)
+    episodes = judge(cartpole, Environment("CartPole-v1"), 2)
+    assert not isinstance(episodes, MatchResult)
+    assert list(episodes.returns) == list(episodes.lengths) and len(episodes.returns) == 2  # a reward of 1 each step
 
 
 def test_evaluate_takes_a_policy_an_artifact_or_nobody_as_opponent(tmp_path):

@@ -57,9 +57,19 @@ def _split(loss):
 
 
 def test_without_rules_it_is_plain_adam():
-    (found,) = optimize(nets(), None, {}, eps=1e-5).torch_optimizers.values()
-    assert type(found) is torch.optim.Adam and len(found.param_groups) == 1
-    assert found.defaults["fused"] and found.defaults["eps"] == 1e-5 and not found.defaults["weight_decay"]
+    mine, theirs = nets(), nets()
+    ours, reference = optimize(mine, None, {}, eps=1e-5), torch.optim.Adam(theirs.parameters(), lr=0.05, eps=1e-5)
+    (found,) = ours.torch_optimizers.values()
+    assert type(found) is torch.optim.Adam and len(found.param_groups) == 1 and found.defaults["fused"]
+    ours.advance(0.0, 0.05)
+    for loss in losses(mine):
+        ours.step(loss)
+    for loss in losses(theirs):
+        reference.zero_grad()
+        loss.backward()
+        reference.step()
+    for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
 
 
 def test_it_equals_torchs_own_optimisers_side_by_side():
@@ -198,10 +208,16 @@ def test_a_rule_of_ones_own_is_registered_like_any_part():
         def make(self, groups):
             return torch.optim.SGD(groups)
 
+    modules = nets()
+    before = [p.clone() for p in modules.parameters()]
     try:
-        assert isinstance(optimize(nets(), "signs", {}), Optimizers)
+        optimizer = optimize(modules, "signs", {})
     finally:
         del default_registry._entries["optimizer"]["signs"]
+    optimizer.advance(0.0, 0.5)
+    optimizer.step(next(losses(modules)))
+    for old, new in zip(before, modules.parameters(), strict=True):
+        assert torch.allclose(new, old - 0.5 * new.grad)
 
 
 def test_loggers_and_callbacks_of_ones_own_see_every_iteration_and_may_end_it(tmp_path):
