@@ -1,4 +1,4 @@
-"""Tries mutations in copies of the package, never in the tree: each runs the tests that must see it.
+"""Tries mutations in copies of the package, never in the tree: each runs the test that must see it.
 
 A try is a fork of a process that has imported what takes seconds (torch), but nothing of the package. The mutation is
 on disk before the fork imports the package, so processes that a test starts have it too.
@@ -46,14 +46,19 @@ class Try(NamedTuple):
         text = file.read_text(encoding="utf-8")
         if text.count(self.mutant.old) != 1:
             raise LookupError(f"the text stands {text.count(self.mutant.old)} times in the file, expected once")
+        file.rename(_kept(file))
         file.write_text(text.replace(self.mutant.old, self.mutant.new), encoding="utf-8")
         os.utime(file, (0, 0))  # or the file compiled before, of the same size and second, could be taken for its own
 
     def tidy(self, folder: Path) -> None:
         """Make the copy what it was."""
         if self.mutant is not None:
-            file = Path("policysmith", self.mutant.file)
-            shutil.copy2(ROOT / file, folder / file)
+            file = folder / "policysmith" / self.mutant.file
+            _kept(file).replace(file)
+
+
+def _kept(file: Path) -> Path:
+    return file.with_suffix(".original")
 
 
 class Outcome(NamedTuple):
@@ -73,9 +78,9 @@ def outcomes(mutants: Sequence[Mutant], workers: int = 2) -> Iterator[Outcome]:
     """Try the tests of all these mutants as they are, then every mutant; each is told as soon as it is known."""
     for name in PRELOADED:
         importlib.import_module(name)
-    tests = list(dict.fromkeys(name for mutant in mutants for name in mutant.tests.split()))
+    tests = list(dict.fromkeys(mutant.test for mutant in mutants))
     sound = [Try(None, share) for share in (tests[i::workers] for i in range(workers)) if share]
-    waiting = deque([*sound, *(Try(mutant, mutant.tests.split()) for mutant in mutants)])
+    waiting = deque([*sound, *(Try(mutant, [mutant.test]) for mutant in mutants)])
     running: dict[int, tuple[Try, Path, float]] = {}
     with ExitStack() as stack:
         free = [stack.enter_context(_copied()) for _ in range(workers)]

@@ -25,11 +25,14 @@ MIXED = SelfPlay(pool=2, snapshot_every=1, past_share=0.4, random_share=0.3)
 
 
 class Watched(Games):
-    """Notes of every move who made it, what they saw, what they did, and what came of it; may cut games off."""
+    """Notes of every move who made it, what they saw, what they did, and what came of it; may cut games off.
 
-    def __init__(self, section, count, cut_after=None):
+    `pays` rewards both seats for every move, by other amounts each time.
+    """
+
+    def __init__(self, section, count, cut_after=None, pays=False):
         super().__init__(section, count)
-        self.notes, self.cut_after, self.lengths = [], cut_after, [0] * count
+        self.notes, self.cut_after, self.pays, self.lengths = [], cut_after, pays, [0] * count
 
     def restart(self, table, seed=None):
         super().restart(table, seed)
@@ -42,6 +45,8 @@ class Watched(Games):
             self.lengths[table] += 1
             if self.lengths[table] == self.cut_after and not ply.terminated[table]:
                 ply.truncated[table] = True
+            if self.pays:
+                ply.rewards[table] += [0.1 * self.lengths[table], -0.03 * self.lengths[table]]
         self.notes.append((movers, seen, np.asarray(actions), ply))
         return ply
 
@@ -50,10 +55,10 @@ def _policy(seed=0, game=TICTACTOE, model="mlp"):
     return policysmith.build({"model": model}, *game_spaces(game), seed=seed)
 
 
-def _collector(options=ALONE, tables=4, seed=0, policy=None, cut_after=None):
+def _collector(options=ALONE, tables=4, seed=0, policy=None, **watched):
     torch.manual_seed(seed)
     policy = (policy or _policy()).eval()
-    games = Watched(TICTACTOE, tables, cut_after)
+    games = Watched(TICTACTOE, tables, **watched)
     return SelfPlayCollector(policy, games, OpponentPool(policy, options), seed)
 
 
@@ -79,11 +84,11 @@ def _rows(policy, rollout, gamma, gae_lambda):
     return sorted((str(row[:3]), *row[3:]) for row in rows)
 
 
-@pytest.mark.parametrize("cut_after", [None, 4])
+@pytest.mark.parametrize("watched", [{}, {"cut_after": 4}, {"pays": True}], ids=["whole", "cut", "paid by move"])
 @pytest.mark.parametrize("options", [ALONE, AT_RANDOM, MIXED], ids=["itself", "random", "past selves too"])
-def test_rows_are_those_of_each_seat_on_its_own(options, cut_after):
+def test_rows_are_those_of_each_seat_on_its_own(options, watched):
     """Against a twin that follows every seat of every game by itself, over two rollouts."""
-    collector = _collector(options, policy=_policy(model={"type": "mlp", "hidden": [5]}), cut_after=cut_after)
+    collector = _collector(options, policy=_policy(model={"type": "mlp", "hidden": [5]}), **watched)
     policy, owned, notes = collector.policy, _owned(collector), collector.environments.notes
     if options is MIXED:
         collector.pool.take(1)
