@@ -96,8 +96,7 @@ class CategoricalLeaf(nn.Module):
         log_prob = sample.categorical_log_prob(table, self._to_index(action))
         entropy = sample.categorical_entropy(table, mask)
         if mask is not None:
-            some = mask.any(-1)
-            log_prob, entropy = torch.where(some, log_prob, 0.0), torch.where(some, entropy, 0.0)
+            log_prob = torch.where(mask.any(-1), log_prob, 0.0)  # the entropy sums legal choices: it is 0 already
         return (log_prob, entropy) if self.single else (log_prob.sum(-1), entropy.sum(-1))
 
     def _to_action(self, index: Tensor) -> Tensor:

@@ -223,6 +223,9 @@ _PLANNED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         ],
     },
     "tests/policy/test_masks.py": {
+        "test_a_row_without_a_legal_action_gives_log_prob_zero_to_any_action": [
+            ("policy/actions.py", "log_prob = torch.where(mask.any(-1), log_prob, 0.0)", "pass"),
+        ],
         "test_a_row_without_a_legal_action_is_the_first_action_with_log_prob_and_entropy_zero": [
             ("policy/actions.py", "index, log_prob = index * some", "index, log_prob = index"),
         ],
