@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from policysmith.errors import ConfigError
+from policysmith.errors import ConfigError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.registry import PartSpec, Slot, part
 from policysmith.training.distribution import StrategyName
@@ -63,6 +63,9 @@ class Algorithm:
         self.nonfinite = nonfinite or NonFiniteOptions()
 
     def check(self, plan: Plan) -> None:
-        """Raise `ConfigError` for a plan without the components that `optimizers` name."""
-        if problems := check_rules(plan, self.optimizers):
+        """Raise `ConfigError` for a plan of which nothing learns, or without the components that `optimizers` name."""
+        problems = check_rules(plan, self.optimizers)
+        if not any(node.trainable for node in plan.nodes):
+            problems.append(Problem("model", "nothing of it learns: every component is frozen or has no weights"))
+        if problems:
             raise ConfigError(problems)

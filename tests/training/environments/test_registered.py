@@ -12,7 +12,7 @@ from policysmith.training.environments import make_environment
 from tests.training.environments.wrong_environments import Plain, known
 
 IDS = {
-    "MyCamera-v0": r"no environment of that name is registered; an environment of your own is .* --plugin FILE",
+    "MyCamera-v0": r"no environment of that name is registered.*; an environment of your own is .* --plugin FILE",
     "CartPoles-v1": r"did you mean 'CartPole-v1'\?",
     "LunarLander-v2": r"there is no such version of it; take LunarLander-v3",
     "CartPole-v7": "there is no such version of it; take CartPole-v1",
