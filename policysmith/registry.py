@@ -36,6 +36,7 @@ __all__ = [
     "part",
     "register",
     "load_plugin_file",
+    "load_plugins",
 ]
 
 T = TypeVar("T", bound=Callable[..., Any])

@@ -342,6 +342,14 @@ def test_files_are_mostly_short():
     assert lengths[len(lengths) // 2] <= 150
 
 
+# Twins of the actor-critic, which share how it reads its arguments.
+TAKES_PRIVATE = {
+    f"policysmith.{name} takes {taken} of policysmith.policy.actor_critic"
+    for name in ("policy.stateful", "dialects.metta.policy_agent")
+    for taken in ("_mask", "_observation")
+}
+
+
 def bound(body: Iterable[ast.stmt]) -> Iterator[str]:
     """The names that statements at the top of a file bind, also under a condition."""
     for node in body:
@@ -380,6 +388,21 @@ def test_what_a_file_promises_it_has(file):
     names = promised(tree)
     assert len(names) == len(set(names))
     assert sorted(set(names) - set(bound(tree.body)) - offered_on_demand(tree)) == []
+
+
+def test_what_a_file_takes_of_another_is_promised_there():
+    """So `__all__` says what others rely on; a name with an underscore is nobody else's."""
+    modules = {module_name(file): ast.parse(file.read_text(encoding="utf-8")) for file in files()}
+    promises = {name: {*promised(tree), *offered_on_demand(tree)} for name, tree in modules.items()}
+    wrong = [
+        f"{name} takes {alias.name} of {node.module}"
+        for name, tree in modules.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module in modules.keys() - {"policysmith"}
+        for alias in node.names
+        if alias.name not in promises[node.module] and f"{node.module}.{alias.name}" not in modules
+    ]
+    assert [line for line in wrong if line not in TAKES_PRIVATE] == []
 
 
 def test_a_promise_is_not_kept_by_a_longer_name():

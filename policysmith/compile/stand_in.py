@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, fx, nn
 
-__all__ = ["Reader", "Snapshot", "StandIn", "StandIns", "stand_in"]
+__all__ = ["Reader", "Snapshot", "StandIn", "StandIns", "stand_in", "STORES"]
 
 READER = "_reader"  # where a stand-in keeps the tracer
 STORES = ("_parameters", "_buffers", "_modules")

@@ -33,6 +33,8 @@ __all__ = [
     "decode_execution",
     "decode_experiment",
     "section_failures",
+    "EXPERIMENT",
+    "in_text_order",
 ]
 
 Name = Annotated[str, MinLen(1)]

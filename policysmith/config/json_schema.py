@@ -23,7 +23,6 @@ __all__ = [
     "TypeInfo",
     "argument_notes",
     "experiment_schema",
-    "option_notes",
     "option_text",
     "plain_text",
     "type_info",

@@ -34,7 +34,7 @@ from policysmith.policy.policy_call import Kind, PolicyCall
 from policysmith.policy.spaces import pick
 from policysmith.policy.swap import Swapping
 
-__all__ = ["ActorCritic"]
+__all__ = ["ActorCritic", "RunSteps"]
 
 Acting = Callable[..., tuple[Any, Tensor, Tensor]]
 RunSteps = Callable[[Sequence[Step], dict[str, Any]], dict[str, Any]]

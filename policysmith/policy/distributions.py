@@ -12,7 +12,7 @@ from torch import Tensor
 
 from policysmith.policy.actions import ActionDistribution
 
-__all__ = ["DistributionView"]
+__all__ = ["DistributionView", "named_parameters"]
 
 
 class DistributionView:

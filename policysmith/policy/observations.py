@@ -23,7 +23,7 @@ from policysmith.graph.wiring import expand_key
 from policysmith.policy.spaces import SpacePath, leaf_spaces, pick
 from policysmith.registry import PartSpec, Registry
 
-__all__ = ["Leaf", "Observations"]
+__all__ = ["Leaf", "Observations", "MASK", "ROOT"]
 
 ROOT = "observation"
 MASK = "action_mask"

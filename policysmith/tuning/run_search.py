@@ -19,7 +19,7 @@ from policysmith.store.files import replace_file
 from policysmith.training.logging.plots import plot_search
 from policysmith.tuning.search import METRICS, Metric, Pruner, Sampler, Search, make_search
 from policysmith.tuning.study import Trial, best_of, held, load_optuna, open_study, take_up, trials_of
-from policysmith.tuning.trial import CONFIG, POLICY
+from policysmith.tuning.trial_run import CONFIG, POLICY
 from policysmith.tuning.trial_workers import Told, folder_of, share, work
 
 __all__ = ["TuneResult", "tune"]

@@ -27,7 +27,7 @@ from policysmith.tuning.study import (
     trials_of,
     values_of,
 )
-from policysmith.tuning.trial import POLICY, Stopped, play
+from policysmith.tuning.trial_run import POLICY, Stopped, play
 
 __all__ = ["Told", "folder_of", "share", "work"]
 

@@ -6,7 +6,7 @@ from policysmith.wrappers.managers import MemoryManager
 from policysmith.wrappers.monitoring import WeightMonitoringModule
 from policysmith.wrappers.regularized import RegularizedModule
 from policysmith.wrappers.safe import SafeModule
-from policysmith.wrappers.stateful import StatefulModule
+from policysmith.wrappers.stateful_module import StatefulModule
 from policysmith.wrappers.wrapper import Attachment, Wrapper, attach_all, metrics_of
 
 __all__ = [

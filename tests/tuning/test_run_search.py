@@ -18,7 +18,7 @@ from policysmith.config.open_document import open_document
 from policysmith.errors import CheckpointError, ConfigError, MissingExtraError, PolicysmithError
 from policysmith.tuning import Trial, trial_workers, tune
 from policysmith.tuning.study import held
-from policysmith.tuning.trial import Stopped
+from policysmith.tuning.trial_run import Stopped
 
 ROOT = Path(__file__).parents[2]
 CONFIG = {
@@ -118,7 +118,7 @@ def test_hyperband_gives_up_trials_too(tmp_path, monkeypatch):
 def test_training_tells_its_returns_on_the_way(tmp_path):
     """A watcher that gives a trial up sees it after some of its steps, not at the end."""
     from policysmith.tuning import search as searching
-    from policysmith.tuning.trial import play
+    from policysmith.tuning.trial_run import play
 
     class GiveUp(Exception):
         pass
@@ -278,11 +278,11 @@ def test_without_the_extra_its_name_is_told(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_search_that_is_killed_goes_on(tmp_path):
     code = (
-        "import os, signal\nfrom policysmith.tuning import trial, tune\n"
-        f"from tests.tuning.test_run_search import CONFIG\nbefore = trial._Watch.__call__\ncalls = []\n"
+        "import os, signal\nfrom policysmith.tuning import trial_run, tune\n"
+        f"from tests.tuning.test_run_search import CONFIG\nbefore = trial_run._Watch.__call__\ncalls = []\n"
         "def kill(self, report):\n    calls.append(report)\n"
         "    if len(calls) == 3: os.kill(os.getpid(), signal.SIGKILL)\n    return before(self, report)\n"
-        f"trial._Watch.__call__ = kill\ntune(CONFIG, trials=3, output={str(tmp_path)!r})\n"
+        f"trial_run._Watch.__call__ = kill\ntune(CONFIG, trials=3, output={str(tmp_path)!r})\n"
     )
     # two reports a trial: the third call is in the midst of the second one
     killed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)

@@ -28,7 +28,7 @@ from policysmith.store.json_files import json_bytes
 from policysmith.training.distribution.world import World
 from policysmith.training.optim.step_guard import all_finite
 
-__all__ = ["Stored", "below", "newest", "remove_shards", "write_shards"]
+__all__ = ["Stored", "below", "newest", "remove_shards", "write_shards", "FOLDER"]
 
 FOLDER, DATA = "shards", "training_state.json"
 MODEL, TRAINING = "model/", "training/"

@@ -19,7 +19,7 @@ from policysmith.policy.parameter_exchange import ParameterExchange
 from policysmith.training.distribution.world import World
 from policysmith.training.optim.optimizers import Optimizers
 
-__all__ = ["ALONE", "Replicated", "Strategy", "StrategyName"]
+__all__ = ["ALONE", "Replicated", "Strategy", "StrategyName", "P"]
 
 P = TypeVar("P")
 StrategyName = Literal["ddp", "fsdp"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium
 
-__all__ = ["method_place", "raised_place"]
+__all__ = ["method_place", "raised_place", "first_line"]
 
 # Frames below these are somebody's library: what an author can mend lies above them.
 _LIBRARIES = tuple(

@@ -15,7 +15,7 @@ from policysmith.registry import Infer, register
 from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import UPDATES, NonFinite, sentence
 
-__all__ = ["Logger", "ProgressBar", "TensorBoard", "ReturnWindow"]
+__all__ = ["Logger", "ProgressBar", "TensorBoard", "ReturnWindow", "WINDOW"]
 
 WINDOW = 100
 

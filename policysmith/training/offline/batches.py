@@ -17,7 +17,17 @@ from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.datasets.episodes import Episodes
 from policysmith.training.offline.data import OfflineData
 
-__all__ = ["Batch", "Evaluated", "Sampler", "evaluate", "parameters_of", "score", "split_episodes", "units_of"]
+__all__ = [
+    "Batch",
+    "Evaluated",
+    "Sampler",
+    "evaluate",
+    "parameters_of",
+    "score",
+    "split_episodes",
+    "units_of",
+    "make_batch",
+]
 
 
 class Batch(NamedTuple):

@@ -32,7 +32,7 @@ from policysmith.training.optim.schedules import Schedule, schedule
 from policysmith.types import Count, Dropout, NonNegativeInt, Positive
 from policysmith.wrappers import attach_all, metrics_of
 
-__all__ = ["Offline", "Samplers", "Watcher"]
+__all__ = ["Offline", "Samplers", "Watcher", "EPOCHS"]
 
 EPOCHS = 10
 CHECK_EVERY = 100  # updates after which all that was learned is looked at, and kept to go back to

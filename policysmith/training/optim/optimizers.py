@@ -21,7 +21,17 @@ from policysmith.registry import PartSpec, part
 from policysmith.training.optim.rules import AdamRule, Rule
 from policysmith.training.optim.step_guard import StepGuard
 
-__all__ = ["Optimizers", "by_rule", "check_rules", "laid_out_as", "optimize", "stored_state"]
+__all__ = [
+    "Optimizers",
+    "by_rule",
+    "check_rules",
+    "laid_out_as",
+    "optimize",
+    "stored_state",
+    "REST",
+    "STORED",
+    "STORED_BEFORE",
+]
 
 REST = "others"  # the rule of whatever has none of its own
 STORED, STORED_BEFORE = "optimizer/", "adam/"  # where a run's tensors have its optimiser's, and had them at first

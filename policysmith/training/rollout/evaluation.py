@@ -23,7 +23,7 @@ from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.conversion import preparer
 
-__all__ = ["EvaluationResult", "actor_of", "evaluate_policy", "film_writer", "record_video"]
+__all__ = ["EvaluationResult", "actor_of", "evaluate_policy", "film_writer", "record_video", "MAX_ENVS"]
 
 MAX_ENVS = 16
 

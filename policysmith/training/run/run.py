@@ -36,7 +36,7 @@ from policysmith.training.run.checkpoint_schedule import CheckpointSchedule
 from policysmith.training.run.run_folder import RunFolder
 from policysmith.training.run.store_recorder import StoreRecorder
 
-__all__ = ["Best", "Captured", "Run"]
+__all__ = ["Best", "Captured", "Run", "PLACE"]
 
 SAID = "finishing the iteration; press Ctrl-C again to stop now"
 RANDOM, PLACE = "rng/", "environments/"

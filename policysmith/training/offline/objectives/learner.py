@@ -20,7 +20,7 @@ from policysmith.training.offline.batches import Batch
 from policysmith.training.offline.data import OfflineData
 from policysmith.training.offline.micro_batches import MicroBatch, micro_batches
 
-__all__ = ["Learner", "Loss", "Objective", "ObjectiveOption", "Start", "bind", "total"]
+__all__ = ["Learner", "Loss", "Objective", "ObjectiveOption", "Start", "bind", "total", "weights_of"]
 
 ObjectiveOption = Annotated[PartSpec | str, Slot("offline_objective")]
 
