@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from policysmith.config.json_schema import TypeInfo
     from policysmith.errors import Problem
     from policysmith.policy.actor_critic import ActorCritic
+    from policysmith.policy.factory import Blueprint
     from policysmith.registry import Registry
     from policysmith.store import load, save
     from policysmith.training.datasets import Episodes
@@ -111,8 +112,9 @@ def describe(
 ) -> dict[str, Any]:
     """The plan as plain data: inputs, components with shapes, parameters, FLOPs and bytes, and totals.
 
-    Takes a configuration, a policy, or what `load` takes; a configuration is planned, never built. Figures are
-    for one row; `batch` says for how many rows those under `totals.batch` are.
+    Under `observation` a sentence for each leaf says how it is read. Takes a configuration, a policy, or what `load`
+    takes; a configuration is planned, never built. Figures are for one row; `batch` says for how many rows those under
+    `totals.batch` are.
     """
     from policysmith.policy.actor_critic import ActorCritic
     from policysmith.store import is_stored, load
@@ -122,9 +124,12 @@ def describe(
     if is_stored(config):
         config = load(config, registry=registry)
     if isinstance(config, ActorCritic):
-        return summarize(config.plan, str(config.config.get("model", {}).get("type", "graph")), batch)
-    experiment = read_experiment(config, overrides, registry, base_dir)
-    return summarize(plan_experiment(experiment, registry=registry).plan, experiment.model.type, batch)
+        planned: ActorCritic | Blueprint = config
+        name = str(config.config.get("model", {}).get("type", "graph"))
+    else:
+        experiment = read_experiment(config, overrides, registry, base_dir)
+        planned, name = plan_experiment(experiment, registry=registry), experiment.model.type
+    return {**summarize(planned.plan, name, batch), "observation": planned.observations.told()}
 
 
 def train(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from policysmith.cli.arguments import AsJson, BaseDir, Config, Overrides
-from policysmith.cli.output import chatter_to_stderr, count, print_json, print_problems, print_rich
+from policysmith.cli.output import chatter_to_stderr, count, print_json, print_problems, print_readings, print_rich
 
 __all__ = ["check"]
 
@@ -51,3 +51,4 @@ def _print_ok(config: str, description: dict) -> None:
     components = count(len(description["nodes"]), "component")
     parameters = count(description["totals"]["parameters"], "parameter")
     print_rich(Text.assemble(("ok  ", "bold green"), f"{config}: {components}, {parameters}"))
+    print_readings(description["observation"])

@@ -30,7 +30,7 @@ seed: 0 # every random number follows from it
 environment:
   id: {environment}
   num_envs: 8 # copies that are played at the same time
-
+{observation}
 model:
   type: mlp # `policysmith list models` shows the others; `graph` wires components of your own
   hidden: [64, 64] # the widths of the layers of the actor, and of the critic
@@ -38,7 +38,7 @@ model:
 
 training:
   type: ppo
-  total_steps: 200_000 # transitions, all copies together
+  total_steps: 204_800 # transitions, all copies together
   rollout_steps: 128 # transitions of each copy between two updates
   learning_rate: {{type: linear, start: 1.0e-3, end: 1.0e-4}} # or a number
 
@@ -70,5 +70,8 @@ def starter(file: str, environment: str) -> str:
     """The text of the file."""
     from policysmith.config.yaml_text import core_scalar
 
+    text = environment.startswith(("MiniGrid-", "BabyAI-"))
+    observation = "\nobservation: {exclude: [mission]} # text, which no network reads\n" if text else ""
     plain = re.fullmatch(r"[A-Za-z][\w./-]*", environment) and core_scalar(environment) == environment
-    return TEMPLATE.format(file=command_line([file]), environment=environment if plain else json.dumps(environment))
+    shown = environment if plain else json.dumps(environment)
+    return TEMPLATE.format(file=command_line([file]), environment=shown, observation=observation)

@@ -32,6 +32,7 @@ __all__ = [
     "print_json",
     "print_paragraph",
     "print_problems",
+    "print_readings",
     "print_rich",
     "shown_path",
     "write_file",
@@ -77,6 +78,15 @@ def print_problems(problems: Iterable[Problem], *, to_stderr: bool = False) -> N
         place = (f"{problem.place}  ", "cyan") if problem.place else ""
         path = (f"{problem.path}: ", "bold") if problem.path else ""
         print_rich(Text.assemble(place, path, problem.message), to_stderr=to_stderr)
+
+
+def print_readings(readings: Mapping[str, str]) -> None:
+    """A line a leaf of the observation: what it is, and how it is read."""
+    from rich.text import Text
+
+    width = max(map(len, readings), default=0)
+    for name, how in readings.items():
+        print_rich(Text.assemble("    ", (name.ljust(width), "bold"), f"  {how}"))
 
 
 def print_error(message: str, *, to_stderr: bool = True, label: str = "error") -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from policysmith.cli.arguments import AsJson, BaseDir, Overrides
-from policysmith.cli.output import chatter_to_stderr, fits, print_rich, shown_path, write_file
+from policysmith.cli.output import chatter_to_stderr, fits, print_readings, print_rich, shown_path, write_file
 
 __all__ = ["Diagram", "show"]
 
@@ -86,6 +86,7 @@ def _print_table(description: Mapping[str, Any]) -> None:
     if not fits(drawn):
         drawn.columns[0].no_wrap = False  # else long names leave no room for the inputs beside them
     print_rich(drawn, wrap=True)
+    print_readings(description["observation"])
 
 
 def _by_suffix(output: Path) -> Diagram:

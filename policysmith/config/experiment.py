@@ -72,11 +72,17 @@ class Spaces:
 
 @dataclass(frozen=True)
 class ObservationOptions:
-    """What of the observation the policy reads, and how it is scaled (`scale`: leaf → divisor)."""
+    """What of the observation the policy reads, and how; `policysmith check` says what was decided for each leaf.
+
+    `scale` is the divisor of a leaf's numbers, `layout` the axes of an image or a stack of them (t time, h height, w
+    width, c channels), `codes` how many codes each channel of a grid has, which are then read one-hot.
+    """
 
     exclude: list[Name] = field(default_factory=list)
     scale: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
     normalize: bool | list[Name] = False
+    layout: dict[str, Literal["hw", "hwc", "chw", "thw", "thwc", "tchw"]] = field(default_factory=dict)
+    codes: dict[str, list[Count]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

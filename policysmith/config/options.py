@@ -228,7 +228,7 @@ class OptionSchema:
 
 def _could_follow(name: str) -> str:
     """The remedy for a part of one's own whose required option is likely the size of its input."""
-    if not re.match(r"(in|input|n_in|num_in|obs|observation)(_|$)|state_dim$", name):
+    if not re.match(r"(in|input|obs|observation|state)_(features|dim|size|channels|width)$", name):
         return ""
     return "; where it follows from the input, mark it in the signature: Annotated[int, Infer('flat_features')]"
 

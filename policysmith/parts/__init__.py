@@ -19,7 +19,7 @@ from policysmith.parts.combine import Concat, Difference, FiLM, Join, Mean, Sum
 from policysmith.parts.conv import Conv, Impala, Nature
 from policysmith.parts.divide import Divide
 from policysmith.parts.embedding import Embedding
-from policysmith.parts.encoders import ImageEncoder, OneHot, ToFloat
+from policysmith.parts.encoders import CodeEncoder, ImageEncoder, OneHot, ToFloat
 from policysmith.parts.feedforward import FeedForward, GatedFeedForward, MixtureOfExperts
 from policysmith.parts.global_pool import GlobalPool
 from policysmith.parts.initializers import orthogonal
@@ -63,6 +63,7 @@ __all__ = [
     "Bilinear",
     "BilinearActionHead",
     "ChannelsFirst",
+    "CodeEncoder",
     "Divide",
     "Join",
     "PolicyOutput",

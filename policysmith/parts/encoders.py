@@ -11,31 +11,66 @@ import torch
 from torch import Tensor, nn
 
 from policysmith.registry import register
-from policysmith.types import Categories, EventShape, Positive
+from policysmith.types import Categories, Count, EventShape, Positive
 
-__all__ = ["ImageEncoder", "OneHot", "ToFloat"]
+__all__ = ["CodeEncoder", "ImageEncoder", "OneHot", "ToFloat"]
 
 
 @register("encode_image")
 class ImageEncoder(nn.Module):
     """Pixels as floats, channels first: (*, H, W, C), (*, C, H, W) or (*, H, W) of any type → (*, C, H, W) / scale.
 
+    The frames of a stack become channels: (*, T, H, W, C) → (*, T·C, H, W).
+
     Args:
-        layout: The order of the axes: height, width, channels.
+        layout: The order of the axes: time, height, width, channels.
         scale: What bytes are divided by.
     """
 
-    def __init__(self, layout: Literal["hwc", "chw", "hw"] = "hwc", scale: Positive = 255.0) -> None:
+    def __init__(
+        self, layout: Literal["hwc", "chw", "hw", "thwc", "tchw", "thw"] = "hwc", scale: Positive = 255.0
+    ) -> None:
         super().__init__()
         self.layout, self.scale = layout, scale
 
     def forward(self, x: Tensor) -> Tensor:
         """x (*, H, W, C) → (*, C, H, W) float."""
-        if self.layout == "hwc":
+        if self.layout in ("hwc", "thwc"):
             x = x.movedim(-1, -3)
         elif self.layout == "hw":
             x = x.unsqueeze(-3)
+        if self.layout in ("thwc", "tchw"):
+            x = x.flatten(-4, -3)
         return x * (1.0 / self.scale)
+
+
+@register("encode_codes")
+class CodeEncoder(nn.Module):
+    """Cells of a grid that hold codes, as one-hot planes: (*, H, W, C) whole numbers → (*, ΣN_c, H, W).
+
+    A code outside its channel's range gives zeros. The frames of a stack become planes: (*, T, H, W, C) → (*, T·ΣN, H,
+    W).
+
+    Args:
+        sizes: How many codes each channel has.
+        layout: The order of the axes: time, height, width, channels.
+    """
+
+    values: Tensor
+    channels: Tensor
+
+    def __init__(self, sizes: list[Count], layout: Literal["hwc", "thwc"] = "hwc") -> None:
+        super().__init__()
+        self.layout = layout
+        values = [code for size in sizes for code in range(size)]
+        channels = [channel for channel, size in enumerate(sizes) for _ in range(size)]
+        self.register_buffer("values", torch.tensor(values), persistent=False)
+        self.register_buffer("channels", torch.tensor(channels), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (*, H, W, C) → (*, ΣN, H, W) float32."""
+        planes = x.index_select(-1, self.channels).eq(self.values).float().movedim(-1, -3)
+        return planes.flatten(-4, -3) if self.layout == "thwc" else planes
 
 
 @register("one_hot", indices=True)

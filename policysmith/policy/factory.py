@@ -209,5 +209,5 @@ def _attempt(path: Sequence[str], report: Report, make: Callable[[], Any]) -> An
         return make()
     except ConfigError as error:
         for problem in error.problems:
-            report(path, problem.message)
+            report((*path, problem.path) if problem.path else path, problem.message)
         return None

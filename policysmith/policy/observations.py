@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from policysmith.errors import ConfigError, Problem, ShapeError, did_you_mean
 from policysmith.graph.plan import TensorSpec
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import expand_key
+from policysmith.policy.readings import Known, Reading, reading_of, reading_of_0_1, stored_reading
 from policysmith.policy.spaces import SpacePath, leaf_spaces, pick
 from policysmith.registry import PartSpec, Registry
 
@@ -45,7 +46,13 @@ class Leaf:
 
 
 class Observations:
-    """The leaves of an observation space. `exclude` names leaves left out, `scale` the divisor of a leaf's numbers.
+    """The leaves of an observation space, and how each is read.
+
+    `exclude` names leaves left out, `scale` the divisor of a leaf's numbers, `layout` the axes of an image, `codes` how
+    many codes each channel of a grid has, `normalize` leaves to be normalised (or all). Names are those of the space,
+    with or without `observation.` before them. `known` is what the environment tells of leaves. `stored` is what
+    `readings` gave when a policy was stored: what stands there holds, and a leaf that it lacks is read as in version
+    0.1.0.
 
     In a Dict space the leaf `action_mask` holds legal actions: it is no input of the network, `mask_path` says so.
     """
@@ -56,13 +63,21 @@ class Observations:
         exclude: Sequence[str] = (),
         scale: Mapping[str, float] | None = None,
         normalize: bool | Sequence[str] = False,
+        layout: Mapping[str, str] | None = None,
+        codes: Mapping[str, Sequence[int]] | None = None,
+        known: Mapping[str, Known] | None = None,
+        stored: Mapping[str, Any] | None = None,
     ) -> None:
-        self.space, self.exclude = space, tuple(exclude)
-        self.scale = dict(scale or {})
-        self.normalize = normalize
+        self.space = space
+        paths = {".".join(map(str, path)) for path, _ in _all_paths(space)}
+        self.exclude = tuple(_plain(name, paths) for name in exclude)
+        self.scale = {_plain(name, paths): value for name, value in (scale or {}).items()}
+        self.layout = {_plain(name, paths): value for name, value in (layout or {}).items()}
+        self.codes = {_plain(name, paths): value for name, value in (codes or {}).items()}
+        self.normalize = normalize if isinstance(normalize, bool) else [_plain(name, paths) for name in normalize]
         self.mask_path: SpacePath | None = None
         self.leaves: list[Leaf] = []
-        for path, leaf in leaf_spaces(space, ROOT, exclude):
+        for path, leaf in leaf_spaces(space, ROOT, self.exclude):
             if path and path[-1] == MASK:
                 self.mask_path = path
             else:
@@ -70,7 +85,9 @@ class Observations:
                 self.leaves.append(Leaf(name, path, leaf, _spec(leaf)))
         if not self.leaves:
             raise ConfigError("the observation space has no leaf left to read")
-        self._check_names(exclude)
+        self._embedded: dict[str, list[str]] = {}  # leaf → components that take its categories themselves
+        self._check_names(paths)
+        self.readings = self._read_leaves(known or {}, stored)
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:
@@ -86,6 +103,9 @@ class Observations:
             part = components[spec.use].part if spec.use is not None and spec.use in components else spec.part
             if part is not None and part.entry.traits.get("indices"):
                 changed[name] = spec
+                for leaf in names:
+                    if leaf in spec.in_keys:
+                        self._embedded.setdefault(leaf, []).append(name)
                 continue
             keys, arguments = [], []
             for index, key in enumerate(spec.in_keys):
@@ -99,36 +119,57 @@ class Observations:
     def _encoded(self, name: str, added: _Encoders, registry: Registry) -> str:
         leaf = next(leaf for leaf in self.leaves if leaf.name == name)
         key = name
-        for suffix, options in (("encoder", self._encoder(leaf)), ("normalizer", self._normalizer(leaf))):
+        encoder = self.readings[_short(leaf)].encoder(leaf.spec.dtype == torch.float32)
+        for suffix, options in (("encoder", encoder), ("normalizer", self._normalizer(leaf))):
             if options is not None:
                 key = added.put(f"{name}.{suffix}", key, registry.decode("component", options))
         return key
 
-    def _encoder(self, leaf: Leaf) -> dict[str, Any] | None:
-        scale = self.scale.get(_short(leaf))
-        if leaf.spec.categories is not None:
-            return {"type": "one_hot"}
-        layout = _image_layout(leaf.space)
-        if layout is not None:
-            return {"type": "encode_image", "layout": layout, "scale": float(scale or 255.0)}
-        if scale is not None or leaf.spec.dtype != torch.float32:
-            return {"type": "to_float", "scale": float(scale or 1.0)}
-        return None
+    def told(self) -> dict[str, str]:
+        """What was decided for each leaf, as a sentence: its shape and type, how it is read, whether normalised."""
+        told = {leaf.name: f"{_size(leaf.space)}: {self._told(leaf)}" for leaf in self.leaves}
+        if self.mask_path is not None:
+            told[".".join(map(str, (ROOT, *self.mask_path)))] = "legal actions, which are no input of the network"
+        return told
+
+    def _told(self, leaf: Leaf) -> str:
+        if names := self._embedded.get(leaf.name):
+            return f"categories, as they are into {' and '.join(names)}"
+        return self.readings[_short(leaf)].sentence + (", normalised" if self._normalizer(leaf) else "")
+
+    def _read_leaves(self, known: Mapping[str, Known], stored: Mapping[str, Any] | None) -> dict[str, Reading]:
+        found, wrong = {}, []
+        for leaf in self.leaves:
+            name = _short(leaf)
+            if stored is not None:
+                given = stored.get(name)
+                old = reading_of_0_1(leaf.space, self.scale.get(name))
+                found[name] = old if given is None else stored_reading(given)
+                continue
+            try:
+                found[name] = reading_of(
+                    leaf.space, self.scale.get(name), self.layout.get(name), self.codes.get(name), known.get(name)
+                )
+            except ValueError as error:
+                wrong.append(Problem("codes" if name in self.codes else "layout", f"{name}: {error}"))
+        if wrong:
+            raise ConfigError(wrong)
+        return found
 
     def _normalizer(self, leaf: Leaf) -> dict[str, Any] | None:
         wanted = self.normalize if isinstance(self.normalize, bool) else _short(leaf) in self.normalize
-        return {"type": "normalizer"} if wanted and leaf.spec.categories is None else None
+        one_hot = self.readings[_short(leaf)].kind in ("categories", "codes")
+        return {"type": "normalizer"} if wanted and not one_hot else None
 
-    def _check_names(self, exclude: Sequence[str]) -> None:
+    def _check_names(self, everything: Collection[str]) -> None:
         listed = [] if isinstance(self.normalize, bool) else list(self.normalize)
         leaves = {_short(leaf): leaf for leaf in self.leaves}
-        everything = {".".join(map(str, path)) for path, _ in _all_paths(self.space)}
         wrong = [
             f"cannot exclude {n!r}{did_you_mean(n, everything)}; the space has: {', '.join(sorted(everything))}"
-            for n in exclude
+            for n in self.exclude
             if n not in everything
         ]
-        for name in [*self.scale, *listed]:
+        for name in dict.fromkeys([*self.scale, *self.layout, *self.codes, *listed]):
             if name not in leaves:
                 wrong.append(f"no observation {name!r}{did_you_mean(name, leaves)}; there are: {', '.join(leaves)}")
             elif leaves[name].spec.categories is not None:
@@ -224,19 +265,15 @@ def _spec(space: Any) -> TensorSpec:
     return TensorSpec(tuple(space.shape), dtype)
 
 
-def _image_layout(space: Any) -> str | None:
-    """`hwc`, `chw` or `hw` for bytes that are an image; None for other arrays.
+def _plain(name: str, known: Collection[str]) -> str:
+    """A leaf's name as the space has it, where it is written as components write it: after `observation.`."""
+    short = name.removeprefix(f"{ROOT}.")
+    return short if name not in known and short in known else name
 
-    The channel axis is the one that differs from the two equal ones; else the smaller of the outer two.
-    """
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or len(space.shape) not in (2, 3):
-        return None
-    if len(space.shape) == 2:
-        return "hw"
-    first, middle, last = space.shape
-    if first == middle or middle == last:
-        return "hwc" if first == middle else "chw"
-    return "hwc" if last <= first else "chw"
+
+def _size(space: Any) -> str:
+    shape = "×".join(map(str, space.shape)) if getattr(space, "shape", None) else "one"
+    return f"{shape} {space.dtype}"
 
 
 def _all_paths(space: Any, path: SpacePath = ()) -> list[tuple[SpacePath, Any]]:

@@ -46,10 +46,13 @@ def _walk(space: Any, root: str, path: SpacePath, exclude: tuple[str, ...]) -> I
     elif isinstance(space, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
         yield path, space
     else:
-        kind = type(space).__name__
+        kind = next((base.__name__ for base in type(space).__mro__ if base.__name__ in _REFUSED), type(space).__name__)
         where = ".".join(map(str, path))
         table = _REFUSED if root == "observation" else {**_REFUSED, **_REFUSED_ACTIONS}
-        advice = table.get(kind, "wrap the environment so that it gives Box, Discrete, Dict or Tuple spaces")
+        usual = "wrap the environment so that it gives Box, Discrete, Dict or Tuple spaces"
+        if where and root == "observation":
+            usual = f"exclude it (observation: {{exclude: [%s]}}), or {usual}"
+        advice = table.get(kind, usual)
         advice = advice % (where or "…") if "%s" in advice else advice
         raise ConfigError(f"the {root} space has a {kind} at {where or 'its root'}: {advice}")
 

@@ -96,6 +96,7 @@ def _config(policy: ActorCritic) -> dict[str, Any]:
         "versions": {**{name: version_of(name) for name in PACKAGES}, "python": platform.python_version()},
         "observation_space": encode_space(policy.observations.space, policy.observations.exclude),
         "action_space": encode_space(policy.actions.space),
+        "readings": {name: reading.encode() for name, reading in policy.observations.readings.items()},
         "experiment": policy.config,
     }
 
@@ -176,7 +177,7 @@ def _built(file: str, config: Mapping[str, Any], registry: Registry) -> ActorCri
             decode_space(config["action_space"]),
             registry,
             seed=0,
-            observation=asdict(experiment.observation),
+            observation={**asdict(experiment.observation), "stored": config.get("readings", {})},
             config=experiment.resolved(),
         )
     except KeyError as error:

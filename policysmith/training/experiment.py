@@ -6,7 +6,7 @@ In: whatever stands for a configuration, and overrides. Out: a checked experimen
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -23,10 +23,11 @@ from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import Blueprint, make_blueprint
 from policysmith.policy.observations import Observations
+from policysmith.policy.readings import Known
 from policysmith.registry import Registry, default_registry, load_plugins
 from policysmith.store.component_weights import load_components, missing_files
 from policysmith.training.environments.gate import check_sound
-from policysmith.training.environments.make import single_spaces
+from policysmith.training.environments.make import described_spaces
 from policysmith.training.offline.dataset_section import dataset_spaces
 
 __all__ = [
@@ -72,8 +73,10 @@ def plan_experiment(
     def report(path: Sequence[str | int], message: str) -> None:
         problems.append(document.problem(tuple(path), message))
 
+    known: Mapping[str, Known] = {}
     if observation_space is None or action_space is None:
         own = _own_spaces(experiment)
+        known = own[2] if observation_space is None else {}
         observation_space, action_space = observation_space or own[0], action_space or own[1]
     blueprint = make_blueprint(
         experiment.model,
@@ -81,7 +84,7 @@ def plan_experiment(
         action_space,
         report,
         registry or default_registry,
-        asdict(experiment.observation),
+        {**asdict(experiment.observation), "known": known},
     )
     if blueprint is not None:
         problems += _training_problems(experiment, blueprint)
@@ -140,7 +143,7 @@ def take_up(policy: ActorCritic, experiment: Experiment) -> None:
 
 def check_environment(policy: ActorCritic, experiment: Experiment) -> None:
     """Raise `ConfigError` unless the environment's observations and actions are the policy's; bounds may differ."""
-    observation, action = _own_spaces(experiment)
+    observation, action, _ = _own_spaces(experiment)
     found, wanted = Observations(observation, **asdict(experiment.observation)).inputs, policy.plan.inputs
     if dict(found) != dict(wanted):
         told = [", ".join(f"{name} {spec.shape}" for name, spec in side.items()) for side in (found, wanted)]
@@ -185,17 +188,22 @@ def _training_problems(experiment: Experiment, blueprint: Blueprint) -> list[Pro
     return []
 
 
-def _own_spaces(experiment: Experiment) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
-    """Observation and action space of the environment, else those of the section `spaces`, else the dataset's."""
+def _own_spaces(
+    experiment: Experiment,
+) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any], Mapping[str, Known]]:
+    """Observation and action space of the environment, else those of the section `spaces`, else the dataset's.
+
+    With them what the environment tells of the observation's leaves.
+    """
     document = experiment.document
     if experiment.environment is not None:
         try:
-            return single_spaces(experiment.environment)
+            return described_spaces(experiment.environment)
         except ConfigError as error:
             raise ConfigError(_placed(experiment, error)) from error
     if experiment.spaces is None:
         if (recorded := dataset_spaces(experiment)) is not None:
-            return recorded
+            return *recorded, {}
         raise ConfigError([document.problem(("environment",), "required, unless spaces are given: {id: CartPole-v1}")])
     found, problems = [], []
     for name in ("observation", "action"):
@@ -205,7 +213,7 @@ def _own_spaces(experiment: Experiment) -> tuple[gymnasium.Space[Any], gymnasium
             problems.append(document.problem(("spaces", name), str(error)))
     if problems:
         raise ConfigError(problems)
-    return found[0], found[1]
+    return found[0], found[1], {}
 
 
 def _placed(experiment: Experiment, error: ConfigError) -> list[Problem]:

@@ -10,7 +10,7 @@ from gymnasium.envs import registration
 def test_a_good_configuration_is_counted(run):
     result = run("check", "cartpole")
     assert (result.exit_code, result.stderr) == (0, "")
-    assert result.stdout == "ok  cartpole: 4 components, 9,155 parameters\n"
+    assert result.stdout == "ok  cartpole: 4 components, 9,155 parameters\n    observation  4 float32: numbers\n"
 
 
 @pytest.fixture

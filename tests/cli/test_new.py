@@ -8,7 +8,10 @@ from policysmith import api
 from policysmith.config.load import load
 
 
-@pytest.mark.parametrize("environment", ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", "FrozenLake-v1"])
+@pytest.mark.parametrize(
+    "environment",
+    ["CartPole-v1", "Pendulum-v1", "MountainCarContinuous-v0", "FrozenLake-v1", "MiniGrid-DoorKey-5x5-v0"],
+)
 def test_the_file_passes_the_check(run, environment):
     result = run("new", "my policy.yaml", "--env", environment)
     assert result.exit_code == 0

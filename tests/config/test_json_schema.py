@@ -346,7 +346,7 @@ def test_the_surface_is_frozen(schema):
             "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "executor",
             "template",
         ],
-        "observation": ["exclude", "normalize", "scale", "template"],
+        "observation": ["codes", "exclude", "layout", "normalize", "scale", "template"],
         "self_play": ["past_share", "pool", "random_share", "snapshot_every", "template"],
         "spaces": ["action", "observation", "template"],
         "store": ["every", "name", "template", "uri"],

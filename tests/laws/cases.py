@@ -135,7 +135,14 @@ CASES: dict[str, tuple[Case, ...]] = {
     "divide": (one(TensorSpec((3,)), by=[1.0, 2.0, 255.0]), one(IMAGE, by=[1.0, 2.0, 4.0, 8.0])),
     "difference": (Case((VECTOR, VECTOR)), Case((IMAGE, IMAGE))),
     "embedding": (one(CATEGORY, dim=4), one(CATEGORIES, dim=4)),
+    "encode_codes": (
+        one(TensorSpec((4, 5, 3), torch.uint8), sizes=[3, 2, 4]),
+        one(TensorSpec((2, 4, 5, 2), torch.uint8), sizes=[3, 2], layout="thwc"),
+    ),
     "encode_image": (
+        one(TensorSpec((4, 8, 9, 3), torch.uint8), layout="thwc"),
+        one(TensorSpec((4, 3, 8, 9)), layout="tchw", scale=1.0),
+        one(TensorSpec((4, 8, 9)), layout="thw"),
         one(TensorSpec((8, 9, 3), torch.uint8)),
         one(TensorSpec((3, 8, 9), torch.uint8), layout="chw"),
         one(TensorSpec((8, 9)), layout="hw", scale=2.0),

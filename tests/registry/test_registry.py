@@ -540,7 +540,9 @@ def test_a_plugin_that_is_no_python_file_is_told_so(tmp_path):
         load_plugin_file(file)
 
 
-@pytest.mark.parametrize(("option", "told"), [("in_features", True), ("input_dim", True), ("interval", False)])
+@pytest.mark.parametrize(
+    ("option", "told"), [("in_features", True), ("input_dim", True), ("interval", False), ("observation", False)]
+)
 def test_a_required_size_of_the_input_could_be_marked(option, told):
     def own(size: int) -> None: ...
 

@@ -109,7 +109,8 @@ def test_a_text_with_an_interpolation_in_it_stays_a_text(policy, tmp_path):
 def test_config_json_says_what_was_saved_by_what(policy, tmp_path):
     file = save(policy, tmp_path / "a") / "config.json"
     config = read(file)
-    assert list(config) == ["format", "policysmith", "versions", "observation_space", "action_space", "experiment"]
+    spaces_and_readings = ["observation_space", "action_space", "readings"]
+    assert list(config) == ["format", "policysmith", "versions", *spaces_and_readings, "experiment"]
     assert config["format"] == CURRENT_FORMAT
     assert list(config["versions"]) == ["torch", "tensordict", "gymnasium", "python"]
     assert config["experiment"] == policy.config

@@ -20,7 +20,9 @@ from gymnasium.vector.async_vector_env import AsyncState
 
 from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, PolicysmithError, Problem, missing_extra
+from policysmith.policy.readings import Known
 from policysmith.training.environments.guarded import Guarded
+from policysmith.training.environments.known_leaves import known_leaves
 from policysmith.training.environments.registered import newer_version, registered
 from policysmith.training.environments.replay import Replayable
 from policysmith.training.environments.source_place import first_line, method_place, raised_place
@@ -30,7 +32,7 @@ from policysmith.training.environments.workers import Workers
 from policysmith.training.environments.wrappers import WRAPPERS, ActionMasks, wrapper
 from policysmith.training.process.signals import interrupts_ignored
 
-__all__ = ["WRAPPERS", "close_vector", "make_environment", "make_vector", "single_spaces"]
+__all__ = ["WRAPPERS", "close_vector", "described_spaces", "make_environment", "make_vector", "single_spaces"]
 
 GYMNASIUM_OPTIONS = ("max_episode_steps", "render_mode")  # of `gymnasium.make`, whatever the environment takes
 
@@ -57,11 +59,18 @@ def make_environment(section: Environment, **options: Any) -> gymnasium.Env[Any,
 
 def single_spaces(section: Environment) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any]]:
     """The observation and action space of one environment, or of each player of a game."""
+    return described_spaces(section)[:2]
+
+
+def described_spaces(
+    section: Environment,
+) -> tuple[gymnasium.Space[Any], gymnasium.Space[Any], Mapping[str, Known]]:
+    """As `single_spaces`, and what is known of the observation's leaves by the environment's class and wrappers."""
     if is_game(section):
-        return game_spaces(section)
+        return *game_spaces(section), {}
     environment = make_environment(section)
     environment.close()
-    return environment.observation_space, environment.action_space
+    return environment.observation_space, environment.action_space, known_leaves(environment)
 
 
 def make_vector(section: Environment, num_envs: int | None = None, *, replayable: bool = False) -> VectorEnv:
