@@ -52,7 +52,7 @@ class Environment:
     id: Name
     num_envs: Count = 8
     vectorization: Literal["sync", "async", "envpool"] = "sync"
-    autoreset: Literal["same_step", "next_step"] = "same_step"
+    autoreset: Literal["same_step", "next_step", "disabled"] = "same_step"
     options: dict[str, Any] = field(default_factory=dict)
     wrappers: list[dict[str, Any] | str] = field(default_factory=list)
     check: bool = True
@@ -92,7 +92,8 @@ class Execution:
     `amp` computes the network in bfloat16 and gives float32; `compile` hands each call to `torch.compile`; `auto`
     measures at the first use on a device and takes what is faster. `channels_last` lays out convolutions as N, H, W, C.
     The executor `parallel` runs components that do not need each other side by side, where it measures faster. A text
-    in place of the section names the executor: `execution: parallel`.
+    in place of the section names the executor: `execution: parallel`. With `strict_masks` a row without a legal action
+    is an error.
     """
 
     amp: bool | Literal["auto"] = False
@@ -102,6 +103,7 @@ class Execution:
     compile_backend: Literal["inductor", "aot_eager", "eager"] = "inductor"
     channels_last: bool = False
     executor: Literal["sequential", "parallel"] = "sequential"
+    strict_masks: bool = False
 
     def __post_init__(self) -> None:
         if self.compile_mode != "default" and self.compile_backend != "inductor":

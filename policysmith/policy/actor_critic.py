@@ -45,11 +45,9 @@ class ActorCritic(Swapping, TensorDictModuleBase):
     """An actor-critic policy; parameters are named `components.<name>.…`. Made by `policysmith.build`.
 
     `plan` knows every shape, `components` holds the live modules, `observations` and `actions` the two spaces, and
-    `config` the resolved description it was built from. Set `strict_masks` to have a row without a legal action raise
-    ValueError rather than give action 0.
+    `config` the resolved description it was built from. With `strict_masks` (`execution: {strict_masks: true}`) a row
+    without a legal action raises `MaskError` rather than giving action 0.
     """
-
-    strict_masks = False
 
     def __init__(
         self,
@@ -68,6 +66,7 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         self._policy_edge = _edge(plan, "policy")
         self._value_edge = _edge(plan, "value")
         self.runtime = Runtime.of(self.config.get("execution") or {})
+        self.strict_masks = self.runtime.settings.strict_masks
         self._replan()
 
     def _replan(self) -> None:
@@ -231,6 +230,8 @@ class ActorCritic(Swapping, TensorDictModuleBase):
             self.runtime.lay_out(self.components)
             self._programs, self._forwards = {}, {}
             self.config["execution"] = asdict(self.runtime.settings)
+            if "strict_masks" in changes:
+                self.strict_masks = self.runtime.settings.strict_masks
 
     def prepare(self, observation: Any) -> Any:
         """What an environment gives (NumPy; one observation or a batch) → tensors with a batch axis, on our device."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,9 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from policysmith.errors import ShapeError, did_you_mean
+from policysmith.errors import MaskError, ShapeError, did_you_mean
 
-__all__ = ["legal_masks"]
+__all__ = ["legal_masks", "rows_alive"]
 
 
 def legal_masks(
@@ -21,24 +21,28 @@ def legal_masks(
     """One mask for each discrete leaf of the action space, depth first: bool (rows, width), or (1, width) for all rows.
 
     Bool, integer and float masks pass (non-zero is legal). In a composite space the mask has its structure; what is
-    left out or None is all legal. `ShapeError` says what does not fit; `strict` refuses a row without a legal action.
+    left out or None is all legal. `ShapeError` says what does not fit, and with `strict` `MaskError` of a row without a
+    legal action.
     """
-    found = [(leaf, _tensor(leaf, given, rows, device)) for leaf, given in _leaves(space, mask, "the legal mask")]
-    if strict:
-        for leaf, tensor in found:
-            _refuse_dead_rows(leaf, tensor)
-    return [tensor for _, tensor in found]
-
-
-def _refuse_dead_rows(space: Any, mask: Tensor) -> None:
-    sizes = [int(n) for n in space.nvec.flat] if isinstance(space, spaces.MultiDiscrete) else None
-    if isinstance(space, spaces.MultiBinary):
-        sizes = [2] * (mask.shape[-1] // 2)
-    parts = mask.split(sizes, -1) if sizes else (mask,)
-    alive = torch.stack([part.any(-1) for part in parts]).all(0)
-    if not alive.all():
+    found = [_tensor(leaf, given, rows, device) for leaf, given in _leaves(space, mask, "the legal mask")]
+    if strict and not (alive := rows_alive(space, found)).all():
         dead = (~alive).nonzero().flatten().tolist()
-        raise ValueError(f"no legal action in row {', '.join(map(str, dead[:8]))}; strict_masks is on")
+        raise MaskError(f"no legal action in row {', '.join(map(str, dead[:8]))}; strict_masks is on")
+    return found
+
+
+def rows_alive(space: spaces.Space[Any], masks: Sequence[Tensor]) -> Tensor:
+    """(rows,) whether every choice of a row has a legal action, by the masks that `legal_masks` gave; (1,) of all."""
+    leaves = [leaf for leaf, _ in _leaves(space, None, "")]
+    choices = [part.any(-1) for leaf, mask in zip(leaves, masks, strict=True) for part in mask.split(_sizes(leaf), -1)]
+    return torch.stack(torch.broadcast_tensors(*choices)).all(0)
+
+
+def _sizes(space: Any) -> list[int]:
+    """How many options each choice of a discrete space has."""
+    if isinstance(space, spaces.MultiDiscrete):
+        return [int(n) for n in space.nvec.flat]
+    return [2] * int(np.prod(space.shape)) if isinstance(space, spaces.MultiBinary) else [int(space.n)]
 
 
 def _leaves(space: Any, mask: Any, name: str) -> Iterator[tuple[Any, Any]]:
@@ -65,7 +69,7 @@ def _leaves(space: Any, mask: Any, name: str) -> Iterator[tuple[Any, Any]]:
 
 
 def _tensor(space: Any, mask: Any, rows: int, device: torch.device) -> Tensor:
-    width = _width(space)
+    width = sum(_sizes(space))
     if mask is None:
         return torch.ones(1, width, dtype=torch.bool, device=device)
     if isinstance(mask, Mapping):
@@ -86,14 +90,6 @@ def _joined(mask: Any) -> Any:
     if isinstance(mask, tuple) and mask and np.ndim(mask[0]) > 0:
         return np.concatenate([np.asarray(part) for part in mask], -1)
     return mask
-
-
-def _width(space: Any) -> int:
-    if isinstance(space, spaces.Discrete):
-        return int(space.n)
-    if isinstance(space, spaces.MultiBinary):
-        return 2 * int(np.prod(space.shape))
-    return int(space.nvec.sum())
 
 
 def _describe(mask: Any) -> str:

@@ -344,7 +344,7 @@ def test_the_surface_is_frozen(schema):
         "evaluation": ["deterministic", "episodes", "every", "seed", "template"],
         "execution": [
             "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "executor",
-            "template",
+            "strict_masks", "template",
         ],
         "observation": ["codes", "exclude", "layout", "normalize", "scale", "template"],
         "self_play": ["past_share", "pool", "random_share", "snapshot_every", "template"],

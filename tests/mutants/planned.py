@@ -156,7 +156,7 @@ _PLANNED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
     },
     "tests/training/rollout/test_rollout_steps.py": {
         "test_values_and_probabilities_are_the_networks": [
-            ("training/rollout/collector.py", "if not self.next_step and np.count_nonzero(seen.truncated)", "if False"),
+            ("training/rollout/collector.py", "if not self.stepping.next_step and", "if False and"),
             (
                 "training/rollout/collector.py",
                 "torch.cat([values_TN[1:], self._last_value()[None]])",
@@ -165,13 +165,21 @@ _PLANNED: dict[str, dict[str, list[tuple[str, str, str]]]] = {
         ],
         "test_a_memory_is_carried_through_episodes_and_rollouts": [
             (
-                "training/rollout/collector.py",
-                "self._begins = self._ended if self.next_step else done",
-                "self._begins = done",
+                "training/rollout/stepping.py",
+                "self.first = self.over if self.next_step else done",
+                "self.first = done",
             ),
         ],
         "test_rows_are_what_each_environment_gave": [
-            ("training/rollout/collector.py", "self._returns[done] = 0.0", "pass"),
+            ("training/rollout/stepping.py", "self.returns[done] = 0.0", "pass"),
+        ],
+    },
+    "tests/training/rollout/test_stepping.py": {
+        "test_a_row_without_a_mask_is_all_legal": [
+            ("training/environments/legal.py", "whole[~rows] = 1", "whole[~rows] = 0"),
+        ],
+        "test_the_modes_same_step_and_disabled_are_alike": [
+            ("training/environments/autoreset.py", "copy.deepcopy(rows[row])", "rows[0]"),
         ],
     },
     "tests/training/games/test_self_play.py": {

@@ -25,6 +25,7 @@ from policysmith.skills.training.progression import Attempts, TaskProgression
 from policysmith.skills.training.run_config import RunConfig
 from policysmith.training.process.generators import seed_everything
 from policysmith.training.process.threads import few_threads
+from policysmith.training.rollout.stepping import Playing
 
 __all__ = ["RunSetup"]
 
@@ -68,12 +69,11 @@ class RunSetup:
         state = torch.get_rng_state()
         torch.manual_seed(EVALUATION_SEED)
         self.policy.eval()
-        act, (observation, _) = self.policy.acting(), environments.reset(seed=EVALUATION_SEED)
         try:
             with few_threads(self.policy):
+                playing = Playing(self.policy, environments, deterministic=False, seed=EVALUATION_SEED)
                 while max(environments.quota or [0]) > 0:
-                    action, *_ = act(self.policy.prepare(observation))
-                    observation, *_ = environments.step(self.policy.actions.to_environment(action))
+                    playing.move()
             return environments.attempts
         finally:
             torch.set_rng_state(state)

@@ -73,17 +73,19 @@ def described_spaces(
     return environment.observation_space, environment.action_space, known_leaves(environment)
 
 
-def make_vector(section: Environment, num_envs: int | None = None, *, replayable: bool = False) -> VectorEnv:
-    """`num_envs` copies (default: the section's) that reset themselves; `autoreset_mode` is in their metadata.
+def make_vector(
+    section: Environment, num_envs: int | None = None, *, replayable: bool = False, **options: Any
+) -> VectorEnv:
+    """`num_envs` copies (default: the section's); how they begin anew is told by `autoreset_mode` in their metadata.
 
-    `replayable` ones keep a journal, by which they can be brought back to where they stood. Worker processes leave
-    Ctrl-C to this one.
+    `options` go to `gymnasium.make` beside the section's own. `replayable` ones keep a journal, by which they can be
+    brought back to where they stood. Worker processes leave Ctrl-C to this one.
     """
     count = num_envs or section.num_envs
     if section.vectorization == "envpool":
         return _envpool(section, count)
-    mode = AutoresetMode.SAME_STEP if section.autoreset == "same_step" else AutoresetMode.NEXT_STEP
-    thunks = [partial(_copy, section, index, replayable) for index in range(count)]
+    mode = AutoresetMode[section.autoreset.upper()]
+    thunks = [partial(_copy, section, index, replayable, **options) for index in range(count)]
     if section.vectorization == "sync":
         return SyncVectorEnv(thunks, autoreset_mode=mode)
     try:
@@ -101,6 +103,7 @@ def close_vector(environments: VectorEnv | Games, patience: float = 0.0) -> str 
 
     A worker that is dying closes its pipe before it is dead: wait for that up to `patience` seconds.
     """
+    environments = environments if isinstance(environments, Games) else environments.unwrapped
     if not isinstance(environments, AsyncVectorEnv):
         environments.close()
         return None
@@ -118,8 +121,8 @@ def close_vector(environments: VectorEnv | Games, patience: float = 0.0) -> str 
     return f"the worker process of environment {told} ended" if dead else None
 
 
-def _copy(section: Environment, index: int, replayable: bool) -> gymnasium.Env[Any, Any]:
-    environment = make_environment(section)
+def _copy(section: Environment, index: int, replayable: bool, **options: Any) -> gymnasium.Env[Any, Any]:
+    environment = make_environment(section, **options)
     return Guarded(Replayable(environment, index) if replayable else environment, index)
 
 

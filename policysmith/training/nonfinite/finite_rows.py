@@ -1,20 +1,18 @@
-"""Which rows of what an environment gives are finite, and how an environment begins anew. N environments.
+"""Which rows of what an environment gives are finite. N environments.
 
 In: observations and rewards of a vector of environments, as NumPy. Out: rows whose numbers a float32 can hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.observations import MASK
 
-__all__ = ["FloatLeaf", "all_finite", "bad_rows", "blanked", "first_bad", "float_leaves", "mask_merged", "restarter"]
+__all__ = ["FloatLeaf", "all_finite", "bad_rows", "blanked", "first_bad", "float_leaves"]
 
 LARGEST = float(np.finfo(np.float32).max)
 # The sum of squares of numbers that fit a float32 is no larger than that of as many of the largest; one number beyond
@@ -70,31 +68,6 @@ def blanked(observation: Any, rows: np.ndarray, leaves: Sequence[FloatLeaf]) -> 
     for leaf in leaves:
         observation = _replaced(observation, leaf.path, rows)
     return observation
-
-
-def restarter(environments: VectorEnv) -> Callable[[np.ndarray], tuple[Any, dict[str, Any]]] | None:
-    """What begins some environments (N,) anew and leaves the others where they are; None where nothing can.
-
-    Gymnasium's own vectors know `reset(options={"reset_mask": …})`, and so does whoever says so in its metadata; any
-    other might reset all, or ignore it.
-    """
-    known = isinstance(environments.unwrapped, SyncVectorEnv | AsyncVectorEnv)
-    if not (known or environments.metadata.get("reset_mask")):
-        return None
-    return lambda rows: environments.reset(options={"reset_mask": rows})
-
-
-def mask_merged(info: dict[str, Any] | None, begun: dict[str, Any], rows: np.ndarray) -> dict[str, Any]:
-    """The info of a step in which some rows have begun anew: legal actions are those of the new episodes."""
-    merged = dict(info or {})
-    for key in (MASK, f"_{MASK}"):
-        old, new = merged.get(key), begun.get(key)
-        if new is None and old is None:
-            continue
-        whole = np.array(old) if old is not None else np.ones_like(new)
-        whole[rows] = new[rows] if new is not None else 1  # a missing mask means that all is legal
-        merged[key] = whole
-    return merged
 
 
 def _replaced(observation: Any, path: tuple[Any, ...], rows: np.ndarray) -> Any:

@@ -5,10 +5,10 @@ In: what a vector of N environments gives. Out: the same with every number finit
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from gymnasium.vector import VectorEnv
 
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.training.nonfinite.events import NonFinite
@@ -18,11 +18,11 @@ from policysmith.training.nonfinite.finite_rows import (
     blanked,
     first_bad,
     float_leaves,
-    mask_merged,
-    restarter,
 )
 
-__all__ = ["FiniteSteps", "VectorStep"]
+__all__ = ["FiniteSteps", "Restart", "VectorStep"]
+
+Restart = Callable[[np.ndarray, Mapping[str, Any]], tuple[Any, dict[str, Any]]]
 
 
 class VectorStep(NamedTuple):
@@ -50,12 +50,13 @@ class FiniteSteps:
 
     Where an environment can't be begun anew alone, it is stepped on, and its rows are left out until its episode ends
     by itself. A policy is never shown a number that is not finite: such observations are zeros, in rows left out.
-    `events` holds what was met.
+    `events` holds what was met. `restart` begins rows (N,) anew, given the info of the step before, where it can be
+    done: observations and info of all.
     """
 
-    def __init__(self, policy: ActorCritic, environments: VectorEnv, next_step: bool) -> None:
-        self._leaves, self._restart = float_leaves(policy), restarter(environments)
-        self._next_step, self.count = next_step, environments.num_envs
+    def __init__(self, policy: ActorCritic, count: int, next_step: bool, restart: Restart | None) -> None:
+        self._leaves, self._restart = float_leaves(policy), restart
+        self._next_step, self.count = next_step, count
         self._plain = self._leaves[0].path == () if self._leaves else False
         self.lost: np.ndarray | None = None
         """(N,) rows whose present observation is not to be used; None where all are."""
@@ -138,8 +139,8 @@ class FiniteSteps:
         """Begin these environments (N,) anew where that can be done; what is no good after it is lost, and blanked."""
         begun, lost = np.zeros(self.count, dtype=bool), rows
         if rows.any() and self._restart is not None:
-            observation, info = self._restart(rows.copy())
-            seen = seen._replace(observation=observation, info=mask_merged(seen.info, info, rows))
+            observation, info = self._restart(rows, seen.info or {})
+            seen = seen._replace(observation=observation, info=info)
             begun, lost = rows, self._note_observation(observation, rows, step)
         bad = self._bad_observations(seen.observation)
         if bad.any():

@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from policysmith.ops.reset_state import State
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
-from policysmith.training.nonfinite.finite_steps import FiniteSteps, VectorStep
 from policysmith.training.rollout.conversion import action_writer, preparer
 from policysmith.training.rollout.rollout import Episode, Rollout
+from policysmith.training.rollout.stepping import EndedEpisode, Stepped, Stepping
 
 __all__ = ["Collector", "MemoryCollector", "RecordedSteps"]
 
@@ -46,72 +45,52 @@ class Collector:
     """Steps a vector environment with a policy, across rollouts; `step` counts transitions of all environments."""
 
     def __init__(self, policy: ActorCritic, environments: VectorEnv, seed: int | None = None, step: int = 0) -> None:
-        self.policy, self.environments, self.step = policy, environments, step
-        self.count = environments.num_envs
-        self.next_step = environments.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP) == AutoresetMode.NEXT_STEP
-        self._steps = FiniteSteps(policy, environments, self.next_step)
-        observation, info = environments.reset(seed=seed)
-        self._observation, self._info = self._steps.begin(observation, info, step)
-        self._returns = np.zeros(self.count)
-        self._lengths = np.zeros(self.count, dtype=np.int64)
-        self._ended = np.zeros(self.count, dtype=bool)
-        self._begins = np.ones(self.count, dtype=bool)
+        self.policy, self.step = policy, step
+        self.stepping = Stepping(policy, environments, seed, step)
+        self.environments, self.count = self.stepping.environments, self.stepping.count
         self._prepare = preparer(policy)
 
     def collect(self, steps: int) -> Rollout:
         """`steps` steps of every environment with the policy as it is now."""
-        record = RecordedSteps()
+        record, stepping = RecordedSteps(), self.stepping
         act = self._actor(record)
         to_environment = action_writer(self.policy)
         for t in range(steps):
-            obs = self._prepare(self._observation)
-            mask = self._info.get(MASK) if self._info else None
+            obs, mask = self._prepare(stepping.observation), stepping.mask
             action, log_prob, value = act(obs) if mask is None else act(obs, mask)
             record.acted.append((obs, mask, action, log_prob, value))
-            seen = VectorStep(*self.environments.step(to_environment(action)))
-            self._take(t, self._steps.look(seen, self._ended, self.step + self.count), record)
+            self.step += self.count
+            self._take(t, stepping.step(to_environment(action), self.step), record)
         return self._stack(record)
 
-    def _take(self, t: int, seen: VectorStep, record: RecordedSteps) -> None:
-        """Note what step `t` gave."""
-        self._observation, self._info, done = seen.observation, seen.info, seen.done
-        record.stepped.append((seen.reward, seen.terminated, done, ~self._ended))
-        if seen.out is not None:
-            record.skipped.append((t, seen.out))
-        if not self.next_step and np.count_nonzero(seen.truncated):  # a third of what any() takes
-            rows = seen.truncated if seen.out is None else seen.truncated & ~seen.out
+    def _take(self, t: int, stepped: Stepped, record: RecordedSteps) -> None:
+        """Note what step `t` led to."""
+        record.stepped.append((stepped.reward, stepped.terminated, stepped.done, stepped.live))
+        if stepped.out is not None:
+            record.skipped.append((t, stepped.out))
+        if not self.stepping.next_step and np.count_nonzero(stepped.truncated):  # a third of what any() takes
+            rows = stepped.truncated if stepped.out is None else stepped.truncated & ~stepped.out
             self._cut_off(record, t, np.flatnonzero(rows))
-        self._count(t, seen.reward, done, done if seen.out is None else done & ~seen.out, record)
-        if seen.begun is not None:
-            self._returns[seen.begun], self._lengths[seen.begun] = 0.0, 0
-            self._begins = self._begins | seen.begun
+        if stepped.ended:
+            record.episodes += [Episode(self.step, e.episode_return, e.length) for e in stepped.ended]
+            record.scores += [(t, row, score) for row, score in self._final_scores(stepped.ended)]
 
     @property
     def seen(self) -> tuple[Any, dict[str, Any]]:
         """What the environments last showed: observations, and what they tell beside."""
-        return self._observation, self._info
+        return self.stepping.observation, self.stepping.info
 
     def state(self) -> dict[str, Tensor]:
         """Where the episodes stand between two rollouts; where the environments do is not in it."""
-        arrays = {"returns": self._returns, "lengths": self._lengths, "ended": self._ended, "begins": self._begins}
-        arrays |= self._steps.state()
-        return {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
+        return self.stepping.state()
 
     def load_state(self, state: Mapping[str, Tensor], observation: Any, info: dict[str, Any]) -> None:
         """Go on where `state` was given, with environments that show this."""
-        self._observation, self._info = observation, info
-        self._returns, self._lengths = state["returns"].numpy().copy(), state["lengths"].numpy().copy()
-        self._ended, self._begins = state["ended"].numpy().copy(), state["begins"].numpy().copy()
-        self._steps.load_state(state["lost"].numpy(), state["in_a_row"].numpy())
+        self.stepping.load_state(state, observation, info)
 
     def standing(self, state: Mapping[str, Tensor]) -> list[tuple[bool, int, float | None]]:
-        """Of each environment, by a `state`: whether its next step is a reset, its episode's steps, and its return.
-
-        The return is None after the episode's end, when it counts no longer.
-        """
-        ended = state["ended"].tolist() if self.next_step else [False] * self.count
-        told = zip(ended, state["lengths"].tolist(), state["returns"].tolist(), strict=True)
-        return [(over, steps, None if over else total) for over, steps, total in told]
+        """Of each environment, by a `state`: whether its next step is a reset, its episode's steps, and its return."""
+        return self.stepping.standing(state)
 
     def _actor(self, record: RecordedSteps) -> Callable[..., tuple[Any, Tensor, Tensor]]:
         """What chooses: (obs, mask=None) → (action, or draw where it is squashed, log_prob, value)."""
@@ -119,34 +98,15 @@ class Collector:
 
     def _cut_off(self, record: RecordedSteps, t: int, rows: np.ndarray) -> None:
         """Note the last observations of episodes that a time limit ended at step `t`."""
-        record.finals += [(t, int(i), self._info["final_obs"][i]) for i in rows]
+        record.finals += [(t, row, self.stepping.final(row)) for row in rows.tolist()]
 
-    def _count(self, t: int, reward: np.ndarray, done: np.ndarray, told: np.ndarray, record: RecordedSteps) -> None:
-        """Episodes that are `done`; those not `told` of had numbers in them that were left out."""
-        self.step += self.count
-        self._returns += reward
-        self._lengths += 1
-        if self.next_step:
-            self._returns[self._ended] = 0.0
-            self._lengths[self._ended] = 0
-        if np.count_nonzero(done):
-            for i in np.flatnonzero(told):
-                record.episodes.append(Episode(self.step, float(self._returns[i]), int(self._lengths[i])))
-            record.scores += [(t, i, score) for i, score in self._final_scores(told)]
-            self._steps.regular(told)
-            self._returns[done] = 0.0
-            self._lengths[done] = 0
-        self._begins = self._ended if self.next_step else done
-        self._ended = done
-
-    def _final_scores(self, done: np.ndarray) -> list[tuple[int, float]]:
-        """(environment, score) of those just done whose info tells a score."""
-        info = self._info or {}
-        if not self.next_step:  # the info of this step is of the next episode's beginning
-            info = info.get("final_info") or {}
+    def _final_scores(self, ended: Sequence[EndedEpisode]) -> list[tuple[int, float]]:
+        """(environment, score) of those just ended whose info tells a score."""
+        info = self.stepping.final_info()
         if "score" not in info:
             return []
-        return [(int(i), float(info["score"][i])) for i in np.flatnonzero(done & info.get("_score", True))]
+        told = info.get("_score", np.ones(self.count, dtype=bool))
+        return [(e.row, float(info["score"][e.row])) for e in ended if told[e.row]]
 
     @torch.no_grad()
     def _stack(self, record: RecordedSteps) -> Rollout:
@@ -156,7 +116,7 @@ class Collector:
         read, leaves = policy.observations.read, policy.actions.leaves_of
         values_TN = torch.stack(values)
         skipped, done_TN = _skipped(record.skipped, np.stack(done))
-        valid_TN = np.stack(valid) if self.next_step else None
+        valid_TN = np.stack(valid) if self.stepping.next_step else None
         if skipped is not None:
             valid_TN = ~skipped if valid_TN is None else valid_TN & ~skipped
         drawn = [torch.stack(leaf) for leaf in zip(*map(leaves, chosen), strict=True)]
@@ -176,7 +136,7 @@ class Collector:
             episodes=record.episodes,
             scores=_sparse(record.scores, values_TN) if record.scores else None,
             skipped=None if skipped is None else torch.as_tensor(skipped, device=device),
-            nonfinite=self._steps.taken(),
+            nonfinite=self.stepping.met(),
         )
 
     def _next_values(self, values_TN: Tensor, record: RecordedSteps) -> Tensor:
@@ -189,19 +149,23 @@ class Collector:
 
     def _last_value(self) -> Tensor:
         """(N,) the value of where the rollout stopped."""
-        return self.policy.get_value(self._prepare(self._observation))
+        return self.policy.get_value(self._prepare(self.stepping.observation))
 
     def _final_values(self, record: RecordedSteps, observations: Any) -> Tensor:
         """The values of final observations."""
         return self.policy.get_value(self.policy.prepare(observations))
 
     def _stack_masks(self, observations: Sequence[Any], masks: Sequence[Any]) -> list[Tensor]:
+        """A mask for each discrete leaf, (T, N, …); of steps that had none, where others have one, all is legal."""
         policy = self.policy
         steps = [
             policy._masks(obs, policy.observations.read(obs), mask)
             for obs, mask in zip(observations, masks, strict=True)
         ]
-        return [torch.stack(leaf) for leaf in zip(*steps, strict=True)]
+        known = next((leaves for leaves in steps if leaves), [])
+        every = [torch.ones_like(leaf) for leaf in known]
+        filled = [[leaf.expand(self.count, -1) for leaf in leaves or every] for leaves in steps]
+        return [torch.stack(leaf) for leaf in zip(*filled, strict=True)]
 
 
 class MemoryCollector(Collector):
@@ -238,7 +202,7 @@ class MemoryCollector(Collector):
 
         def remember_and_act(obs: Any, mask: Any = None) -> tuple[Any, Tensor, Tensor]:
             t = len(record.first)
-            first = torch.as_tensor(self._begins, device=device)
+            first = torch.as_tensor(self.stepping.first, device=device)
             if t in self._keep:
                 record.states[t] = self._state
             record.first.append(first)
@@ -259,8 +223,8 @@ class MemoryCollector(Collector):
         return rollout
 
     def _last_value(self) -> Tensor:
-        first = torch.as_tensor(self._begins, device=self.policy.device)
-        return self.policy.get_value(self._prepare(self._observation), self._state, first)
+        first = torch.as_tensor(self.stepping.first, device=self.policy.device)
+        return self.policy.get_value(self._prepare(self.stepping.observation), self._state, first)
 
     def _final_values(self, record: RecordedSteps, observations: Any) -> Tensor:
         states = record.final_states

@@ -5,14 +5,13 @@ In: a policy and its environment. Out: episodes, or a directory that holds them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode
 from torch import Tensor
 
 from policysmith.config.experiment import Environment, Experiment
@@ -23,11 +22,12 @@ from policysmith.policy.spaces import pick
 from policysmith.training.datasets.episodes import ACTION, REWARD, TERMINATED, Episodes, closed
 from policysmith.training.datasets.memmap import write_episodes
 from policysmith.training.environments.gate import warn_of_unsound
-from policysmith.training.environments.make import make_vector
+from policysmith.training.environments.make import close_vector, make_vector
 from policysmith.training.environments.random_actions import random_actions
 from policysmith.training.environments.two_player import is_game
 from policysmith.training.process.threads import few_threads
-from policysmith.training.rollout.evaluation import MAX_ENVS, actor_of
+from policysmith.training.rollout.evaluation import MAX_ENVS
+from policysmith.training.rollout.stepping import Move, Playing
 
 __all__ = ["record_as_told", "record_dataset", "record_episodes"]
 
@@ -124,76 +124,85 @@ class _Recording:
     def __init__(
         self, policy: ActorCritic, section: Environment, episodes: int, random_share: float, deterministic: bool
     ) -> None:
-        self.policy, self.random_share = policy, random_share
+        self.policy, self.random_share, self.deterministic = policy, random_share, deterministic
         self.count = min(episodes, MAX_ENVS)
         self.environments = make_vector(section, self.count)
-        self.next_step = self.environments.metadata.get("autoreset_mode") == AutoresetMode.NEXT_STEP
         self.quota = np.full(self.count, episodes // self.count) + (np.arange(self.count) < episodes % self.count)
-        self.act: Callable[..., Any] = actor_of(policy, self.count, deterministic)
         self.names = [".".join(map(str, (ACTION, *path))) for path in policy.actions.paths]
         self.leaves = policy.observations.leaves
         self.playing = [_Playing() for _ in range(self.count)]
+        self.masked: list[Tensor] = []  # masks of which all is legal, from the first step on that had one
         self.ended: list[list[tuple[_Playing, list[np.ndarray]]]] = [[] for _ in range(self.count)]
 
     def run(self, seed: int) -> Episodes:
         """Play until every environment has its share."""
-        over, begins = np.zeros(self.count, dtype=bool), np.ones(self.count, dtype=bool)
-        observation, info = self.environments.reset(seed=seed)
         try:
+            playing = Playing(self.policy, self.environments, self.deterministic, seed, self._chosen)
             while any(len(found) < share for found, share in zip(self.ended, self.quota, strict=True)):
-                live = ~over if self.next_step else np.ones(self.count, dtype=bool)
-                prepared, mask = self.policy.prepare(observation), info.get(MASK) if info else None
-                action = self._chosen(prepared, mask, begins)
-                self._note(np.flatnonzero(live), observation, prepared, mask, action)
-                observation, reward, terminated, truncated, info = self.environments.step(action)
-                before, over = over, terminated | truncated
-                begins = before if self.next_step else over
-                for i in np.flatnonzero(live).tolist():
-                    self.playing[i].add(REWARD, np.float32(reward[i]))
-                    self.playing[i].add(TERMINATED, bool(terminated[i]))
-                    if over[i]:
-                        self._close(i, observation, info)
+                self._note(playing, playing.move())
         finally:
-            self.environments.close()
+            close_vector(self.environments)
         return self._episodes()
 
-    def _chosen(self, prepared: Any, mask: Any, begins: np.ndarray) -> Any:
-        """Actions for the environment, some of them random."""
+    def _chosen(self, prepared: Any, mask: Any, chosen: Any) -> Any:
+        """Actions, some of them random."""
+        if not self.random_share:
+            return chosen
         actions = self.policy.actions
-        chosen = self.act(prepared, mask, begins)
-        if self.random_share:
-            drawn = torch.rand(self.count) < self.random_share
-            free = random_actions(actions, self._masks(prepared, mask), self.count)
-            pairs = zip(actions.leaves_of(chosen), free, strict=True)
-            chosen = actions.structure([_where(drawn, ours.cpu(), theirs) for ours, theirs in pairs])
-        return actions.to_environment(chosen)
+        drawn = torch.rand(self.count) < self.random_share
+        free = random_actions(actions, self._masks(prepared, mask), self.count)
+        pairs = zip(actions.leaves_of(chosen), free, strict=True)
+        return actions.structure([_where(drawn, ours.cpu(), theirs) for ours, theirs in pairs])
 
     def _masks(self, prepared: Any, mask: Any) -> list[Tensor]:
         policy = self.policy
         found = policy._masks(prepared, policy.observations.read(prepared), mask)
         return [part.expand(self.count, -1).cpu() for part in found]
 
-    def _note(self, rows: np.ndarray, observation: Any, prepared: Any, mask: Any, action: Any) -> None:
-        actions = self.policy.actions
-        masks = self._masks(prepared, mask)
-        for leaf in self.leaves:
-            array = pick(observation, leaf.path)
-            for i in rows:
-                self.playing[i].add(leaf.name, array[i])
-        for name, array in zip(self.names, actions.leaves_of(action), strict=True):
+    def _note(self, playing: Playing, move: Move) -> None:
+        """Put what a step gave to its episodes. One with a number that is not finite is dropped: another is played."""
+        stepped = move.stepped
+        rows = np.flatnonzero(stepped.live)
+        for name, array in self._columns(move):
             for i in rows:
                 self.playing[i].add(name, array[i])
-        for index, part in zip(actions.discrete, masks, strict=False):
-            for i in rows:
-                self.playing[i].add(MASK + self.names[index].removeprefix(ACTION), part[i].numpy())
+        for i in rows:
+            self.playing[i].add(REWARD, np.float32(stepped.reward[i]))
+            self.playing[i].add(TERMINATED, bool(stepped.terminated[i]))
+        for episode in stepped.ended:
+            self._close(episode.row, playing.final(episode.row))
+        dropped = stepped.done if stepped.begun is None else stepped.done | stepped.begun
+        for i in np.flatnonzero(dropped):
+            self.playing[i] = _Playing()
 
-    def _close(self, i: int, observation: Any, info: Any) -> None:
-        """Put an episode aside if it is wanted; its last observation is where autoreset left it."""
-        final = observation if self.next_step else info["final_obs"][i]
-        last = [pick(final, leaf.path) for leaf in self.leaves]
+    def _columns(self, move: Move) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, rows (N, …)) of what the policy was shown, what it did, and what was legal."""
+        actions = self.policy.actions
+        for leaf in self.leaves:
+            yield leaf.name, pick(move.observation, leaf.path)
+        yield from zip(self.names, actions.leaves_of(move.actions), strict=True)
+        masks = self._masks(move.prepared, move.mask)
+        if masks and not self.masked:
+            self.masked = [torch.ones_like(part) for part in masks]
+            self._all_legal_before()
+        for name, part in zip(self._mask_names(), masks or self.masked, strict=False):
+            yield name, part.numpy()
+
+    def _mask_names(self) -> list[str]:
+        return [MASK + self.names[index].removeprefix(ACTION) for index in self.policy.actions.discrete]
+
+    def _all_legal_before(self) -> None:
+        """The first mask has come: in the steps before it, all was legal."""
+        told = [playing for of_one in self.ended for playing, _ in of_one]
+        for playing in (*told, *self.playing):
+            for name, part in zip(self._mask_names(), self.masked, strict=False):
+                if before := playing.steps.get(REWARD):
+                    playing.steps[name] = [part[0].numpy()] * len(before)
+
+    def _close(self, i: int, final: Any) -> None:
+        """Put an episode aside if it is wanted."""
         if len(self.ended[i]) < self.quota[i]:
-            self.ended[i].append((self.playing[i], [np.array(leaf[i] if self.next_step else leaf) for leaf in last]))
-        self.playing[i] = _Playing()
+            self.ended[i].append((self.playing[i], [np.array(pick(final, leaf.path)) for leaf in self.leaves]))
 
     def _episodes(self) -> Episodes:
         found = [episode for of_one in self.ended for episode in of_one]

@@ -58,7 +58,8 @@ class EnvironmentState:
 
     def __init__(self, section: Environment, collector: Any) -> None:
         self.section, self.collector = section, collector
-        self._environments: VectorEnv | None = getattr(collector, "environments", None)
+        environments: VectorEnv | None = getattr(collector, "environments", None)
+        self._environments = None if environments is None else environments.unwrapped
         self._episodes: list[_OngoingEpisode] = []
         self.problem = self._obstacle()
 

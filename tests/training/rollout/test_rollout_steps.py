@@ -13,7 +13,7 @@ from tests.reference.rollout import slow_steps
 from tests.training.played import BOX, CHOICES, PLAIN, REMEMBERING
 
 WIDTH, STEPS, SEED = 3, 9, 5
-MODES = {"same_step": AutoresetMode.SAME_STEP, "next_step": AutoresetMode.NEXT_STEP}
+MODES = {mode.name.lower(): mode for mode in AutoresetMode}
 
 
 class Drawn(gym.Env):
