@@ -11,7 +11,7 @@ import warnings
 from policysmith.config.experiment import Environment, Experiment
 from policysmith.errors import ConfigError, EnvironmentFailure
 from policysmith.training.environments.make import make_environment
-from policysmith.training.environments.trial import Judged, Trial
+from policysmith.training.environments.probe import Judged, Probe
 from policysmith.training.environments.two_player import is_game
 from policysmith.training.process.generators import generators_kept
 
@@ -64,6 +64,6 @@ def judge_environment(section: Environment) -> Judged:
     with generators_kept():
         environment = make_environment(section)
         try:
-            return Trial(environment).run()
+            return Probe(environment).run()
         finally:
             environment.close()

@@ -33,7 +33,7 @@ from policysmith.training.environments.random_actions import random_actions
 from policysmith.training.environments.registered import newer_version
 from policysmith.training.environments.replay import spaces_kept
 
-__all__ = ["Judged", "Trial"]
+__all__ = ["Judged", "Probe"]
 
 STEPS = 5  # of each of the two episodes
 SEED = 123_456
@@ -63,7 +63,7 @@ class _Faulty(Exception):
     """A fault was found: what comes after it would only follow from it."""
 
 
-class Trial:
+class Probe:
     """Takes the steps in an environment. Raises `EnvironmentFailure` for what the environment raises."""
 
     def __init__(self, environment: gym.Env) -> None:
