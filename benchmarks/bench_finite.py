@@ -33,10 +33,10 @@ def finite_guards() -> list[Row]:
 
 def _iteration() -> Callable[[], None]:
     import policysmith
-    from policysmith.config.experiment import Environment
     from policysmith.training.environments.make import make_vector
     from policysmith.training.nonfinite.rollback import Rollback
     from policysmith.training.ppo.ppo import PPO
+    from policysmith.training.sections import Environment
 
     torch.manual_seed(0)
     environments = make_vector(Environment(**SECTION))

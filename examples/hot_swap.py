@@ -6,8 +6,8 @@
 import torch
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.training import PPO, evaluate_policy, make_vector
+from policysmith.training.sections import Environment
 
 ENVIRONMENT = Environment("CartPole-v1", num_envs=8)
 

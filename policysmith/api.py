@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, Unpack
 
 from policysmith.config.signatures import options_of
+from policysmith.config.spelling import Named
 from policysmith.lazy_names import lazy_names
+from policysmith.types import Count, NonNegativeInt, Share
 
 if TYPE_CHECKING:
     from policysmith.compile.model import build_model
@@ -30,13 +32,15 @@ if TYPE_CHECKING:
         """The options of `train`, which `train_offline` takes over, for type checkers."""
 
         output: Place | None
-        seed: int | None
+        seed: NonNegativeInt | None
         resume: Place | None
         registry: Registry | None
         base_dir: Place | None
 
 
-Place = str | Path
+Place = Annotated[str | Path, Named(metavar="DIR")]
+Film = Annotated[str | Path, Named(metavar="FILE")]
+Greedy = Annotated[bool | None, Named(("--deterministic/--sampled",))]
 Result = TypeVar("Result", "TrainingResult", "OfflineResult")
 __all__ = [
     "TypeInfo",
@@ -92,11 +96,20 @@ def check(
     observation_space: Any = None,
     action_space: Any = None,
     base_dir: Place | None = None,
-    environment: bool = False,
+    environment: Annotated[bool, Named(("--env",))] = False,
 ) -> list[Problem]:
     """Every problem of a configuration, in the order of the text; an empty list when it can be built.
 
-    With `environment` a few steps are taken in one, as where a run begins; what does not stop a run is warned of.
+    With `environment`, what would not stop a run is warned of.
+
+    Args:
+        config: an experiment file, or a preset.
+        overrides: changes of it.
+        registry: where its types are looked up.
+        observation_space: in place of its own.
+        action_space: in place of its own.
+        environment: take a few steps in the environment, and judge it too.
+        base_dir: where paths in the model start; by default, beside the file that has them.
     """
     from policysmith.training.experiment import problems_of
 
@@ -107,14 +120,17 @@ def describe(
     config: Any,
     overrides: Sequence[str] = (),
     registry: Registry | None = None,
-    batch: int = 1,
+    batch: Count = 1,
     base_dir: Place | None = None,
 ) -> dict[str, Any]:
     """The plan as plain data: inputs, components with shapes, parameters, FLOPs and bytes, and totals.
 
     Under `observation` a sentence for each leaf says how it is read. Takes a configuration, a policy, or what `load`
-    takes; a configuration is planned, never built. Figures are for one row; `batch` says for how many rows those under
-    `totals.batch` are.
+    takes; a configuration is planned, never built. Figures are for one row, under `totals.batch` for `batch` rows.
+
+    Args:
+        batch: say also what a batch of N observations takes.
+        base_dir: where paths in the model start; by default, beside the file that has them.
     """
     from policysmith.policy.actor_critic import ActorCritic
     from policysmith.store import is_stored, load
@@ -128,7 +144,7 @@ def describe(
         name = str(config.config.get("model", {}).get("type", "graph"))
     else:
         experiment = read_experiment(config, overrides, registry, base_dir)
-        planned, name = plan_experiment(experiment, registry=registry), experiment.model.type
+        planned, name = plan_experiment(experiment, registry=registry), experiment["model"].type
     return {**summarize(planned.plan, name, batch), "observation": planned.observations.told()}
 
 
@@ -137,7 +153,7 @@ def train(
     overrides: Sequence[str] = (),
     *,
     output: Place | None = None,
-    seed: int | None = None,
+    seed: NonNegativeInt | None = None,
     resume: Place | None = None,
     progress: bool = True,
     evaluate: bool = True,
@@ -146,8 +162,17 @@ def train(
 ) -> TrainingResult:
     """Train what `config` describes and, given `output`, store it there with its learning curve and diagram.
 
-    `resume` continues an artifact (of the same model; its own configuration where `config` is None), by default in
-    place. Ctrl-C stops after the iteration and saves.
+    `resume` continues an artifact of the same model, by its own configuration where `config` is None. Ctrl-C stops
+    after the iteration and saves.
+
+    Args:
+        output: where the policy is stored.
+        seed: in place of the configuration's seed.
+        resume: train a stored policy further, in place unless output is given.
+        progress: show a bar.
+        evaluate: judge the policy at the end.
+        registry: where types are looked up.
+        base_dir: where paths in the model start; by default, beside the file that has them.
     """
     from policysmith.training.run.online_run import run_training
     from policysmith.training.run.start import read_start
@@ -194,16 +219,22 @@ def train_offline(
 def record(
     policy: ActorCritic | Place,
     output: Place,
-    episodes: int,
+    episodes: Count = 100,
     *,
-    random_share: float = 0.0,
-    deterministic: bool | None = None,
-    seed: int | None = None,
+    random_share: Share = 0.0,
+    deterministic: Greedy = None,
+    seed: NonNegativeInt | None = None,
 ) -> Path:
     """Play whole episodes in the policy's own environment and store them as a dataset for offline training.
 
-    `random_share` of the actions are drawn at random from the legal ones. What is not given comes from the section
-    `evaluation`. Returns the directory.
+    What is not given comes from the section `evaluation`. Returns the directory.
+
+    Args:
+        output: where the dataset is stored: a new directory.
+        episodes: how many whole episodes.
+        random_share: of the actions, drawn at random from the legal ones.
+        deterministic: take the likeliest action, or draw one; by default what the configuration says.
+        seed: in place of the configuration's seed.
     """
     from policysmith.training.experiment import read_experiment
     from policysmith.training.rollout.dataset_recording import record_as_told
@@ -216,18 +247,25 @@ def record(
 def evaluate(
     policy: ActorCritic | Place,
     *,
-    episodes: int | None = None,
-    deterministic: bool | None = None,
-    seed: int | None = None,
-    video: Place | None = None,
-    opponent: ActorCritic | Place | None = None,
-    environment: Mapping[str, Any] | str | None = None,
+    episodes: Annotated[Count, Named(("--episodes", "--games"))] | None = None,
+    deterministic: Greedy = None,
+    seed: NonNegativeInt | None = None,
+    video: Film | None = None,
+    opponent: Annotated[ActorCritic | str | Path, Named(metavar="WHO", kind=str)] | None = None,
+    environment: Annotated[Mapping[str, Any] | str, Named(metavar="ID")] | None = None,
 ) -> EvaluationResult | MatchResult:
     """Play whole episodes in the policy's own environment; what is not given comes from its configuration.
 
-    `environment` is another one with the same spaces, by its id or as a section: what was imported has none of its own.
-    In a game for two, `opponent` is another policy, an artifact's directory, or `random` (the default). Two policies
-    draw their moves unless told to be `deterministic`: they would repeat the same two games.
+    `environment` is another one with the same spaces, by its id or as a section. Two policies draw their moves unless
+    told to be `deterministic`: they would repeat the same two games.
+
+    Args:
+        episodes: how many; by default what the configuration says.
+        deterministic: take the likeliest action, or draw one; by default what the configuration says.
+        seed: in place of the configuration's seed.
+        video: film one episode (.mp4 or .gif).
+        opponent: in a game for two: 'random' (the default), or another stored policy.
+        environment: in place of the configuration's; imported policies have none.
     """
     from policysmith.training.experiment import check_environment, read_experiment
     from policysmith.training.games.match import judge_as_told
@@ -250,13 +288,18 @@ def swap(
     output: Place | None = None,
     keep_weights: bool = False,
     resize: bool = False,
-    seed: int | None = None,
+    seed: NonNegativeInt | None = None,
     registry: Registry | None = None,
 ) -> ActorCritic:
     """Replace components of a stored policy: name → type, `{type: …}` mapping or `other/artifact:component`.
 
-    Replacements may be texts `name=new`. See `ActorCritic.replace_component` for the options; `output` leaves the
-    artifact as it is and stores the result elsewhere.
+    Replacements may be texts `name=new`. See `ActorCritic.replace_component` for the options.
+
+    Args:
+        output: store the result there; by default in place.
+        keep_weights: start from the overlapping weights of the component before.
+        resize: rebuild, in the same way, what reads an output that changes its shape.
+        seed: of the new weights.
     """
     from policysmith.config.load import load as load_document
     from policysmith.training.run.stored_swap import swap_stored

@@ -45,7 +45,7 @@ SLOTS = (
     "model", "component", "attention", "feedforward", "norm", "position", "residual", "router", "memory", "encoder",
     "head", "activation", "wrapper", "initializer", "callback", "logger", "algorithm", "objective", "optimizer",
     "schedule", "dataset", "launcher", "space", "op", "offline_objective", "model_factory",
-    "grammar", "skill_environment",
+    "grammar", "skill_environment", "section",
 )  # fmt: skip
 # What is called on what a type of the slot gives, and how: asked for when it is built, before anything runs.
 OFFERS: Mapping[str, Mapping[str, str]] = {
@@ -283,6 +283,23 @@ class Registry:
             raise located(slot, [error_at(() if short else ("type",), self._unknown(slot, name), name)])
         return PartSpec(entry, entry.schema.decode(options, {"registry": self}))
 
+    def sections(self) -> tuple[Entry, ...]:
+        """The sections of an experiment file, those of the default registry too, in the order they are written in.
+
+        The traits `after` and `before` name the section beside which one stands; others come last.
+        """
+        for types in (default_registry, self):
+            types.load_rooms()
+        entries = {**default_registry._entries["section"], **self._entries["section"]}
+        order: list[str] = []
+        waiting = list(entries)
+        while waiting:
+            name = next((n for n in waiting if _anchor(entries[n]) in (None, *order)), waiting[0])
+            waiting.remove(name)
+            anchor, after = _anchor(entries[name]), "after" in entries[name].traits
+            order.insert(order.index(anchor) + after if anchor in order else len(order), name)
+        return tuple(entries[name] for name in order)
+
     def graph_grammars(self, keys: Collection[str]) -> list[Any]:
         """The grammars, of this registry or the default one, that may be those of a graph with such keys at its top."""
         marks = {**self._marks, **default_registry._marks}
@@ -438,6 +455,11 @@ def _lacks(slot: str, name: str, found: type, call: str, form: str) -> RegistryE
         if call == "__call__"
         else f"{slot} {name!r} {what}: define {form}"
     )
+
+
+def _anchor(section: Entry) -> str | None:
+    """The section beside which one is written."""
+    return section.traits.get("after", section.traits.get("before"))
 
 
 def _origin(target: Callable[..., Any]) -> str:

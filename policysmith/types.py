@@ -10,7 +10,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from policysmith.config.options import Infer
+from policysmith.config.signatures import Infer
 
 __all__ = [
     "ActionLayout",

@@ -256,8 +256,8 @@ def test_a_room_keeps_away_from_packages_it_must_not_need(room):
 
 # What each folder of training may import of the others: those that stand before it.
 TRAINING_FOLDERS = (
-    "process", "optim", "distribution", "nonfinite", "datasets", "environments", "rollout", "logging", "algorithm",
-    "ppo", "offline", "games", "experiment", "run", "types",
+    "sections", "process", "optim", "distribution", "nonfinite", "datasets", "environments", "rollout", "logging",
+    "algorithm", "ppo", "offline", "games", "experiment", "run", "types",
 )  # fmt: skip
 
 

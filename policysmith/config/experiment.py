@@ -1,221 +1,105 @@
 """The experiment file's sections, checked together: every problem of every section at once.
 
-In: a loaded document and a registry. Out: an `Experiment` whose parts can be built, or one `ConfigError`.
+In: a loaded document and a registry, whose slot `section` says which sections there are. Out: an `Experiment` whose
+parts can be built, or one `ConfigError`.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Annotated, Any, Protocol, TypeVar
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, MinLen
 from pydantic import ValidationError
 
 from policysmith.config.inline_files import inline_files
 from policysmith.config.load import Document
 from policysmith.config.migrate import CURRENT_FORMAT, migrate
-from policysmith.config.options import OptionSchema, Section, Slot, error_at, failures, located
+from policysmith.config.options import OptionSchema, Section, Slot, failures
 from policysmith.config.search_spaces import refuse_spaces
 from policysmith.errors import ConfigError, Problem, did_you_mean
 
-__all__ = [
-    "Environment",
-    "Evaluation",
-    "Execution",
-    "Experiment",
-    "ObservationOptions",
-    "SelfPlay",
-    "Spaces",
-    "Store",
-    "decode_execution",
-    "decode_experiment",
-    "section_failures",
-    "EXPERIMENT",
-    "in_text_order",
-]
+__all__ = ["Experiment", "SectionType", "decode_experiment", "experiment_options", "in_text_order", "section_failures"]
 
-Name = Annotated[str, MinLen(1)]
-Count = Annotated[int, Gt(0)]
+S = TypeVar("S")
 
 
-@dataclass(frozen=True)
-class Environment:
-    """Which environment, how many copies, and how they run.
+class SectionType(Protocol):
+    """A registered type of the slot `section`.
 
-    `options` go to `gymnasium.make`, `wrappers` are names or `{type: …}` from the allow-list, in the order applied.
-    With `check` one more environment takes a few steps before a run begins, and what is wrong with it is told.
+    Its target is a dataclass, whose fields are the section's options, or, with the trait `part`, it stands for a part
+    of that slot. With `always` a file that leaves it out has it with its defaults; `required` and `short` (the option
+    that a text in its place is) are traits too, and `after` or `before` name the section beside which it is written.
     """
 
-    id: Name
-    num_envs: Count = 8
-    vectorization: Literal["sync", "async", "envpool"] = "sync"
-    autoreset: Literal["same_step", "next_step", "disabled"] = "same_step"
-    options: dict[str, Any] = field(default_factory=dict)
-    wrappers: list[dict[str, Any] | str] = field(default_factory=list)
-    check: bool = True
+    @property
+    def name(self) -> str: ...
+    @property
+    def target(self) -> Any: ...
+    @property
+    def traits(self) -> Mapping[str, Any]: ...
 
 
-@dataclass(frozen=True)
-class Spaces:
-    """The spaces of a policy without an environment: where there is one, or spaces are passed, those hold instead."""
-
-    observation: Annotated[Any, Slot("space")]
-    action: Annotated[Any, Slot("space")]
-
-    def encode(self) -> dict[str, Any]:
-        """The section as plain data."""
-        return {"observation": self.observation.encode(), "action": self.action.encode()}
-
-
-@dataclass(frozen=True)
-class ObservationOptions:
-    """What of the observation the policy reads, and how; `policysmith check` says what was decided for each leaf.
-
-    `scale` is the divisor of a leaf's numbers, `layout` the axes of an image or a stack of them (t time, h height, w
-    width, c channels), `codes` how many codes each channel of a grid has, which are then read one-hot.
-    """
-
-    exclude: list[Name] = field(default_factory=list)
-    scale: dict[str, Annotated[float, Gt(0)]] = field(default_factory=dict)
-    normalize: bool | list[Name] = False
-    layout: dict[str, Literal["hw", "hwc", "chw", "thw", "thwc", "tchw"]] = field(default_factory=dict)
-    codes: dict[str, list[Count]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How the policy's calls run: precision, compilation and memory layout. No setting changes what is stored.
-
-    `amp` computes the network in bfloat16 and gives float32; `compile` hands each call to `torch.compile`; `auto`
-    measures at the first use on a device and takes what is faster. `channels_last` lays out convolutions as N, H, W, C.
-    The executor `parallel` runs components that do not need each other side by side, where it measures faster. A text
-    in place of the section names the executor: `execution: parallel`. With `strict_masks` a row without a legal action
-    is an error.
-    """
-
-    amp: bool | Literal["auto"] = False
-    compile: bool | Literal["auto"] = False
-    compile_mode: Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"] = "default"
-    compile_dynamic: bool | None = None
-    compile_backend: Literal["inductor", "aot_eager", "eager"] = "inductor"
-    channels_last: bool = False
-    executor: Literal["sequential", "parallel"] = "sequential"
-    strict_masks: bool = False
-
-    def __post_init__(self) -> None:
-        if self.compile_mode != "default" and self.compile_backend != "inductor":
-            message = f"the backend {self.compile_backend!r} has no modes: leave it out, or take the backend 'inductor'"
-            raise located("execution", [error_at(("compile_mode",), message, self.compile_mode)])
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """How a trained policy is judged, and `every` how many steps of training it is (null: at the end alone).
-
-    Judged on the way, it plays in environments of its own; the best one is kept in `best/`.
-    """
-
-    episodes: Count = 100
-    deterministic: bool = True
-    seed: Annotated[int, Ge(0)] = 10_000
-    every: Count | None = None
-
-
-@dataclass(frozen=True)
-class Store:
-    """The store that training saves policies into, every so many iterations and at the end.
-
-    `uri` is a directory (from the working directory, as `--output` is) or `s3://…`, `gs://…`, `hf://…`; `name` is by
-    default that of the experiment, or else of the environment.
-    """
-
-    uri: Name = "policies"
-    every: Count = 10
-    name: Name | None = None
-
-
-@dataclass(frozen=True)
-class SelfPlay:
-    """Whom a policy meets while it learns a game for two: copies of its past, a random player, otherwise itself.
-
-    Against itself it learns from both seats. `pool` copies are kept, one taken every `snapshot_every` iterations.
-    """
-
-    pool: Count = 8
-    snapshot_every: Count = 10
-    past_share: Annotated[float, Ge(0), Le(1)] = 0.2
-    random_share: Annotated[float, Ge(0), Le(1)] = 0.1
-
-    def __post_init__(self) -> None:
-        if self.past_share + self.random_share > 1:
-            message = f"together with random_share={self.random_share:g} more than all games, found {self.past_share:g}"
-            raise located("self_play", [error_at(("past_share",), message, self.past_share)])
+def _head(
+    format: Annotated[int, Ge(1)] = CURRENT_FORMAT,
+    name: Annotated[str, MinLen(1)] | None = None,
+    seed: Annotated[int, Ge(0)] | None = 0,
+) -> None:
+    """What stands at the top of every experiment file, before its sections."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked experiment; `model` and `training` are specs that can be built, `data` what was decoded."""
+    """A checked experiment: its sections by name, parts as specs that can be built; `data` is what was decoded."""
 
     data: Mapping[str, Any]
-    model: Any
-    training: Any
-    environment: Environment | None
-    spaces: Spaces | None
-    observation: ObservationOptions
-    execution: Execution
-    evaluation: Evaluation
-    self_play: SelfPlay | None
-    store: Store | None
+    sections: Mapping[str, Any]
     seed: int | None
     name: str | None
     document: Document
 
+    def __getitem__(self, name: str) -> Any:
+        """The section of that name; None where the file has none."""
+        return self.sections[name]
+
+    def find(self, kind: type[S]) -> S | None:
+        """The section of that type; None where the file has none."""
+        return next((section for section in self.sections.values() if isinstance(section, kind)), None)
+
+    def of(self, kind: type[S]) -> S:
+        """The section of a type that every experiment has."""
+        found = self.find(kind)
+        if found is None:
+            raise KeyError(f"the experiment has no section of type {kind.__name__}")
+        return found
+
+    def with_section(self, name: str, section: Any) -> Experiment:
+        """The same experiment with another section in place of that one."""
+        return replace(self, sections={**self.sections, name: section})
+
+    def built(self, name: str) -> Any:
+        """What a section that is a part describes, made once: what was checked is what runs. None without it."""
+        if name not in self._built:
+            self._built[name] = None if self.sections[name] is None else self.sections[name].build()
+        return self._built[name]
+
     @cached_property
-    def algorithm(self) -> Any:
-        """What `training` describes, made once: what was checked is what runs. None without that section."""
-        return None if self.training is None else self.training.build()
+    def _built(self) -> dict[str, Any]:
+        return {}
 
     def resolved(self) -> dict[str, Any]:
         """The whole experiment with every default written out; decoding it gives the same experiment."""
-        sections = {
-            "format": CURRENT_FORMAT,
-            "name": self.name,
-            "seed": self.seed,
-            "environment": asdict(self.environment) if self.environment else None,
-            "spaces": self.spaces.encode() if self.spaces else None,
-            "observation": asdict(self.observation),
-            "model": self.model.encode(),
-            "execution": asdict(self.execution),
-            "training": self.training.encode() if self.training else None,
-            "self_play": asdict(self.self_play) if self.self_play else None,
-            "evaluation": asdict(self.evaluation),
-            "store": asdict(self.store) if self.store else None,
-        }
-        return {key: value for key, value in sections.items() if value is not None or key == "seed"}
+        head = {"format": CURRENT_FORMAT, **({} if self.name is None else {"name": self.name}), "seed": self.seed}
+        return {**head, **{name: _encoded(value) for name, value in self.sections.items() if value is not None}}
 
 
-def sections(
-    model: Annotated[Any, Slot("model")],
-    format: Annotated[int, Ge(1)] = CURRENT_FORMAT,
-    name: Name | None = None,
-    seed: Annotated[int, Ge(0)] | None = 0,
-    environment: Annotated[Environment, Section(Environment, "environment")] | None = None,
-    spaces: Annotated[Spaces, Section(Spaces, "spaces")] | None = None,
-    observation: Annotated[ObservationOptions, Section(ObservationOptions, "observation")] | None = None,
-    execution: Annotated[Execution, Section(Execution, "execution", short="executor")] | None = None,
-    training: Annotated[Any, Slot("algorithm")] | None = None,
-    self_play: Annotated[SelfPlay, Section(SelfPlay, "self_play")] | None = None,
-    evaluation: Annotated[Evaluation, Section(Evaluation, "evaluation")] | None = None,
-    store: Annotated[Store, Section(Store, "store")] | None = None,
-) -> None:
-    """The top level of an experiment file, as a signature: its schema is derived like any type's."""
-
-
-EXPERIMENT = OptionSchema(sections, "experiment")
-EXECUTION = OptionSchema(Execution, "execution")
+def experiment_options(sections: Iterable[SectionType]) -> OptionSchema:
+    """The top level of an experiment file as options: their schema is derived like that of any type."""
+    return _options(tuple(sections))
 
 
 def decode_experiment(document: Document, registry: Any, base_dir: str | os.PathLike[str] | None = None) -> Experiment:
@@ -226,46 +110,26 @@ def decode_experiment(document: Document, registry: Any, base_dir: str | os.Path
     document = inline_files(document, registry, base_dir)
     data = migrate(document.data)
     refuse_spaces(document, lambda tried: section_failures(tried, registry))
+    sections = registry.sections()
     try:
-        values = EXPERIMENT.decode(data, {"registry": registry})
+        values = experiment_options(sections).decode(data, {"registry": registry})
     except ValidationError as error:
-        raise ConfigError(
-            in_text_order(document, [_problem(document, *failure) for failure in failures(error)])
-        ) from None
-    return Experiment(
-        data,
-        values["model"],
-        values["training"],
-        values["environment"],
-        values["spaces"],
-        values["observation"] or ObservationOptions(),
-        values["execution"] or Execution(),
-        values["evaluation"] or Evaluation(),
-        values["self_play"],
-        values["store"],
-        values["seed"],
-        values["name"],
-        document,
-    )
+        known = list(experiment_options(sections).parameters)
+        found = [_problem(document, path, message, known) for path, message in failures(error)]
+        raise ConfigError(in_text_order(document, found)) from None
+    made = {entry.name: _usual(entry) if values[entry.name] is None else values[entry.name] for entry in sections}
+    return Experiment(data, made, values["seed"], values["name"], document)
 
 
 def section_failures(data: Mapping[str, Any], registry: Any) -> list[tuple[tuple[str | int, ...], str]]:
     """(path, message) of every problem that the sections' schemas have with plain data."""
     try:
-        EXPERIMENT.decode(migrate(dict(data)), {"registry": registry})
+        experiment_options(registry.sections()).decode(migrate(dict(data)), {"registry": registry})
     except ValidationError as error:
         return failures(error)
     except ConfigError as error:
         return [((), str(error))]
     return []
-
-
-def decode_execution(settings: Mapping[str, Any]) -> Execution:
-    """The section `execution` alone; raises `ConfigError` with every problem."""
-    try:
-        return Execution(**EXECUTION.decode(settings, {}))
-    except ValidationError as error:
-        raise ConfigError([Problem(".".join(map(str, path)), message) for path, message in failures(error)]) from None
 
 
 def in_text_order(document: Document, problems: list[Problem]) -> list[Problem]:
@@ -275,13 +139,50 @@ def in_text_order(document: Document, problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda problem: places.get(problem.place or "", ("\uffff", 0, 0)))
 
 
-def _problem(document: Document, path: tuple[str | int, ...], message: str) -> Problem:
+@lru_cache(maxsize=16)  # a model of pydantic's takes a millisecond to make, and every file has the same sections
+def _options(sections: tuple[SectionType, ...]) -> OptionSchema:
+    def experiment(**sections: Any) -> None:
+        """The top level of an experiment file."""
+
+    head = inspect.signature(_head, eval_str=True).parameters.values()
+    listed = [inspect.Parameter(e.name, inspect.Parameter.KEYWORD_ONLY, **_declared(e)) for e in sections]
+    needed, rest = [p for p in listed if p.default is p.empty], [p for p in listed if p.default is not p.empty]
+    whole = [*needed, *(p.replace(kind=p.KEYWORD_ONLY) for p in head), *rest]
+    experiment.__signature__ = inspect.Signature(whole)  # type: ignore[attr-defined]
+    experiment.__annotations__ = {p.name: p.annotation for p in whole}
+    return OptionSchema(experiment, "experiment")
+
+
+def _declared(section: SectionType) -> dict[str, Any]:
+    """A section as a parameter of the whole file: its annotation and its default."""
+    part, kind, traits = section.traits.get("part"), section.target, section.traits
+    mark = Section(kind, section.name, traits.get("short")) if part is None else Slot(part)
+    annotation: Any = Annotated[kind if part is None else Any, mark]
+    if traits.get("required"):
+        return {"annotation": annotation}
+    return {"annotation": annotation | None, "default": None}
+
+
+def _usual(section: SectionType) -> Any:
+    """What a section is that the file leaves out."""
+    return section.target() if section.traits.get("always") else None
+
+
+def _encoded(value: Any) -> Any:
+    """A section, and what is in it, as plain data."""
+    if hasattr(value, "encode") and not isinstance(value, str | bytes):
+        return value.encode()
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _encoded(getattr(value, field.name)) for field in fields(value)}
+    return value
+
+
+def _problem(document: Document, path: tuple[str | int, ...], message: str, known: Sequence[str]) -> Problem:
     unknown = message.startswith("unknown option of ")
     if unknown and message.startswith("unknown option of 'experiment'"):
-        known = ("defaults", "templates", *EXPERIMENT.parameters)
         _, elsewhere, advice = message.partition(f"; {path[-1]} of ")
-        hint = elsewhere + advice or f"{did_you_mean(path[-1], known)}; there are: {', '.join(EXPERIMENT.parameters)}"
-        message = f"unknown section{hint}"
+        near = did_you_mean(path[-1], ("defaults", "templates", *known))
+        message = f"unknown section{elsewhere + advice or f'{near}; there are: ' + ', '.join(known)}"
     if message.startswith("required option of 'experiment'"):
         message = "this section is required"
     return document.problem(path, message, at_key=unknown)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, get_args
 from urllib.parse import quote
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-from policysmith.config.experiment import EXPERIMENT
+from policysmith.config.docstrings import argument_notes, option_notes, plain_text
+from policysmith.config.experiment import SectionType, experiment_options
 from policysmith.config.options import OptionSchema, Section
 
 __all__ = [
@@ -45,6 +46,13 @@ class RegisteredType(Protocol):
     def target(self) -> Callable[..., Any]: ...
     @property
     def schema(self) -> OptionSchema: ...
+
+
+class RegisteredTypes(Protocol):
+    """What the schema needs to know of a registry."""
+
+    def __iter__(self) -> Iterator[RegisteredType]: ...
+    def sections(self) -> Sequence[SectionType]: ...
 
 
 @dataclass(frozen=True)
@@ -107,8 +115,6 @@ NOTES = {
     "format": "The version of this file's format.",
     "name": "What the experiment is called.",
     "seed": "Where every random number comes from; null draws a new one each time.",
-    "model": "The actor-critic network: a model by name, or its type and options.",
-    "training": "The algorithm that trains it, and its options.",
 }
 REFERENCE = {
     "description": "A value from elsewhere: ${a.b} in this file, ${env:int:NAME,7} from the environment.",
@@ -118,15 +124,18 @@ REFERENCE = {
 TEMPLATE = {"description": "The template that gives what is not written here.", "type": "string"}
 
 
-def experiment_schema(registry: Iterable[RegisteredType]) -> Schema:
+def experiment_schema(registry: RegisteredTypes) -> Schema:
     """The schema of an experiment file that may use the types of `registry`, as plain data."""
     slots: dict[str, dict[str, RegisteredType]] = {}
     for entry in registry:
-        slots.setdefault(entry.slot, {})[entry.name] = entry
+        if entry.slot != "section":  # those are the keys at the top
+            slots.setdefault(entry.slot, {})[entry.name] = entry
     definitions: Schema = {"reference": REFERENCE}
-    root = _object(
-        {**SECTIONS, **_noted(_options(EXPERIMENT, definitions), NOTES)}, ["model"], ["template", "defaults"]
-    )
+    sections = registry.sections()
+    notes = {**NOTES, **{section.name: _summary(section.target) for section in sections}}
+    needed = [section.name for section in sections if section.traits.get("required")]
+    options = _noted(_options(experiment_options(sections), definitions), notes)
+    root = _object({**SECTIONS, **options}, needed, ["template", "defaults"])
     for slot, entries in slots.items():
         definitions[slot] = _slot(slot, entries)
         extra = COMPONENT_KEYS if slot == "component" else {}
@@ -173,41 +182,6 @@ def option_text(schema: Mapping[str, Any]) -> str:
     return " ".join([_KINDS.get(kind, kind), " and ".join(bounds)]).strip()
 
 
-def option_notes(target: Callable[..., Any]) -> dict[str, str]:
-    """Option → its line, from the docstring of the type, of its base classes and of what lends it options."""
-    notes: dict[str, str] = {}
-    for source in target.__mro__ if inspect.isclass(target) else (target,):
-        notes = {**argument_notes(inspect.getdoc(source) or ""), **notes}
-        signature = vars(source).get("__init__") if inspect.isclass(source) else source
-        base = getattr(signature, "__options_base__", None)
-        if base is not None:
-            notes = {**option_notes(base), **notes}
-    return notes
-
-
-def argument_notes(doc: str) -> dict[str, str]:
-    """What a docstring says of each argument under `Args:`, each as one line."""
-    _, _, block = re.sub(r"^(Arguments|Attributes):", "Args:", doc, flags=re.MULTILINE).partition("Args:\n")
-    notes: dict[str, str] = {}
-    margin, name = None, ""
-    for line in block.splitlines():
-        text, indent = line.strip(), len(line) - len(line.lstrip())
-        margin = indent if margin is None and text else margin
-        if not text or margin == 0:
-            continue
-        if indent < (margin or 0):
-            break
-        entry = re.match(r"[`*]*(\w+)[`*]*(?: \(.*?\))?: *(.*)", text) if indent == margin else None
-        name = entry[1] if entry else name
-        notes[name] = " ".join([*filter(None, [notes.get(name)]), entry[2] if entry else text])
-    return {name: plain_text(note) for name, note in notes.items() if name}
-
-
-def plain_text(text: str) -> str:
-    """One line, without the marks of reStructuredText."""
-    return " ".join(re.sub(r":\w+:`~?([^`]*)`", r"\1", text.replace("``", "`")).split())
-
-
 _KINDS = {"array": "list", "boolean": "true or false", "object": "mapping", "string": "text"}
 _BOUNDS = {"exclusiveMinimum": ">", "minimum": "≥", "exclusiveMaximum": "<", "maximum": "≤"}
 
@@ -233,7 +207,17 @@ def _options(options: OptionSchema, definitions: Schema) -> dict[str, Schema]:
     definitions |= {name: _structure(inner) for name, inner in schema.get("$defs", {}).items()}
     properties = {n: p for n, p in schema.get("properties", {}).items() if n not in options.inferred}
     marks = {name: _section(options.parameters[name][0]) for name in properties}
+    for name, mark in marks.items():
+        if mark is not None:
+            properties[name] = _with_notes_inside(properties[name], option_notes(mark.target))
     return _noted(properties, {name: _summary(mark.target) for name, mark in marks.items() if mark})
+
+
+def _with_notes_inside(schema: Schema, notes: Mapping[str, str]) -> Schema:
+    """The schema of a section, which may be one of several branches, with descriptions of its options."""
+    if "anyOf" in schema:
+        return {**schema, "anyOf": [_with_notes_inside(branch, notes) for branch in schema["anyOf"]]}
+    return {**schema, "properties": _noted(schema["properties"], notes)} if "properties" in schema else schema
 
 
 def _section(annotation: Any) -> Section | None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic import create_model as create_pydantic_model
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from policysmith.config.signatures import options_of
+from policysmith.config.signatures import Infer, options_of
 from policysmith.errors import did_you_mean
 
 __all__ = ["Infer", "OptionSchema", "Section", "Slot", "Unset", "error_at", "failures", "located", "options_of"]
@@ -41,13 +41,6 @@ class Unset:
 
 
 UNSET = Unset()
-
-
-@dataclass(frozen=True)
-class Infer:
-    """Marks an argument that follows from the inputs (`features`, `channels`, …) or from the caller's context."""
-
-    kind: str
 
 
 @dataclass(frozen=True)
@@ -221,14 +214,17 @@ class OptionSchema:
             for item in items:
                 message = _message(item)
                 if item["type"] == "missing":
-                    message = f"required option of {self.title!r} is missing{_could_follow(str(field))}"
+                    message = f"required option of {self.title!r} is missing"
+                    message += _could_follow(str(field), self.parameters[str(field)][0])
                 explained.append(error_at(tuple(item["loc"]), message, item["input"]))
         return explained
 
 
-def _could_follow(name: str) -> str:
+def _could_follow(name: str, annotation: Any) -> str:
     """The remedy for a part of one's own whose required option is likely the size of its input."""
-    if not re.match(r"(in|input|obs|observation|state)_(features|dim|size|channels|width)$", name):
+    kind = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    size = r"(in|input|obs|observation|state)_(features|dim|size|channels|width)$"
+    if kind not in (int, Any) or _is_slot(annotation) or not re.match(size, name):
         return ""
     return "; where it follows from the input, mark it in the signature: Annotated[int, Infer('flat_features')]"
 

@@ -1,6 +1,7 @@
-"""A signature that extends another one takes its options over, so that no list of options is written twice.
+"""What signatures say besides types: a mark for what is inferred, and options that are taken over from another one.
 
-In: a function that takes `**options`, and the callable that has them. Out: the function with the whole signature.
+In: a function that takes `**options`, and the callable that has them. Out: the function with the whole signature, so
+that no list of options is written twice.
 """
 
 from __future__ import annotations
@@ -8,12 +9,20 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
-__all__ = ["options_of"]
+__all__ = ["Infer", "options_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Infer:
+    """Marks an argument that follows from the inputs (`features`, `channels`, …) or from the caller's context."""
+
+    kind: str
 
 
 def options_of(base: Callable[..., Any], without: Collection[str] = (), **defaults: Any) -> Callable[[F], F]:

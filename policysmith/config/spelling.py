@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Spelled", "spelled_mapping", "spelled_numbers", "spelled_sizes"]
+__all__ = ["Named", "Spelled", "spelled_mapping", "spelled_numbers", "spelled_sizes"]
 
 SIZE = r"[1-9]\d{0,5}"
 
@@ -27,6 +27,18 @@ class Spelled:
     read: Callable[[Any], Any]
     repeated: bool = False
     flag: str | None = None
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks an option that is read as its type says, and is called otherwise: its flags, and what stands for its text.
+
+    A flag `--a/--b` is a choice of two. `kind` is the type of the text where several types are possible.
+    """
+
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    kind: type | None = None
 
 
 def spelled_sizes(count: int, what: str) -> Callable[[str], tuple[int, ...]]:

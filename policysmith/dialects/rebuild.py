@@ -63,7 +63,7 @@ def blank(
         problems.append(Problem(".".join(map(str, path)), message))
 
     experiment = decode_experiment(load({"model": dict(model)}), registry)
-    blueprint = make_blueprint(experiment.model, observation_space, action_space, report, registry)
+    blueprint = make_blueprint(experiment["model"], observation_space, action_space, report, registry)
     if blueprint is None:
         raise ConfigError(problems)
     return blueprint.build(seed or 0, experiment.resolved(), initialized=seed is not None)

@@ -25,9 +25,9 @@ from policysmith.compile.exclusive import exclusive
 from policysmith.compile.executors import Executor, ParallelExecutor, SequentialExecutor
 from policysmith.compile.measured_choice import Choice, Trials, alike, drew, fastest
 from policysmith.compile.program import Program, Step, run_steps
-from policysmith.config.experiment import Execution, decode_execution
 from policysmith.graph.plan import Plan
 from policysmith.ops.leaf_function import leaf_function
+from policysmith.policy.sections import Execution, decode_execution
 
 __all__ = ["Branched", "Executed", "Runtime"]
 

@@ -23,6 +23,7 @@ from policysmith.config.migrate import CURRENT_FORMAT
 from policysmith.errors import CheckpointError, PolicysmithError
 from policysmith.graph.plan import Plan
 from policysmith.policy import ActorCritic, build_policy
+from policysmith.policy.sections import ObservationOptions
 from policysmith.registry import Registry
 from policysmith.store.json_files import check_format, version_of
 from policysmith.store.space_codec import decode_space, encode_space
@@ -172,12 +173,12 @@ def _built(file: str, config: Mapping[str, Any], registry: Registry) -> ActorCri
         # Not through config.load: nothing in a resolved experiment is a template or an interpolation any more.
         experiment = decode_experiment(Document(config["experiment"], {}, {}, Path().absolute()), registry)
         return build_policy(
-            experiment.model,
+            experiment["model"],
             decode_space(config["observation_space"]),
             decode_space(config["action_space"]),
             registry,
             seed=0,
-            observation={**asdict(experiment.observation), "stored": config.get("readings", {})},
+            observation={**asdict(experiment.of(ObservationOptions)), "stored": config.get("readings", {})},
             config=experiment.resolved(),
         )
     except KeyError as error:

@@ -1,5 +1,6 @@
 """Training: a policy learns by playing, or from recorded episodes. A folder a task; each needs only those above it.
 
+`sections.py`    the sections of an experiment file that a run follows from
 `process/`       what a run shares with its process: generators of random numbers, threads, signals
 `optim/`         rules that update weights, schedules, the guard of a step, averages of weights
 `distribution/`  several processes as one: who takes part, how weights and gradients are shared

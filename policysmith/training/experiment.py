@@ -24,11 +24,13 @@ from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import Blueprint, make_blueprint
 from policysmith.policy.observations import Observations
 from policysmith.policy.readings import Known
+from policysmith.policy.sections import Execution, ObservationOptions, Spaces
 from policysmith.registry import Registry, default_registry, load_plugins
 from policysmith.store.component_weights import load_components, missing_files
 from policysmith.training.environments.gate import check_sound
 from policysmith.training.environments.make import described_spaces
 from policysmith.training.offline.dataset_section import dataset_spaces
+from policysmith.training.sections import Environment
 
 __all__ = [
     "build_experiment",
@@ -79,12 +81,12 @@ def plan_experiment(
         known = own[2] if observation_space is None else {}
         observation_space, action_space = observation_space or own[0], action_space or own[1]
     blueprint = make_blueprint(
-        experiment.model,
+        experiment["model"],
         observation_space,
         action_space,
         report,
         registry or default_registry,
-        {**asdict(experiment.observation), "known": known},
+        {**asdict(experiment.of(ObservationOptions)), "known": known},
     )
     if blueprint is not None:
         problems += _training_problems(experiment, blueprint)
@@ -138,13 +140,13 @@ def take_up(policy: ActorCritic, experiment: Experiment) -> None:
         raise ConfigError(
             "the configuration describes another model than the artifact to resume; leave the model as it is"
         )
-    policy.configure_execution(**asdict(experiment.execution))
+    policy.configure_execution(**asdict(experiment.of(Execution)))
 
 
 def check_environment(policy: ActorCritic, experiment: Experiment) -> None:
     """Raise `ConfigError` unless the environment's observations and actions are the policy's; bounds may differ."""
     observation, action, _ = _own_spaces(experiment)
-    found, wanted = Observations(observation, **asdict(experiment.observation)).inputs, policy.plan.inputs
+    found, wanted = Observations(observation, **asdict(experiment.of(ObservationOptions))).inputs, policy.plan.inputs
     if dict(found) != dict(wanted):
         told = [", ".join(f"{name} {spec.shape}" for name, spec in side.items()) for side in (found, wanted)]
         raise ConfigError(
@@ -163,7 +165,7 @@ def _wiring_problems(document: Document) -> list[Problem]:
     try:
         rest = {key: value for key, value in document.data.items() if key in ("environment", "spaces", "observation")}
         experiment = decode_experiment(load_document({**rest, "model": "mlp"}), default_registry)
-        inputs = Observations(_own_spaces(experiment)[0], **asdict(experiment.observation)).inputs
+        inputs = Observations(_own_spaces(experiment)[0], **asdict(experiment.of(ObservationOptions))).inputs
     except PolicysmithError:
         return []  # without the observation's names nothing can be said
     problems: list[Problem] = []
@@ -177,10 +179,10 @@ def _wiring_problems(document: Document) -> list[Problem]:
 
 def _training_problems(experiment: Experiment, blueprint: Blueprint) -> list[Problem]:
     """What the section `training` asks for that does not hold together, or that the model does not have."""
-    if experiment.training is None:
+    if experiment["training"] is None:
         return []
     try:
-        trainer = experiment.algorithm
+        trainer = experiment.built("training")
         if hasattr(trainer, "check"):  # one of a user's own need not have it
             trainer.check(blueprint.plan)
     except ConfigError as error:
@@ -196,19 +198,20 @@ def _own_spaces(
     With them what the environment tells of the observation's leaves.
     """
     document = experiment.document
-    if experiment.environment is not None:
+    environment, spaces = experiment.find(Environment), experiment.find(Spaces)
+    if environment is not None:
         try:
-            return described_spaces(experiment.environment)
+            return described_spaces(environment)
         except ConfigError as error:
             raise ConfigError(_placed(experiment, error)) from error
-    if experiment.spaces is None:
+    if spaces is None:
         if (recorded := dataset_spaces(experiment)) is not None:
             return *recorded, {}
         raise ConfigError([document.problem(("environment",), "required, unless spaces are given: {id: CartPole-v1}")])
     found, problems = [], []
     for name in ("observation", "action"):
         try:
-            found.append(getattr(experiment.spaces, name).build())
+            found.append(getattr(spaces, name).build())
         except ConfigError as error:
             problems.append(document.problem(("spaces", name), str(error)))
     if problems:

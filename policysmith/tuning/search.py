@@ -20,6 +20,7 @@ from policysmith.config.search_spaces import Space, fill, find_spaces
 from policysmith.errors import ConfigError, Problem
 from policysmith.registry import Registry, default_registry
 from policysmith.training.offline.dataset_section import place_dataset
+from policysmith.training.sections import Environment
 
 __all__ = ["METRICS", "Metric", "Pruner", "Sampler", "Search", "is_offline", "make_search"]
 
@@ -87,7 +88,7 @@ def make_search(
 
 def is_offline(experiment: Experiment) -> bool:
     """Whether its policy learns from recorded data."""
-    return experiment.training is not None and bool(experiment.training.entry.traits.get("offline"))
+    return experiment["training"] is not None and bool(experiment["training"].entry.traits.get("offline"))
 
 
 def _try_all(document: Document, spaces: Sequence[Space], registry: Registry) -> tuple[list[Problem], bool]:
@@ -115,9 +116,9 @@ def _problems(document: Document, registry: Registry) -> tuple[list[Problem], bo
         experiment = place_dataset(decode_experiment(document, registry))
     except ConfigError as error:
         return list(error.problems), False
-    if experiment.training is None:
+    if experiment["training"] is None:
         return [document.problem(("training",), "this section is required to tune")], False
-    if experiment.environment is None and not is_offline(experiment):
+    if experiment.find(Environment) is None and not is_offline(experiment):
         return [document.problem(("environment",), "this section is required to train: {id: CartPole-v1}")], False
     problems = api.check(experiment.resolved(), registry=registry)
     return [document.problem(_path(p.path), p.message) for p in problems], is_offline(experiment)

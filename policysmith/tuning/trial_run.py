@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,14 +82,14 @@ def _judgement(evaluation: EvaluationResult | None) -> float:
 
 def _watched(experiment: Experiment, watch: Callable[[Report], bool]) -> Experiment:
     """The experiment with one more callback, which its stored configuration does not name."""
-    training = experiment.training
+    training = experiment["training"]
     if "callbacks" not in training.options:  # an algorithm of one's own, which reports to nobody
         return experiment
     registry = Registry()
     registry.register("watch", slot="callback")(lambda: watch)
     callbacks = [*training.options["callbacks"], registry.decode("callback", "watch")]
     options = {**training.options, "callbacks": callbacks}
-    return replace(experiment, training=PartSpec(training.entry, options))
+    return experiment.with_section("training", PartSpec(training.entry, options))
 
 
 class _Watch:
@@ -98,7 +97,7 @@ class _Watch:
 
     def __init__(self, experiment: Experiment, metric: Metric, tell: Tell, ends: Callable[[], bool]) -> None:
         self.tell, self.ends, self.metric, self.offline = tell, ends, metric, is_offline(experiment)
-        self.options: Mapping[str, Any] = experiment.training.options
+        self.options: Mapping[str, Any] = experiment["training"].options
         self.window, self.stage = ReturnWindow(), 0
 
     def __call__(self, report: Report) -> bool:

@@ -26,6 +26,8 @@ from .policies import MODELS
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     **{("dataset", name): {"path": "data"} for name in ("arrays", "memmap", "parquet")},
     ("dataset", "minari"): {"id": "a/b-v0"},
+    ("section", "environment"): {"id": "CartPole-v1"},
+    ("section", "spaces"): {"observation": {"type": "box", "shape": [2]}, "action": {"type": "discrete", "n": 2}},
     ("skill_environment", "minigrid"): {"id": "MiniGrid-Empty-5x5-v0"},
     ("schedule", "constant"): {"value": 0.1},
     ("schedule", "linear"): {"start": 0.1},

@@ -15,10 +15,10 @@ from torch import nn
 import policysmith
 from policysmith.compile.measured_choice import ROUNDS, Choice
 from policysmith.compile.program import Program
-from policysmith.config.experiment import Execution
 from policysmith.errors import ConfigError, ShapeError
 from policysmith.policy.execution import Executed, Runtime
 from policysmith.policy.policy_call import PolicyCall
+from policysmith.policy.sections import Execution
 from tests.thinning import thinned
 
 PLANES = spaces.Box(-1, 1, (5, 6, 4))

@@ -14,6 +14,7 @@ import policysmith.parts  # noqa: F401
 from policysmith.config.experiment import decode_experiment
 from policysmith.config.load import load as load_document
 from policysmith.policy import ActorCritic, build_policy
+from policysmith.policy.sections import ObservationOptions
 from policysmith.registry import default_registry
 
 CARTPOLE = spaces.Box(
@@ -60,12 +61,12 @@ def build(name: str, noise: int = 1) -> ActorCritic:
     sections, observation_space, action_space = CASES[name]
     experiment = decode_experiment(load_document(sections), default_registry)
     policy = build_policy(
-        experiment.model,
+        experiment["model"],
         observation_space,
         action_space,
         default_registry,
         seed=0,
-        observation=asdict(experiment.observation),
+        observation=asdict(experiment.of(ObservationOptions)),
         config=experiment.resolved(),
     )
     generator = torch.Generator().manual_seed(noise)

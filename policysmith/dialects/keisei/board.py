@@ -68,7 +68,7 @@ def build_on_board(
     sizes = checked(SIZES, {"obs_shape": obs_shape, "num_actions": num_actions})
     experiment = decode_experiment(load({"seed": None, "model": dict(model)}), registry)
     return build_policy(
-        experiment.model,
+        experiment["model"],
         spaces.Box(-np.inf, np.inf, sizes["obs_shape"], np.float32),
         spaces.Discrete(sizes["num_actions"]),
         registry,

@@ -114,7 +114,7 @@ def build_from_config(config: ModelConfig | Mapping[str, Any], registry: Registr
     config = config if isinstance(config, ModelConfig) else ModelConfig(**config)
     experiment = decode_experiment(load({"seed": None, "model": config.model}), registry)
     space, actions = config.observation_space, config.action_space
-    return build_policy(experiment.model, space, actions, registry, config=experiment.resolved())
+    return build_policy(experiment["model"], space, actions, registry, config=experiment.resolved())
 
 
 def _transformer(c: ModelConfig) -> dict[str, Any]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import warnings
 
-from policysmith.config.experiment import Environment, Experiment
+from policysmith.config.experiment import Experiment
 from policysmith.errors import ConfigError, EnvironmentFailure
 from policysmith.training.environments.make import make_environment
 from policysmith.training.environments.probe import Judged, Probe
 from policysmith.training.environments.two_player import is_game
 from policysmith.training.process.generators import generators_kept
+from policysmith.training.sections import Environment
 
 __all__ = ["check_sound", "judge_environment", "require_sound", "warn_of_unsound"]
 
@@ -23,7 +24,7 @@ def require_sound(experiment: Experiment) -> list[str]:
 
     `ConfigError` has the place of `environment.id`; `EnvironmentFailure` is of what the environment itself raised.
     """
-    section = experiment.environment
+    section = experiment.find(Environment)
     if section is None or not section.check:
         return []
     judged = judge_environment(section)
@@ -42,10 +43,11 @@ def warn_of_unsound(experiment: Experiment) -> None:
 def check_sound(experiment: Experiment) -> None:
     """Judge the environment, whatever the file says of that; raises `ConfigError`, also of what training leaves out."""
     document, place = experiment.document, ("environment", "id")
-    if experiment.environment is None:
+    section = experiment.find(Environment)
+    if section is None:
         raise ConfigError([document.problem(("environment",), "required to check it: {id: CartPole-v1}")])
     try:
-        judged = judge_environment(experiment.environment)
+        judged = judge_environment(section)
     except EnvironmentFailure as error:
         raise ConfigError([document.problem(place, str(error))]) from error
     for warning in judged.warnings:

@@ -18,7 +18,6 @@ from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.vector.async_vector_env import AsyncState
 
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, PolicysmithError, Problem, missing_extra
 from policysmith.policy.readings import Known
 from policysmith.training.environments.guarded import Guarded
@@ -31,6 +30,7 @@ from policysmith.training.environments.typed_options import typed_options
 from policysmith.training.environments.workers import Workers
 from policysmith.training.environments.wrappers import WRAPPERS, ActionMasks, wrapper
 from policysmith.training.process.signals import interrupts_ignored
+from policysmith.training.sections import Environment
 
 __all__ = ["WRAPPERS", "close_vector", "described_spaces", "make_environment", "make_vector", "single_spaces"]
 

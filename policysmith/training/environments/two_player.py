@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, MissingExtraError, Problem, missing_extra
 from policysmith.policy.observations import MASK, ROOT
 from policysmith.training.nonfinite.finite_rows import all_finite, bad_rows
+from policysmith.training.sections import Environment
 
 __all__ = ["GAMES", "Games", "Ply", "game_spaces", "is_game"]
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from policysmith.config.experiment import Environment, Experiment
+from policysmith.config.experiment import Experiment
 from policysmith.errors import ConfigError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import load
@@ -23,6 +23,7 @@ from policysmith.training.games.opponents import Player, PolicyPlayer, RandomPla
 from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.evaluation import EvaluationResult, evaluate_policy, film_writer, record_video
+from policysmith.training.sections import Environment, Evaluation
 
 __all__ = ["RANDOM", "MatchResult", "Tally", "judge", "judge_as_told", "play_match", "record_match"]
 
@@ -101,7 +102,7 @@ def judge_as_told(
     In a game, `opponent` is a policy, what `load` takes, or `random` (the default). Two policies draw their moves
     unless told to be `deterministic`: they would repeat the same two games.
     """
-    environment, usual = experiment.environment, experiment.evaluation
+    environment, usual = experiment.find(Environment), experiment.of(Evaluation)
     if environment is None:
         raise ConfigError("the policy's configuration has no environment to evaluate it in: name one")
     count, chosen = episodes or usual.episodes, usual.seed if seed is None else seed

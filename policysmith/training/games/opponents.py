@@ -13,11 +13,11 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from policysmith.config.experiment import SelfPlay
 from policysmith.errors import ConfigError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
 from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.training.sections import SelfPlay
 
 __all__ = ["Player", "PolicyPlayer", "OpponentPool", "RandomPlayer", "by_player", "weights_of"]
 

@@ -5,14 +5,15 @@ In: a checked experiment. Out: the experiment with absolute paths, so that it ca
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from policysmith.config.experiment import Experiment
 from policysmith.errors import ConfigError
+from policysmith.policy.sections import Spaces
 from policysmith.registry import PartSpec
 from policysmith.training.datasets import Dataset, Episodes
+from policysmith.training.sections import Environment
 
 __all__ = ["dataset_spaces", "known_spaces", "place_dataset", "require_offline"]
 
@@ -21,19 +22,19 @@ PLACE = ("training", "dataset")
 
 def place_dataset(experiment: Experiment) -> Experiment:
     """The dataset's paths as absolute ones: from the file that names them, or from the working directory."""
-    training = experiment.training
+    training = experiment["training"]
     spec = training.options.get("dataset") if training is not None else None
     if not isinstance(spec, PartSpec):
         return experiment
     names = spec.entry.traits.get("paths", ())
     placed = {name: str(_absolute(experiment, name, spec.options[name])) for name in names}
     dataset = PartSpec(spec.entry, {**spec.options, **placed})
-    return replace(experiment, training=PartSpec(training.entry, {**training.options, "dataset": dataset}))
+    return experiment.with_section("training", PartSpec(training.entry, {**training.options, "dataset": dataset}))
 
 
 def require_offline(experiment: Experiment, given: Episodes | None) -> Episodes:
     """The episodes to learn from: those given, or those of `training.dataset`; raises `ConfigError` without any."""
-    document, training = experiment.document, experiment.training
+    document, training = experiment.document, experiment["training"]
     if training is None:
         message = "this section is required to train: {type: offline, dataset: {type: memmap, path: …}}"
         raise ConfigError([document.problem(PLACE[:1], message)])
@@ -51,14 +52,14 @@ def require_offline(experiment: Experiment, given: Episodes | None) -> Episodes:
 
 def known_spaces(experiment: Experiment, episodes: Episodes) -> tuple[Any, Any]:
     """The episodes' spaces, where the configuration has none of its own: then None."""
-    if experiment.environment is not None or experiment.spaces is not None:
+    if experiment.find(Environment) is not None or experiment.find(Spaces) is not None:
         return None, None
     return episodes.observation_space, episodes.action_space
 
 
 def dataset_spaces(experiment: Experiment) -> tuple[Any, Any] | None:
     """Observation and action space that the dataset tells; None where there is none, or it knows no spaces."""
-    training = place_dataset(experiment).training
+    training = place_dataset(experiment)["training"]
     spec: Any = training.options.get("dataset") if training is not None else None
     if not isinstance(spec, PartSpec):
         return None

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policysmith.config.experiment import Environment, Experiment
+from policysmith.config.experiment import Experiment
 from policysmith.errors import ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
@@ -28,6 +28,7 @@ from policysmith.training.environments.two_player import is_game
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.evaluation import MAX_ENVS
 from policysmith.training.rollout.stepping import Move, Playing
+from policysmith.training.sections import Environment, Evaluation
 
 __all__ = ["record_as_told", "record_dataset", "record_episodes"]
 
@@ -42,13 +43,13 @@ def record_as_told(
     seed: int | None = None,
 ) -> Path:
     """As `record_dataset` in the experiment's environment; what is not given its section `evaluation` says."""
-    if experiment.environment is None:
+    environment, usual = experiment.find(Environment), experiment.of(Evaluation)
+    if environment is None:
         raise ConfigError("the policy's configuration has no environment to record episodes in")
     warn_of_unsound(experiment)
-    usual = experiment.evaluation
     greedy = usual.deterministic if deterministic is None else deterministic
     chosen = usual.seed if seed is None else seed
-    return record_dataset(policy, experiment.environment, directory, episodes, random_share, greedy, chosen)
+    return record_dataset(policy, environment, directory, episodes, random_share, greedy, chosen)
 
 
 def record_dataset(

@@ -18,9 +18,9 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv, VectorEnv
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 from torch import Tensor
 
-from policysmith.config.experiment import Environment
 from policysmith.training.environments.replay import Begin, EpisodePosition, JournalEntry, Replayed
 from policysmith.training.rollout.collector import Collector
+from policysmith.training.sections import Environment
 
 __all__ = ["EnvironmentState", "State"]
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from policysmith.config.experiment import Environment
 from policysmith.errors import missing_extra
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.training.environments.make import close_vector, make_vector
 from policysmith.training.process.generators import generators_kept
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.stepping import EndedEpisode, Playing
+from policysmith.training.sections import Environment
 
 __all__ = ["MAX_ENVS", "EvaluationResult", "evaluate_policy", "film_writer", "record_video"]
 

@@ -112,7 +112,7 @@ class OfflineRun(Run):
         stored: TrainingState | None,
         world: World,
     ) -> None:
-        algorithm: Offline = experiment.algorithm
+        algorithm: Offline = experiment.built("training")
         self.episodes, self.seed = episodes, world.told(_seed(experiment, stored))
         self.learner = algorithm.objective.start(Start(policy, episodes, self.seed, registry))
         shared = {} if world.size == 1 else {"world": world}

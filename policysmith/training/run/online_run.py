@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
-from policysmith.config.experiment import Environment, Experiment, SelfPlay
+from policysmith.config.experiment import Experiment
 from policysmith.errors import CheckpointError, ConfigError, NonFiniteError, PolicysmithError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState
@@ -43,6 +43,7 @@ from policysmith.training.rollout.shared_gatherer import SharedGatherer, environ
 from policysmith.training.run.freezing import offline_components_frozen
 from policysmith.training.run.results import TrainingResult
 from policysmith.training.run.run import PLACE, Run
+from policysmith.training.sections import Environment, Evaluation, SelfPlay
 
 __all__ = ["OnlineRun", "run_training"]
 
@@ -155,7 +156,7 @@ class OnlineRun(Run):
         self.returns: list[tuple[int, float]] = []
         self.episodes = History(self.watchers.directory, "returns.csv", ("step", "return", "length"))
         self.window, self.left_out = ReturnWindow(), LeftOut()
-        self.pool = OpponentPool(policy, experiment.self_play or SelfPlay()) if is_game(environment) else None
+        self.pool = OpponentPool(policy, experiment.find(SelfPlay) or SelfPlay()) if is_game(environment) else None
         self.in_place = False
         self._place: EnvironmentState | SelfPlayCollector | None = None
         self._ask_again = 0
@@ -248,7 +249,7 @@ class OnlineRun(Run):
         goal = self.algorithm.solved_at
         if goal is None:
             return False
-        if self.experiment.evaluation.every is None:
+        if self.experiment.of(Evaluation).every is None:
             recent = list(self.window.returns)[-20:]
             if len(recent) < 20 or self.iteration < self._ask_again or np.mean(recent) < goal:
                 return False
@@ -336,7 +337,7 @@ class OnlineRun(Run):
 
     def _note_horizon(self, before: int | None) -> None:
         """A schedule is a function of the share of `total_steps` that is done."""
-        options = self.experiment.training.options
+        options = self.experiment["training"].options
         moving = [name for name in SCHEDULES if getattr(options.get(name), "type", CONSTANT) != CONSTANT]
         if before is not None and before != self.algorithm.total_steps and moving:
             self.say(
@@ -364,22 +365,23 @@ class OnlineRun(Run):
 
 def _parts(experiment: Experiment) -> tuple[PPO, Environment]:
     problems = []
-    if experiment.training is None:
+    if experiment["training"] is None:
         problems.append(Problem("training", "this section is required to train: {type: ppo, total_steps: …}"))
-    elif experiment.training.entry.traits.get("offline"):
-        message = f"{experiment.training.type!r} learns from recorded data: run policysmith train-offline"
+    elif experiment["training"].entry.traits.get("offline"):
+        message = f"{experiment['training'].type!r} learns from recorded data: run policysmith train-offline"
         problems.append(Problem("training.type", message))
-    elif experiment.training.entry.traits.get("skills"):
+    elif experiment["training"].entry.traits.get("skills"):
         problems.append(Problem("training.type", "'skill_ppo' trains skills: run policysmith skills train"))
-    if experiment.environment is None:
+    environment = experiment.find(Environment)
+    if environment is None:
         problems.append(Problem("environment", "this section is required to train: {id: CartPole-v1}"))
-    if experiment.self_play is not None and experiment.environment is not None and not is_game(experiment.environment):
+    if experiment.find(SelfPlay) is not None and environment is not None and not is_game(environment):
         known = ", ".join(GAMES)
-        problems.append(Problem("self_play", f"{experiment.environment.id} is no game for two; there are: {known}"))
+        problems.append(Problem("self_play", f"{environment.id} is no game for two; there are: {known}"))
     if problems:
         raise ConfigError(problems)
-    assert experiment.environment is not None
-    return experiment.algorithm, experiment.environment
+    assert environment is not None
+    return experiment.built("training"), environment
 
 
 def _stored(directory: Path) -> Stored:

@@ -35,6 +35,7 @@ from policysmith.training.rollout.evaluation import EvaluationResult
 from policysmith.training.run.checkpoint_schedule import CheckpointSchedule
 from policysmith.training.run.run_folder import RunFolder
 from policysmith.training.run.store_recorder import StoreRecorder
+from policysmith.training.sections import Environment, Evaluation, Store
 
 __all__ = ["Best", "Captured", "Run", "PLACE"]
 
@@ -96,7 +97,8 @@ class Run(ABC):
         self.judgements: list[tuple[int, float, float]] = []
         self.judgement_log = History(directory, "evaluations.csv", ("step", "mean", "std", "episodes"))
         self.best: Best | None = None
-        self.recorder = StoreRecorder(experiment.store, policy, title) if experiment.store else None
+        kept = experiment.find(Store)
+        self.recorder = StoreRecorder(kept, policy, title) if kept else None
         self.captured: Captured | None = None
         self.rescued = False  # what ended it has stored the run itself
 
@@ -166,7 +168,7 @@ class Run(ABC):
 
     def judge_if_due(self, report: Report) -> bool:
         """Every `evaluation.every` steps: how the policy does, into the report; whether it was asked."""
-        every = self.experiment.evaluation.every
+        every = self.experiment.of(Evaluation).every
         before = self.judgements[-1][0] if self.judgements else self.began_at
         if every is None or report.step // every <= before // every:
             return False
@@ -193,7 +195,8 @@ class Run(ABC):
 
     def evaluate(self) -> EvaluationResult | None:
         """Rank 0 plays, where there is an environment, and tells the others."""
-        policy, environment, options = self.policy, self.experiment.environment, self.experiment.evaluation
+        environment, options = self.experiment.find(Environment), self.experiment.of(Evaluation)
+        policy = self.policy
         if environment is None:
             return None
         with self.averaged(), self.strategy.whole():
@@ -276,7 +279,7 @@ class Run(ABC):
         if self.judgements and self.judgements[-1][0] == self.step and self.evaluation is not None:
             return
         self.evaluation = found = self.evaluate()
-        if found is not None and self.experiment.evaluation.every is not None:
+        if found is not None and self.experiment.of(Evaluation).every is not None:
             self.note_judgement(found)
 
     def best_file(self) -> dict[str, Path]:

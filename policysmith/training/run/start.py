@@ -20,6 +20,7 @@ from policysmith.store import load
 from policysmith.training.experiment import build_experiment, check_environment, read_experiment, take_up
 from policysmith.training.offline.dataset_section import place_dataset
 from policysmith.training.run.run_folder import is_taken
+from policysmith.training.sections import Environment
 
 __all__ = ["Start", "read_start"]
 
@@ -48,7 +49,7 @@ class Start:
 
     def check_environment(self) -> None:
         """A stored policy must fit the environment that it is to go on in."""
-        if self.stored is not None and self.experiment.environment is not None:
+        if self.stored is not None and self.experiment.find(Environment) is not None:
             check_environment(self.stored, self.experiment)
 
     def place(self) -> Path | None:

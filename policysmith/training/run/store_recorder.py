@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from policysmith.config.experiment import Store
 from policysmith.errors import CheckpointError, ConfigError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import PolicyStore
 from policysmith.store.policy_record import PolicyRecord, checked_name
+from policysmith.training.sections import Store
 
 __all__ = ["StoreRecorder"]
 

@@ -10,9 +10,9 @@ import torch
 from gymnasium import spaces
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, EnvironmentFailure
 from policysmith.training.environments.gate import judge_environment
+from policysmith.training.sections import Environment
 from tests.training.environments import wrong_environments as wrong
 from tests.training.environments.wrong_environments import Plain, known, paying, seeing, telling
 

@@ -7,9 +7,9 @@ import pytest
 from gymnasium import spaces
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.errors import EnvironmentFailure
 from policysmith.training.environments import close_vector, make_vector
+from policysmith.training.sections import Environment
 from tests.training.environments.wrong_environments import Plain, broken, known
 
 MODEL = {"model": {"type": "mlp", "hidden": [4]}}

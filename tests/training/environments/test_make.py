@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError
 from policysmith.training.environments.make import make_environment, make_vector, single_spaces
+from policysmith.training.sections import Environment
 
 
 def test_an_unknown_environment_is_a_config_error_with_its_path():

@@ -6,9 +6,9 @@ import pytest
 from gymnasium import spaces
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError
 from policysmith.training.environments import make_environment
+from policysmith.training.sections import Environment
 from tests.training.environments.wrong_environments import Plain, known
 
 IDS = {

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, MissingExtraError
 from policysmith.training.environments.make import make_environment, single_spaces
 from policysmith.training.environments.two_player import GAMES, Games, game_spaces, is_game
+from policysmith.training.sections import Environment
 
 pytest.importorskip("pettingzoo")
 

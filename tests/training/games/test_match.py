@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError
 from policysmith.training.environments.two_player import Games, game_spaces
 from policysmith.training.games import match
 from policysmith.training.games.match import MatchResult, Tally, judge, play_match, record_match
+from policysmith.training.sections import Environment
 
 pytest.importorskip("pettingzoo")
 

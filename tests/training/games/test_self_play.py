@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import policysmith
-from policysmith.config.experiment import Environment, SelfPlay
 from policysmith.errors import ConfigError
 from policysmith.store import load_training
 from policysmith.training.environments.two_player import Games, game_spaces
 from policysmith.training.games.opponents import OpponentPool, PolicyPlayer, RandomPlayer, by_player
 from policysmith.training.games.self_play import SelfPlayCollector
 from policysmith.training.ppo.ppo import PPO
+from policysmith.training.sections import Environment, SelfPlay
 from tests.reference.networks import weights_of
 from tests.reference.self_play import slow_rows
 

@@ -6,10 +6,10 @@ import torch
 from gymnasium.vector import VectorEnv
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.training.environments.make import make_vector
 from policysmith.training.ppo.ppo import PPO
 from policysmith.training.rollout.collector import Collector, MemoryCollector
+from policysmith.training.sections import Environment
 from tests.reference.advantages import slow_advantages
 from tests.training.nonfinite.ill_environment import REMEMBERING
 

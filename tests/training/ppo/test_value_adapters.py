@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 import policysmith
-from policysmith.config.experiment import Environment, SelfPlay
 from policysmith.errors import ConfigError
 from policysmith.training.ppo.game_outcomes import final_scores, outcome_labels
 from policysmith.training.ppo.minibatches import Columns, Extra, RowBatches, SequenceBatches
@@ -17,6 +16,7 @@ from policysmith.training.ppo.ppo import PPO
 from policysmith.training.ppo.value_objectives import MultiHeadValue, ScalarValue, outcome_loss, score_loss
 from policysmith.training.rollout.collector import Collector
 from policysmith.training.rollout.rollout import Rollout
+from policysmith.training.sections import Environment, SelfPlay
 from tests.policy.test_stateful import REGISTRY
 from tests.thinning import thinned
 

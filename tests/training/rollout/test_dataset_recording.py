@@ -9,7 +9,6 @@ import torch
 
 import policysmith
 from policysmith import api
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError, DatasetError
 from policysmith.policy.actions import ActionDistribution
 from policysmith.training.datasets import MemmapDataset
@@ -17,6 +16,7 @@ from policysmith.training.environments.random_actions import random_actions
 from policysmith.training.environments.return_to_go import ReturnToGo
 from policysmith.training.environments.two_player import GAMES
 from policysmith.training.rollout.dataset_recording import record_episodes
+from policysmith.training.sections import Environment
 
 
 class Everything(gym.Env):

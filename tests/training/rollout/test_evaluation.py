@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.errors import ConfigError
 from policysmith.training.rollout.evaluation import evaluate_policy
+from policysmith.training.sections import Environment
 
 
 def _policy():

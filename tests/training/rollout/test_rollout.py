@@ -3,10 +3,10 @@ import pytest
 import torch
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.training.environments.make import make_vector
 from policysmith.training.ppo.ppo import PPO
 from policysmith.training.rollout.collector import Collector
+from policysmith.training.sections import Environment
 from tests.reference.advantages import slow_advantages
 
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 
 import policysmith
 from policysmith import api
-from policysmith.config.experiment import Environment
 from policysmith.errors import CheckpointError, ConfigError, DatasetError, PolicysmithError
 from policysmith.registry import default_registry
 from policysmith.store import PolicyStore
@@ -25,6 +24,7 @@ from policysmith.training.offline.batches import Sampler, evaluate, split_episod
 from policysmith.training.offline.data import OfflineData
 from policysmith.training.rollout.dataset_recording import record_episodes
 from policysmith.training.run import offline_run
+from policysmith.training.sections import Environment
 from tests.training.offline_data import ACTIONS, BOX, REMEMBERING, config, flowing, walk
 
 ROOT = Path(__file__).parents[3]
