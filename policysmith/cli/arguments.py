@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["AsJson", "BaseDir", "Config", "Overrides", "check_overrides", "is_override"]
+__all__ = ["Artifact", "AsJson", "Config", "Overrides", "check_overrides", "is_override"]
 
 OVERRIDE = re.compile(r"~[^=\s]+|\+[^=\s]+|[^=~+\s][^=]*=.*", re.DOTALL)
 
@@ -42,8 +41,7 @@ Overrides = Annotated[
         help="A change: a.b=value sets, ~a.b removes, +name lays a profile (such as fast-inference) over it.",
     ),
 ]
-BaseDir = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Where paths in the model start; by default, beside the file that has them."),
+Artifact = Annotated[
+    str, typer.Argument(metavar="ARTIFACT", help="The directory of a stored policy, or store#selector.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Any
 
 import typer
 
-from policysmith.cli.arguments import AsJson, BaseDir, Config, Overrides
+from policysmith import api
+from policysmith.cli.arguments import AsJson, Config, Overrides
+from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, count, print_json, print_problems, print_readings, print_rich
 
 __all__ = ["check"]
 
 
-def check(
-    config: Config,
-    overrides: Overrides = None,
-    base_dir: BaseDir = None,
-    env: Annotated[bool, typer.Option("--env", help="Take a few steps in the environment, and judge it too.")] = False,
-    as_json: AsJson = False,
-) -> None:
+@with_options_of(api.check)
+def check(config: Config, overrides: Overrides = None, *, as_json: AsJson = False, **options: Any) -> None:
     """Check a configuration whole, without building it.
 
     Every problem takes a line; with any the exit code is 1.
@@ -30,10 +27,9 @@ def check(
         policysmith check policy.yaml --env --plugin my_environment.py
     """
     with chatter_to_stderr():
-        from policysmith import api
-
-        problems = api.check(config, overrides or [], base_dir=base_dir, environment=env)
-        description = {} if problems or as_json else api.describe(config, overrides or [], base_dir=base_dir)
+        problems = api.check(config, overrides or [], **options)
+        where = {name: options[name] for name in ("base_dir",) if name in options}
+        description = {} if problems or as_json else api.describe(config, overrides or [], **where)
     if as_json:
         print_json({"ok": not problems, "problems": [asdict(problem) for problem in problems]})
     elif problems:

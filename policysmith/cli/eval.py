@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from policysmith.cli.arguments import AsJson
+from policysmith import api
+from policysmith.cli.arguments import Artifact, AsJson
+from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, count, facts, mean_and_deviation, print_json, shown_path
 
 if TYPE_CHECKING:
@@ -18,35 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-def evaluate(
-    artifact: Annotated[
-        str, typer.Argument(metavar="ARTIFACT", help="The directory of a stored policy, or store#selector.")
-    ],
-    episodes: Annotated[
-        int | None,
-        typer.Option(
-            "--episodes", "--games", metavar="N", min=1, help="How many; by default what the configuration says."
-        ),
-    ] = None,
-    deterministic: Annotated[
-        bool | None,
-        typer.Option(
-            "--deterministic/--sampled",
-            show_default=False,
-            help="Take the likeliest action, or draw one; by default what the configuration says.",
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
-    video: Annotated[Path | None, typer.Option(metavar="FILE", help="Film one episode (.mp4 or .gif).")] = None,
-    opponent: Annotated[
-        str | None,
-        typer.Option(metavar="WHO", help="In a game for two: 'random' (the default), or another stored policy."),
-    ] = None,
-    environment: Annotated[
-        str | None, typer.Option(metavar="ID", help="In place of the configuration's; imported policies have none.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
+@with_options_of(api.evaluate, without=("policy",))
+def evaluate(artifact: Artifact, *, as_json: AsJson = False, **options: Any) -> None:
     """Evaluate a stored policy.
 
     It plays whole episodes; the result is their mean return ± one standard deviation. In a game for two it is the share
@@ -59,24 +31,16 @@ def evaluate(
         policysmith eval runs/connect-four --opponent runs/connect-four-2 --games 200
     """
     with chatter_to_stderr():
-        from policysmith import api
         from policysmith.training.games.match import MatchResult
 
-        result = api.evaluate(
-            artifact,
-            episodes=episodes,
-            deterministic=deterministic,
-            seed=seed,
-            video=video,
-            opponent=opponent,
-            environment=environment,
-        )
+        result = api.evaluate(artifact, **options)
     match = result if isinstance(result, MatchResult) else None
     if as_json:
         mean, std = (value if math.isfinite(value) else None for value in (result.mean, result.std))
         print_json({"mean": mean, "std": std, "episodes": result.episodes, **(_match_data(match) if match else {})})
         return
     rows = _match_rows(match) if match else {"return": _return_of(result)}
+    video = options.get("video")
     facts(rows | ({"video": shown_path(video)} if video else {}))
 
 

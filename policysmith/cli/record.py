@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from policysmith.cli.arguments import AsJson
+from policysmith import api
+from policysmith.cli.arguments import Artifact, AsJson
+from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, count, facts, mean_and_deviation, print_json, shown_path
 
 __all__ = ["record"]
 
 
-def record(
-    artifact: Annotated[
-        str, typer.Argument(metavar="ARTIFACT", help="The directory of a stored policy, or store#selector.")
-    ],
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where the dataset is stored: a new directory.")],
-    episodes: Annotated[int, typer.Option(metavar="N", min=1, help="How many whole episodes.")] = 100,
-    random_share: Annotated[
-        float, typer.Option(metavar="SHARE", min=0, max=1, help="Of the actions, drawn at random from the legal ones.")
-    ] = 0.0,
-    deterministic: Annotated[
-        bool | None,
-        typer.Option(
-            "--deterministic/--sampled",
-            show_default=False,
-            help="Take the likeliest action, or draw one; by default what the configuration says.",
-        ),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
-    as_json: AsJson = False,
-) -> None:
+@with_options_of(api.record, without=("policy",))
+def record(artifact: Artifact, *, as_json: AsJson = False, **options: Any) -> None:
     """Record episodes of a stored policy.
 
     It plays in its own environment; the dataset is for `policysmith train-offline`.
@@ -42,12 +23,9 @@ def record(
         policysmith record runs/cartpole --output data/mixed --random-share 0.2
     """
     with chatter_to_stderr():
-        from policysmith import api
         from policysmith.training.datasets import MemmapDataset
 
-        place = api.record(
-            artifact, output, episodes, random_share=random_share, deterministic=deterministic, seed=seed
-        )
+        place = api.record(artifact, **options)
         found = MemmapDataset(str(place)).open()
     returns = found.returns(1.0)[found.starts]
     mean, std = float(returns.mean()), float(returns.std(correction=0))

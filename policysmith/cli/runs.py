@@ -13,15 +13,13 @@ import typer
 from policysmith.cli.arguments import is_override
 from policysmith.errors import PolicysmithError
 
-__all__ = ["RUNS", "Output", "Quiet", "name_of", "run_arguments", "run_place"]
+__all__ = ["OUTPUT", "RUNS", "Output", "Quiet", "name_of", "run_arguments", "run_place"]
 
 RUNS = Path("runs")
 SUFFIXES = (".yaml", ".yml", ".json")
 
-Output = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Where the policy is stored; by default a new directory under runs/."),
-]
+OUTPUT = "Where the policy is stored; by default a new directory under runs/."
+Output = Annotated[Path | None, typer.Option(metavar="DIR", help=OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Print the directory of the policy, and nothing else.")]
 
 

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from policysmith.cli.arguments import AsJson, BaseDir, Overrides
+from policysmith import api
+from policysmith.cli.arguments import AsJson, Overrides
+from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, fits, print_readings, print_rich, shown_path, write_file
 
 __all__ = ["Diagram", "show"]
@@ -24,6 +26,7 @@ class Diagram(str, Enum):  # noqa: UP042 - typer shows the values of a plain str
     html = "html"
 
 
+@with_options_of(api.describe, own_first=True)
 def show(
     config: Annotated[
         str,
@@ -32,6 +35,7 @@ def show(
         ),
     ],
     overrides: Overrides = None,
+    *,
     diagram: Annotated[
         Diagram | None,
         typer.Option(metavar="mermaid|svg|html", help="Draw it; svg and html go to a file, <name>.svg by default."),
@@ -41,10 +45,7 @@ def show(
     ] = None,
     as_json: AsJson = False,
     code: Annotated[bool, typer.Option("--code", help="Print the Python code that runs the policy.")] = False,
-    batch: Annotated[
-        int, typer.Option("--batch", metavar="N", min=1, help="Say also what a batch of N observations takes.")
-    ] = 1,
-    base_dir: BaseDir = None,
+    **options: Any,
 ) -> None:
     """Show what a policy is made of.
 
@@ -60,17 +61,16 @@ def show(
         diagram = _by_suffix(output)
     if sum(map(bool, (diagram, as_json, code))) > 1:
         raise typer.BadParameter("only one of these at a time", param_hint="--diagram, --json, --code")
+    batch, where = options.get("batch", 1), {n: options[n] for n in ("base_dir",) if n in options}
     if batch > 1 and (diagram or code):
         raise typer.BadParameter("pictures and code are the same for every batch", param_hint="--batch")
     if overrides and _is_artifact(config):
         raise typer.BadParameter(f"{config} is a stored policy, which cannot be changed here", param_hint="OVERRIDE")
     if code:
-        _print_code(_code(config, overrides or [], base_dir), output)
+        _print_code(_code(config, overrides or [], where), output)
         return
     with chatter_to_stderr():
-        from policysmith import api
-
-        description = api.describe(config, overrides or [], batch=batch, base_dir=base_dir)
+        description = api.describe(config, overrides or [], **options)
     if as_json:
         _print_or_write(json.dumps(description, indent=2, ensure_ascii=False), output)
     elif diagram:
@@ -119,11 +119,9 @@ def _print_or_write(text: str, output: Path | None) -> None:
     typer.echo(f"wrote {shown_path(output)}")
 
 
-def _code(config: str, overrides: list[str], base_dir: Path | None) -> str:
+def _code(config: str, overrides: list[str], where: Mapping[str, Any]) -> str:
     with chatter_to_stderr():
-        from policysmith import api
-
-        policy = api.load(config) if _is_artifact(config) else api.build(config, overrides=overrides, base_dir=base_dir)
+        policy = api.load(config) if _is_artifact(config) else api.build(config, overrides=overrides, **where)
         return str(policy.eval().code)
 
 

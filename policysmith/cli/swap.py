@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from policysmith import api
+from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, count, facts, shown_path
 
 __all__ = ["swap"]
@@ -24,6 +26,7 @@ def check_replacements(texts: list[str]) -> list[str]:
     return texts
 
 
+@with_options_of(api.swap)
 def swap(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="The directory of a stored policy.")],
     replacements: Annotated[
@@ -34,16 +37,7 @@ def swap(
             help="A component and what replaces it: a type, a mapping, or another artifact's (directory:component).",
         ),
     ],
-    output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Store the result there; by default in place.")
-    ] = None,
-    keep_weights: Annotated[
-        bool, typer.Option("--keep-weights", help="Start from the overlapping weights of the component before.")
-    ] = False,
-    resize: Annotated[
-        bool, typer.Option("--resize", help="Rebuild, in the same way, what reads an output that changes its shape.")
-    ] = False,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Of the new weights.")] = None,
+    **options: Any,
 ) -> None:
     """Replace components of a stored policy.
 
@@ -54,9 +48,7 @@ def swap(
         policysmith swap runs/new actor=runs/old:actor --output runs/both
     """
     with chatter_to_stderr():
-        from policysmith import api
-
-        policy = api.swap(artifact, replacements, output=output, keep_weights=keep_weights, resize=resize, seed=seed)
+        policy = api.swap(artifact, replacements, **options)
     names = [text.partition("=")[0] for text in replacements]
     rows = {"replaced": ", ".join(names), "weights": count(sum(p.numel() for p in policy.parameters()), "parameter")}
-    facts({**rows, "policy": shown_path(output or artifact)})
+    facts({**rows, "policy": shown_path(options.get("output", artifact))})

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policysmith.cli.arguments import BaseDir, Overrides
+from policysmith import api
+from policysmith.cli.arguments import Overrides
 from policysmith.cli.command import with_plugins
+from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
-from policysmith.cli.runs import Output, Quiet, run_arguments, run_place
+from policysmith.cli.runs import OUTPUT, Quiet, run_arguments, run_place
 
 if TYPE_CHECKING:
     from policysmith.training.run.results import TrainingResult
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 
+@with_options_of(api.train, without=("progress", "evaluate"), notes={"output": OUTPUT})
 def train(
     ctx: typer.Context,
     config: Annotated[
@@ -28,14 +30,9 @@ def train(
         ),
     ] = None,
     overrides: Overrides = None,
-    output: Output = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Train a stored policy further, in place unless --output is given."),
-    ] = None,
-    base_dir: BaseDir = None,
+    *,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Train a policy, evaluate it, and store it.
 
@@ -46,14 +43,11 @@ def train(
         policysmith train policy.yaml model.hidden=[128,128] --seed 3
         policysmith train --resume runs/cartpole training.total_steps=1_000_000
     """
-    config, overrides = run_arguments(config, overrides or [], seed, resume)
-    place = run_place(config, output, resume)
+    resume = options.get("resume")
+    config, overrides = run_arguments(config, overrides or [], options.get("seed"), resume)
+    given = {**options, "output": run_place(config, options.get("output"), resume), "progress": not quiet}
     with chatter_to_stderr():
-        from policysmith import api
-
-        result = api.train(
-            config, overrides, output=place, seed=seed, resume=resume, progress=not quiet, base_dir=base_dir
-        )
+        result = api.train(config, overrides, **given)
     if result.artifact is None:
         return  # another process of torchrun's has written it, and says so
     if quiet:

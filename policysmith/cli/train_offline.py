@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policysmith.cli.arguments import BaseDir, Overrides
+from policysmith import api
+from policysmith.cli.arguments import Overrides
 from policysmith.cli.command import with_plugins
+from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
-from policysmith.cli.runs import Output, Quiet, run_arguments, run_place
+from policysmith.cli.runs import OUTPUT, Quiet, run_arguments, run_place
 
 if TYPE_CHECKING:
     from policysmith.training.run.results import OfflineResult
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["train_offline"]
 
 
+@with_options_of(api.train_offline, without=("progress", "evaluate"), notes={"output": OUTPUT})
 def train_offline(
     ctx: typer.Context,
     config: Annotated[
@@ -25,14 +27,9 @@ def train_offline(
         typer.Argument(metavar="CONFIG", help="An experiment file. With --resume it may be left out."),
     ] = None,
     overrides: Overrides = None,
-    output: Output = None,
-    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="In place of the configuration's seed.")] = None,
-    resume: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Go on with a stored run, in place unless --output is given."),
-    ] = None,
-    base_dir: BaseDir = None,
+    *,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Train a policy on recorded episodes, and store it.
 
@@ -44,14 +41,11 @@ def train_offline(
         policysmith train-offline clone.yaml training.objective=awr --output runs/awr
         policysmith train-offline --resume runs/clone
     """
-    config, overrides = run_arguments(config, overrides or [], seed, resume)
-    place = run_place(config, output, resume)
+    resume = options.get("resume")
+    config, overrides = run_arguments(config, overrides or [], options.get("seed"), resume)
+    given = {**options, "output": run_place(config, options.get("output"), resume), "progress": not quiet}
     with chatter_to_stderr():
-        from policysmith import api
-
-        result = api.train_offline(
-            config, overrides, output=place, seed=seed, resume=resume, progress=not quiet, base_dir=base_dir
-        )
+        result = api.train_offline(config, overrides, **given)
     if result.artifact is None:
         return  # another process of torchrun's has written it, and says so
     if quiet:

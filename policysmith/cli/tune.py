@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from policysmith.cli.arguments import BaseDir, Config, Overrides
+from policysmith.cli.arguments import Config, Overrides
 from policysmith.cli.command import with_plugins
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, print_rich, shown_path
 from policysmith.cli.runs import RUNS, name_of
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["tune"]
 
 Number = Annotated[int, typer.Option("--trials", metavar="N", min=1, help="How many trials there shall be in all.")]
+BaseDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Where paths in the model start; by default, beside the file that has them."),
+]
 Metric = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="return, evaluation or validation-loss; by default what the training knows."),

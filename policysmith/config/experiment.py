@@ -37,11 +37,19 @@ class SectionType(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The key of the section in the file."""
+        ...
+
     @property
-    def target(self) -> Any: ...
+    def target(self) -> Any:
+        """What its fields are taken from."""
+        ...
+
     @property
-    def traits(self) -> Mapping[str, Any]: ...
+    def traits(self) -> Mapping[str, Any]:
+        """What is said of it beside its fields."""
+        ...
 
 
 def _head(

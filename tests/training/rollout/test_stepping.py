@@ -10,7 +10,6 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 import policysmith
-from policysmith.config.experiment import Environment
 from policysmith.errors import EnvironmentFailure, MaskError, PolicysmithError
 from policysmith.training.environments.autoreset import self_resetting
 from policysmith.training.environments.legal import merged_masks, vector_mask
@@ -19,6 +18,7 @@ from policysmith.training.rollout import stepping
 from policysmith.training.rollout.collector import Collector
 from policysmith.training.rollout.dataset_recording import record_episodes
 from policysmith.training.rollout.evaluation import evaluate_policy, record_video
+from policysmith.training.sections import Environment
 from tests.training.environments.wrong_environments import Plain, known
 
 MODEL = {"type": "mlp", "hidden": [4]}
