@@ -7,6 +7,7 @@ modules one by one, is its slow twin. Given a TensorDict a call reads and writes
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -28,7 +29,7 @@ from policysmith.graph.plan import Plan
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.distributions import DistributionView, named_parameters
 from policysmith.policy.execution import Branched, Executed, Runtime
-from policysmith.policy.masks import legal_masks
+from policysmith.policy.masks import legal_masks, rows_alive
 from policysmith.policy.observations import MASK, ROOT, Leaf, Observations
 from policysmith.policy.policy_call import Kind, PolicyCall
 from policysmith.policy.spaces import pick
@@ -238,14 +239,35 @@ class ActorCritic(Swapping, TensorDictModuleBase):
         return self.observations.prepare(observation, self.device)
 
     @torch.no_grad()
-    def predict(self, observation: Any, state: Any = None, deterministic: bool = True) -> tuple[Any, Any]:
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        deterministic: bool = True,
+        *,
+        legal_mask: Any = None,
+        first: Any = None,
+    ) -> tuple[Any, Any]:
         """NumPy in, NumPy out: (action for `env.step`, state). One observation gives one action, a batch a batch.
 
-        `state` is handed back as it came: this policy has no memory.
+        `legal_mask` is that of `get_action_and_value`; a row that it leaves no action is warned of. `state` is handed
+        back as it came, and `first` changes nothing: this policy has no memory.
         """
-        action, _, _ = self.get_action_and_value(self.prepare(observation), deterministic=deterministic)
+        obs = self.prepare(observation)
+        self._warn_of_dead_rows(obs, legal_mask)
+        action, _, _ = self.get_action_and_value(obs, legal_mask, deterministic)
+        return self._as_given(action, observation), state
+
+    def _as_given(self, action: Any, observation: Any) -> Any:
+        """Actions as NumPy, one for one observation."""
         numpy = self.actions.to_environment(action)
-        return (self.actions.first(numpy) if self.observations.is_single(observation) else numpy), state
+        return self.actions.first(numpy) if self.observations.is_single(observation) else numpy
+
+    def _warn_of_dead_rows(self, obs: Any, legal_mask: Any) -> None:
+        masks = self._masks(obs, self.observations.read(obs), legal_mask)
+        if masks and not rows_alive(self.actions.space, masks).all():
+            told = "the legal mask leaves no action, so action 0 is taken; execution: {strict_masks: true} stops there"
+            warnings.warn(told, stacklevel=4)  # past the frame of no_grad: where predict is called
 
     def distribution(self, obs: Any, legal_mask: Any = None) -> DistributionView:
         """The distribution over actions; agrees with `get_action_and_value` and `evaluate_actions`."""

@@ -219,14 +219,27 @@ class StatefulActorCritic(ActorCritic):
         self._refuse("scoring", "evaluate(obs, actions, state, first)")
 
     @torch.no_grad()
-    def predict(self, observation: Any, state: Any = None, deterministic: bool = True) -> tuple[Any, Any]:
-        """NumPy in, NumPy out: (action for `env.step`, state after); state None begins an episode in every row."""
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        deterministic: bool = True,
+        *,
+        legal_mask: Any = None,
+        first: Any = None,
+    ) -> tuple[Any, Any]:
+        """NumPy in, NumPy out: (action for `env.step`, state after); state None begins an episode in every row.
+
+        `first` (B,), or a truth value for all rows, marks rows whose episode begins: their state starts anew.
+        `legal_mask` is that of `act`; a row that it leaves no action is warned of.
+        """
         obs = self.prepare(observation)
-        if state is None:
-            state = self.init_state(len(self.observations.read(obs)[0]))
-        action, _, _, state = self.act(obs, state, deterministic=deterministic)
-        numpy = self.actions.to_environment(action)
-        return (self.actions.first(numpy) if self.observations.is_single(observation) else numpy), state
+        self._warn_of_dead_rows(obs, legal_mask)
+        rows = len(self.observations.read(obs)[0])
+        begins = None if first is None else torch.as_tensor(first, device=self.device).bool().expand(rows)
+        before = self.init_state(rows) if state is None else state
+        action, _, _, state = self.act(obs, before, begins, legal_mask, deterministic)
+        return self._as_given(action, observation), state
 
     def distribution(
         self,
