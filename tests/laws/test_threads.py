@@ -367,19 +367,22 @@ class Makers:
 
     def __init__(self, trace: Callable[..., Any]) -> None:
         self._trace, self._guard, self._inside = trace, threading.Lock(), []
-        self.met, self.made, self.at_once, self.apart = threading.Event(), 0, False, False
+        self.met, self.begun, self.ended = threading.Event(), threading.Event(), threading.Event()
+        self.made, self.at_once, self.apart = 0, False, False
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         with self._guard:
             self.made += 1
             first, self.at_once = self.made == 1, self.at_once or bool({*self._inside} - {threading.get_ident()})
             self._inside.append(threading.get_ident())
+        self.begun.set()
         if not first:
             self.met.set()
         self.apart |= not self.met.wait(60)
         try:
             return self._trace(*args, **options)
         finally:
+            self.ended.set()
             with self._guard:
                 self._inside.remove(threading.get_ident())
 
@@ -419,3 +422,22 @@ def test_code_is_made_once_while_the_others_wait(name, stale, monkeypatch):
     assert not both.apart, "the other thread neither waited nor made code"
     assert not both.at_once, "two threads made code at the same time"
     assert both.made == alone.made > 0
+
+
+@pytest.mark.parametrize("name", ["stateless", "remembering"])
+def test_a_swap_waits_for_code_that_is_being_made(name, monkeypatch):
+    host, waited = HOSTS[name](), []
+    call, makers = next(iter(host.calls.values())), Makers(program.trace)
+    locks = SimpleNamespace(Lock=threading.Lock, RLock=lambda: ToldLock(makers.met))
+    monkeypatch.setattr(exclusive, "threading", locks)
+    monkeypatch.setattr(program, "trace", makers)
+    target = host.make()
+
+    def swap() -> None:
+        assert makers.begun.wait(60)
+        host.put(target, 1)
+        waited.append(makers.ended.is_set())
+        makers.met.set()
+
+    together([lambda: call(target), swap], [])  # type: ignore[list-item]
+    assert waited == [True]

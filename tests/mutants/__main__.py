@@ -6,7 +6,7 @@ Ends with 1 if any is not seen.
 import argparse
 import sys
 
-from tests.mutants.planned import EXPLAINED, MUTANTS
+from tests.mutants.planned import MUTANTS
 from tests.mutants.run import outcomes
 
 
@@ -20,8 +20,6 @@ def main() -> int:
     for outcome in outcomes(chosen, options.processes):
         print(outcome, flush=True)
         bad += [] if outcome.good else [outcome]
-    for mutant, reason in EXPLAINED.items():
-        print(f"explained: {mutant}: {reason}")
     print(f"\n{len(chosen)} mutants, {len(bad)} not as it must be", *bad, sep="\n")
     return 1 if bad or not chosen else 0
 
