@@ -8,6 +8,7 @@ import torch
 
 import policysmith
 from policysmith import api
+from policysmith.registry import default_registry
 from policysmith.store import load_training
 from policysmith.training.optim.optimizers import stored_state
 
@@ -22,7 +23,7 @@ def earlier(request, tmp_path):
 
 def moments(policy, tensors):
     """Parameter → its moments, as the optimiser of the policy's own algorithm takes them up."""
-    algorithm = api.default_registry.decode("algorithm", policy.config["training"]).build()
+    algorithm = default_registry.decode("algorithm", policy.config["training"]).build()
     optimizer = algorithm.optimizer(policy)
     optimizer.load_state(stored_state(tensors))
     return {p: entry for inner in optimizer.torch_optimizers.values() for p, entry in inner.state.items()}
