@@ -317,6 +317,12 @@ def test_a_spec_encodes_to_what_decodes_to_it(registry):
     assert registry.decode("component", spec.encode()) == spec
 
 
+def test_a_section_among_the_options_is_encoded_as_plain_data():
+    spec = default_registry.decode("algorithm", {"type": "ppo", "nonfinite": {"max": 3}})
+    assert spec.encode()["nonfinite"] == {"max": 3}
+    assert default_registry.decode("algorithm", spec.encode()) == spec
+
+
 def test_a_spec_shows_its_type_and_options(registry):
     assert repr(registry.decode("activation", {"type": "elu", "alpha": 0.5})) == (
         'PartSpec(activation: {"type": "elu", "alpha": 0.5})'
