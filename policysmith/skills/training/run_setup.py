@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from policysmith.errors import SkillError
 from policysmith.policy.factory import build_policy
 from policysmith.registry import default_registry, part
@@ -23,7 +21,7 @@ from policysmith.skills.runs.training_run import CONFIG, TrainingRun, load_train
 from policysmith.skills.training.guard import executed, limit_files, raise_walls
 from policysmith.skills.training.progression import Attempts, TaskProgression
 from policysmith.skills.training.run_config import RunConfig
-from policysmith.training.process.generators import seed_everything
+from policysmith.training.process.generators import own_generators, seed_everything
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.stepping import Playing
 
@@ -66,17 +64,14 @@ class RunSetup:
         count = min(episodes, self.environments.num_envs)
         quota = [episodes // count + (row < episodes % count) for row in range(count)]
         environments = self._environments(count, episodes, quota)
-        state = torch.get_rng_state()
-        torch.manual_seed(EVALUATION_SEED)
         self.policy.eval()
         try:
-            with few_threads(self.policy):
+            with own_generators(EVALUATION_SEED, self.policy.device), few_threads(self.policy):
                 playing = Playing(self.policy, environments, deterministic=False, seed=EVALUATION_SEED)
                 while max(environments.quota or [0]) > 0:
                     playing.move()
             return environments.attempts
         finally:
-            torch.set_rng_state(state)
             environments.close()
 
     def scores(self, attempts: Attempts) -> dict[str, float]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from policysmith.config.experiment import Experiment
 from policysmith.errors import ConfigError
@@ -20,7 +19,7 @@ from policysmith.store import load
 from policysmith.training.environments.gate import warn_of_unsound
 from policysmith.training.environments.two_player import Games, is_game
 from policysmith.training.games.opponents import Player, PolicyPlayer, RandomPlayer, by_player
-from policysmith.training.process.generators import generators_kept
+from policysmith.training.process.generators import own_generators
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.evaluation import EvaluationResult, evaluate_policy, film_writer, record_video
 from policysmith.training.sections import Environment, Evaluation
@@ -134,11 +133,11 @@ def play_match(
     """Play so many games, in both seats by turns; without an `opponent` against a player of random legal moves.
 
     `deterministic` holds for both policies, which then play the same two games again and again. `name` is the
-    opponent's in the result. The policies' training modes and the global generators are left as they were.
+    opponent's in the result. The policies' training modes and the global generators are left as they were; sampled
+    moves follow from `seed`, whatever other threads draw meanwhile.
     """
     modes = [(player, player.training) for player in (policy, opponent) if player is not None]
-    with generators_kept(), few_threads(policy):
-        torch.manual_seed(seed)
+    with own_generators(seed, policy.device), few_threads(policy):
         try:
             results = _play_all(_players(policy, opponent, deterministic, seed), environment, games, seed)
         finally:
@@ -155,16 +154,19 @@ def record_match(
     deterministic: bool = True,
     seed: int = 0,
 ) -> Path:
-    """One game, the policy in the first seat, as a film (`.mp4` or `.gif`); needs the extra `video`."""
+    """One game, the policy in the first seat, as a film (`.mp4` or `.gif`), which follows from `seed`; needs the extra
+    `video`.
+    """
     write = film_writer()
     players = _players(policy, opponent, deterministic, seed)
     games = Games(environment, 1, render_mode="rgb_array")
-    games.reset(seed)
-    frames, over = [games.render()], False
-    while not over:
-        ply = games.play([0], players[games.movers[0]].act(games.observe([0])))
-        frames.append(games.render())
-        over = bool(ply.terminated[0] or ply.truncated[0])
+    with own_generators(seed, policy.device):
+        games.reset(seed)
+        frames, over = [games.render()], False
+        while not over:
+            ply = games.play([0], players[games.movers[0]].act(games.observe([0])))
+            frames.append(games.render())
+            over = bool(ply.terminated[0] or ply.truncated[0])
     games.close()
     return write(frames, games.fps, Path(path))
 

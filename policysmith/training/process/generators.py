@@ -1,6 +1,7 @@
 """The global generators of random numbers: Python's, NumPy's and torch's, as tensors and plain data.
 
-In: nothing but the process. Out: a state that safetensors and JSON can hold, and the generators back in it.
+In: nothing but the process. Out: a state that safetensors and JSON can hold, and the generators back in it; and a
+stream of its own for what is judged or recorded beside a training.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["generators_kept", "generators_state", "load_generators", "seed_everything"]
+from policysmith.ops.random_stream import random_stream
+
+__all__ = ["generators_kept", "generators_state", "load_generators", "own_generators", "seed_everything"]
 
 TORCH, NUMPY, PYTHON, CUDA = "torch", "numpy", "python", "cuda/"
 MERSENNE = "MT19937"
@@ -64,3 +67,35 @@ def generators_kept() -> Iterator[None]:
         yield
     finally:
         load_generators(tensors, data)
+
+
+@contextmanager
+def own_generators(seed: int, device: torch.device) -> Iterator[None]:
+    """What torch draws inside follows from `seed` alone, and every generator is afterwards as it was.
+
+    On the CPU this thread draws from a stream of its own: torch's global generator is neither read nor written, so
+    other threads may draw meanwhile. Python's and NumPy's, which an environment may still use, and the generator of an
+    accelerator (`device`) belong to the whole process, and are put back.
+    """
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with _seeded(seed, device), random_stream(seed):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """The generator of an accelerator, begun by the seed and put back."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.cuda.get_rng_state(device)
+    with torch.cuda.device(device):
+        torch.cuda.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.cuda.set_rng_state(before, device)

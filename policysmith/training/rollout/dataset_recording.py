@@ -25,6 +25,7 @@ from policysmith.training.environments.gate import warn_of_unsound
 from policysmith.training.environments.make import close_vector, make_vector
 from policysmith.training.environments.random_actions import random_actions
 from policysmith.training.environments.two_player import is_game
+from policysmith.training.process.generators import own_generators
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.evaluation import MAX_ENVS
 from policysmith.training.rollout.stepping import Move, Playing
@@ -85,18 +86,18 @@ def record_episodes(
     """`episodes` whole episodes, each environment its share, held in memory until the last has ended.
 
     `random_share` of the actions are uniformly random legal ones. What was not given to the policy (leaves that it
-    excludes) is not recorded. The policy's training mode and torch's global generator are left as they were.
+    excludes) is not recorded. The policy's training mode and the global generators are left as they were; what is drawn
+    follows from `seed`, whatever other threads draw meanwhile. An episode with a number that is not finite is left out,
+    and another is played for it; ten in a row of one environment raise `NonFiniteError`.
     """
     _check(environment, episodes, random_share)
-    was_training, state = policy.training, torch.get_rng_state()
-    torch.manual_seed(seed)
+    was_training = policy.training
     policy.eval()
     try:
-        with few_threads(policy):
+        with own_generators(seed, policy.device), few_threads(policy):
             return _Recording(policy, environment, episodes, random_share, deterministic).run(seed)
     finally:
         policy.train(was_training)
-        torch.set_rng_state(state)
 
 
 def _check(environment: Environment, episodes: int, random_share: float) -> None:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from policysmith.errors import missing_extra
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.training.environments.make import close_vector, make_vector
-from policysmith.training.process.generators import generators_kept
+from policysmith.training.process.generators import own_generators
 from policysmith.training.process.threads import few_threads
 from policysmith.training.rollout.stepping import EndedEpisode, Playing
 from policysmith.training.sections import Environment
@@ -52,11 +51,11 @@ def evaluate_policy(
     """Play `episodes` episodes, each environment its share, so that short episodes are not favoured.
 
     An episode with a number that is not finite does not count, and another is played for it; ten in a row of one
-    environment raise `NonFiniteError`. The policy's training mode and the global generators are left as they were.
+    environment raise `NonFiniteError`. The policy's training mode and the global generators are left as they were;
+    sampled actions follow from `seed`, whatever other threads draw meanwhile.
     """
     was_training = policy.training
-    with generators_kept(), few_threads(policy):
-        torch.manual_seed(seed)
+    with own_generators(seed, policy.device), few_threads(policy):
         policy.eval()
         try:
             return _play(policy, environment, episodes, deterministic, seed)
@@ -84,16 +83,17 @@ def _play(policy: ActorCritic, section: Environment, episodes: int, deterministi
 def record_video(
     policy: ActorCritic, section: Environment, path: str | Path, deterministic: bool = True, seed: int = 0
 ) -> Path:
-    """One episode as a film (`.mp4` or `.gif`); needs the extra `video`."""
+    """One episode as a film (`.mp4` or `.gif`), which follows from `seed`; needs the extra `video`."""
     write = film_writer()
     alone = replace(section, vectorization="sync")
     environments = make_vector(alone, 1, render_mode="rgb_array")
     frames: list[Any] = []
     try:
-        playing, over = Playing(policy, environments, deterministic, seed), False
-        while not over:
-            frames += environments.render() or ()
-            over = bool(playing.move().stepped.done[0])
+        with own_generators(seed, policy.device):
+            playing, over = Playing(policy, environments, deterministic, seed), False
+            while not over:
+                frames += environments.render() or ()
+                over = bool(playing.move().stepped.done[0])
         fps = environments.metadata.get("render_fps", 30)
     finally:
         environments.close()

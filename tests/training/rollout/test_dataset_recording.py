@@ -9,7 +9,7 @@ import torch
 
 import policysmith
 from policysmith import api
-from policysmith.errors import ConfigError, DatasetError
+from policysmith.errors import ConfigError, DatasetError, NonFiniteError
 from policysmith.policy.actions import ActionDistribution
 from policysmith.training.datasets import MemmapDataset
 from policysmith.training.environments.random_actions import random_actions
@@ -17,6 +17,7 @@ from policysmith.training.environments.return_to_go import ReturnToGo
 from policysmith.training.environments.two_player import GAMES
 from policysmith.training.rollout.dataset_recording import record_episodes
 from policysmith.training.sections import Environment
+from tests.training.nonfinite.ill_environment import ill_config
 
 
 class Everything(gym.Env):
@@ -181,3 +182,16 @@ def test_the_return_that_is_wanted_is_told():
     assert nested.observation_space.contains(nested.reset(seed=0)[0])
     with pytest.raises(ConfigError, match="has a leaf 'return_to_go' already"):
         ReturnToGo(nested, 1.0)
+
+
+@pytest.mark.parametrize("autoreset", ["same_step", "next_step"])
+@pytest.mark.parametrize("kind", ["reward", "observation"])
+def test_episodes_with_numbers_that_are_not_finite_are_left_out(kind, autoreset):
+    config = ill_config(kind=kind, autoreset=autoreset)
+    policy = policysmith.build(config)
+    found = record_episodes(policy, Environment(**config["environment"]), 5)
+    assert len(found) == 5 and found.lengths.tolist() == [9] * 5
+    assert all(found.not_finite(name) == "" for name in found.columns)
+    section = ill_config(kind=kind, autoreset=autoreset, every=1)["environment"]
+    with pytest.raises(NonFiniteError, match=f"{kind} is nan, for the 10th episode in a row"):
+        record_episodes(policy, Environment(**section), 5)

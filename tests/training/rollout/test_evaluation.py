@@ -1,3 +1,6 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -34,6 +37,37 @@ def test_leaves_mode_and_random_generator_alone():
     before = torch.get_rng_state()
     evaluate_policy(policy, Environment("CartPole-v1"), episodes=2, deterministic=False)
     assert policy.training and torch.equal(torch.get_rng_state(), before)
+
+
+def test_nobody_else_sees_an_evaluation_draw_and_it_sees_nobody(monkeypatch):
+    """Also while it goes on: what it draws is its own, not the global generator's for a while."""
+    policy, section, seen = _policy(), Environment("CartPole-v1"), []
+    step = gym.vector.SyncVectorEnv.step
+
+    def drawing_meanwhile(self, actions):
+        other = threading.Thread(target=lambda: seen.append(torch.rand(1).item()))  # as a training beside it
+        other.start(), other.join()
+        return step(self, actions)
+
+    alone = evaluate_policy(policy, section, 4, deterministic=False).returns
+    monkeypatch.setattr(gym.vector.SyncVectorEnv, "step", drawing_meanwhile)
+    torch.manual_seed(7)
+    assert evaluate_policy(policy, section, 4, deterministic=False).returns == alone
+    torch.manual_seed(7)
+    assert seen == torch.rand(len(seen)).tolist()
+
+
+def test_two_threads_judge_as_one():
+    policies, section = [_policy() for _ in range(4)], Environment("CartPole-v1")
+
+    def sampled(index):
+        return evaluate_policy(policies[index], section, 4, deterministic=False, seed=index).returns
+
+    alone = [sampled(index) for index in range(4)]
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(sampled, range(4))) == alone
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_sampled_and_deterministic_differ_and_repeat():
