@@ -97,3 +97,10 @@ def test_a_profile_says_what_it_is_for_and_makes_no_experiment(name):
     text = (PROFILES / f"{name}.yaml").read_text()
     assert text.startswith("# ")
     assert set(load(PROFILES / f"{name}.yaml").data) <= {"execution"}
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if not name.startswith("board/")])
+def test_a_preset_trains_all_of_its_steps(name):
+    data = load(PRESETS / f"{name}.yaml").data
+    training = data["training"]
+    assert training["total_steps"] % (training["rollout_steps"] * data["environment"]["num_envs"]) == 0
