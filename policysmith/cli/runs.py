@@ -6,14 +6,17 @@ In: what was typed. Out: a configuration with its overrides, and a place that ho
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from policysmith.cli.arguments import is_override
 from policysmith.errors import PolicysmithError
 
-__all__ = ["OUTPUT", "RUNS", "Output", "Quiet", "name_of", "run_arguments", "run_place"]
+__all__ = ["OUTPUT", "RUNS", "Output", "Quiet", "name_of", "run_arguments", "run_place", "tell_remarks"]
+
+if TYPE_CHECKING:
+    from policysmith.training.run.results import OfflineResult, TrainingResult
 
 RUNS = Path("runs")
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -65,3 +68,11 @@ def name_of(config: str) -> str:
     """What a configuration is called: its file's name without the suffix."""
     name = Path(config).name
     return next((name.removesuffix(s) for s in SUFFIXES if name.endswith(s)), name) or "policy"
+
+
+def tell_remarks(result: TrainingResult | OfflineResult) -> None:
+    """What a quiet run has not said on the way: its notes, and what it left out."""
+    for note in result.notes:
+        typer.echo(f"note: {note}", err=True)
+    if told := str(result.left_out):
+        typer.echo(f"left out: {told}", err=True)

@@ -11,7 +11,7 @@ from policysmith.cli.arguments import Overrides
 from policysmith.cli.command import with_plugins
 from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
-from policysmith.cli.runs import OUTPUT, Quiet, run_arguments, run_place
+from policysmith.cli.runs import OUTPUT, Quiet, run_arguments, run_place, tell_remarks
 
 if TYPE_CHECKING:
     from policysmith.training.run.results import TrainingResult
@@ -51,8 +51,7 @@ def train(
     if result.artifact is None:
         return  # another process of torchrun's has written it, and says so
     if quiet:
-        if told := str(result.left_out):
-            typer.echo(f"left out: {told}", err=True)
+        tell_remarks(result)
         typer.echo(result.artifact)
     else:
         _summary(ctx, result, resumed=resume is not None)
@@ -71,7 +70,6 @@ def _summary(ctx: typer.Context, result: TrainingResult, resumed: bool) -> None:
     if evaluation:
         score = mean_and_deviation(evaluation.mean, evaluation.std)
         rows["return"] = f"{score} over {evaluation.episodes:,} episodes"
-    rows |= {"note": result.notes} if result.notes else {}
     labels = {"learning_curve": "curve", "diagram": "diagram"}
     if result.artifact:
         rows["policy"] = shown_path(result.artifact)

@@ -11,7 +11,7 @@ from policysmith.cli.arguments import Overrides
 from policysmith.cli.command import with_plugins
 from policysmith.cli.from_signature import with_options_of
 from policysmith.cli.output import chatter_to_stderr, command_line, duration, facts, mean_and_deviation, shown_path
-from policysmith.cli.runs import OUTPUT, Quiet, run_arguments, run_place
+from policysmith.cli.runs import OUTPUT, Quiet, run_arguments, run_place, tell_remarks
 
 if TYPE_CHECKING:
     from policysmith.training.run.results import OfflineResult
@@ -49,6 +49,7 @@ def train_offline(
     if result.artifact is None:
         return  # another process of torchrun's has written it, and says so
     if quiet:
+        tell_remarks(result)
         typer.echo(result.artifact)
     else:
         _summary(ctx, result)
@@ -57,6 +58,8 @@ def train_offline(
 def _summary(ctx: typer.Context, result: OfflineResult) -> None:
     rows: dict[str, Any] = {"stopped": "before the end; what was learned is saved"} if result.interrupted else {}
     rows["updates"] = f"{result.updates:,} in all, {duration(result.seconds)} in this run"
+    if left_out := str(result.left_out):
+        rows["left out"] = left_out
     for name in ("loss", "accuracy", "mse"):
         found = {kind: result.metrics.get(f"{kind}/{name}") for kind in ("training", "validation")}
         told = [f"{value:.4g} ({kind})" for kind, value in found.items() if value is not None]
@@ -64,7 +67,6 @@ def _summary(ctx: typer.Context, result: OfflineResult) -> None:
     if result.evaluation:
         score = mean_and_deviation(result.evaluation.mean, result.evaluation.std)
         rows["return"] = f"{score} over {result.evaluation.episodes:,} episodes"
-    rows |= {"note": result.notes} if result.notes else {}
     place = shown_path(result.artifact) if result.artifact else ""
     labels = {"learning_curve": "curve"}
     rows |= {"policy": place} | {labels.get(name, name): shown_path(path) for name, path in result.files.items()}

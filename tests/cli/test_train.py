@@ -11,9 +11,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+import policysmith
+from policysmith.training.nonfinite.events import LeftOut
 from policysmith.training.rollout.evaluation import EvaluationResult
 from policysmith.training.run.results import TrainingResult
+from tests.training.nonfinite.ill_environment import ill_config
 
 
 @pytest.fixture
@@ -77,10 +81,32 @@ def test_arguments_reach_the_api(run, trained):
     assert calls == [("p.yaml", ["model.hidden=[8]", "~model.norm"], options)]
 
 
-def test_quiet_prints_the_directory_alone(run, trained):
-    calls = trained()
-    assert run("train", "cartpole", "--quiet").stdout == "runs/cartpole\n"
+def test_quiet_prints_the_directory_alone_and_remarks_to_stderr(run, trained):
+    calls = trained(notes=["some episodes began anew"], left_out=LeftOut(rows=3))
+    result = run("train", "cartpole", "--quiet")
+    assert result.stdout == "runs/cartpole\n"
+    assert result.stderr.splitlines() == [
+        "note: some episodes began anew", "left out: 3 steps of environments with numbers that are not finite",
+    ]  # fmt: skip
     assert calls[0][2]["progress"] is False
+
+
+def test_a_note_is_printed_once(run, tiny):
+    result = run("train", tiny, "training.total_steps=100", "--output", "run")
+    assert (result.stdout + result.stderr).count("total_steps=100 is no multiple of an iteration's 64 steps") == 1
+
+
+def test_too_many_numbers_that_are_not_finite_end_with_1_and_the_last_finite_policy_is_stored(run):
+    """Every episode has such a reward; the third ends the fourth iteration."""
+    config = ill_config(training={"nonfinite": {"max": 3}}, every=1, at=40, length=45)
+    Path("ill.json").write_text(json.dumps(config))
+    result = run("train", "ill.json", "--output", "run")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "reward is nan, for the 3rd episode in a row: mend the environment" in result.stderr
+    assert "note: what 192 steps taught is saved in run; policysmith train --resume run goes on" in result.stderr
+    whole = policysmith.train("ill.json", ["training.total_steps=192"], progress=False, evaluate=False).policy
+    for name, tensor in policysmith.load("run").state_dict().items():
+        assert tensor.isfinite().all() and torch.equal(tensor, whole.state_dict()[name]), name
 
 
 def test_resuming_needs_no_configuration(run, trained):

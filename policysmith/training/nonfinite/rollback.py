@@ -1,6 +1,6 @@
 """The last state of a training in which everything was finite, to go back to.
 
-In: modules that learn and their optimiser. Out: copies of weights, statistics, moments and averages, put back in place.
+In: modules that learn and their optimiser. Out: weights, statistics, moments and averages, put back in place.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from policysmith.errors import DivergenceWarning, NonFiniteError
 from policysmith.training.distribution.world import World
-from policysmith.training.optim.averaging import WeightAverage
+from policysmith.training.optim.snapshot import Snapshot, changing
 from policysmith.training.optim.step_guard import Skipped, all_finite, local_part
 
 __all__ = ["Rollback"]
@@ -32,14 +31,15 @@ class Rollback:
 
     `keep` is called before each iteration, `settle` at its end; several processes call them alike, and go back alike.
     As a context it puts the kept state back when anything is raised between the two, so that what the last whole
-    iteration led to is what is left.
+    iteration led to is what is left. A `Snapshot` that a run has just made, and left with the optimiser, is taken as it
+    is: the state is copied once for both.
     """
 
     def __init__(self, modules: Sequence[nn.Module], optimizer: Any, most: int, world: World | None = None) -> None:
         self._modules, self._optimizer, self._most = modules, optimizer, most
         self._world = world or World()
-        self._live: list[Tensor] = []
-        self._copies: list[Tensor] = []
+        self._kept: Snapshot | None = None
+        self._own: Snapshot | None = None  # one that nobody else has, whose memory is used again
         self._norm: float | None = None
         self._step: int | None = None
         self._undone, self._settled, self._warned = 0, True, False
@@ -64,14 +64,15 @@ class Rollback:
     def keep(self, step: int | None = None) -> None:
         """Take the present state as the last finite one; `step` says when that is, and an error hands it on."""
         self._step = step
-        live = self._state()
-        if len(live) != len(self._live) or any(a is not b for a, b in zip(live, self._live, strict=True)):
-            self._live, self._copies = live, [tensor.detach().clone() for tensor in live]
-        elif any(isinstance(tensor, DTensor) for tensor in live):
-            for copy, tensor in zip(self._copies, live, strict=True):
-                copy.copy_(tensor)
+        live = changing(self._modules, self._optimizer)
+        made, self._optimizer.snapshot = self._optimizer.snapshot, None
+        if made is not None and made.is_of(live):
+            self._kept, self._own = made, None
+        elif self._own is not None and self._own.is_of(live):
+            self._own.renew()
+            self._kept = self._own
         else:
-            torch._foreach_copy_(self._copies, live)
+            self._kept = self._own = Snapshot(live)
         if self._norm is None:
             self._norm = _norm(self._weights())
         self._settled = False
@@ -97,28 +98,13 @@ class Rollback:
     @torch.no_grad()
     def restore(self) -> None:
         """Put the last kept state back. Moments that came into being since are forgotten."""
-        for tensor, copy in zip(self._live, self._copies, strict=True):
-            tensor.detach().copy_(copy)
-        kept = set(map(id, self._live))
-        for inner in _inner(self._optimizer):
+        assert self._kept is not None
+        self._kept.restore()
+        for inner in self._optimizer.torch_optimizers.values():
             for parameter, entry in list(inner.state.items()):
-                if any(isinstance(value, Tensor) and id(value) not in kept for value in entry.values()):
+                if any(isinstance(value, Tensor) and not self._kept.holds(value) for value in entry.values()):
                     del inner.state[parameter]
         self._norm = None
-
-    def _state(self) -> list[Tensor]:
-        """Every tensor that training changes, each once: weights, statistics, moments, averages."""
-        tensors = [t for module in self._modules for t in (*module.parameters(), *module.buffers())]
-        tensors += [
-            value
-            for inner in _inner(self._optimizer)
-            for entry in inner.state.values()
-            for value in entry.values()
-            if isinstance(value, Tensor)
-        ]
-        averages = [f for f in self._optimizer.followers if isinstance(f, WeightAverage)]
-        tensors += [tensor for average in averages for tensor in average.tensors]
-        return list({id(tensor): tensor for tensor in tensors}.values())
 
     def _learning(self) -> list[nn.Parameter]:
         return [p for module in self._modules for p in module.parameters() if p.requires_grad]
@@ -131,7 +117,8 @@ class Rollback:
         """Whether the whole state is, on every process; warns where the weights have grown out of bounds."""
         weights = self._weights()
         learning = set(map(id, self._learning()))
-        others = [t.detach() for t in self._state() if t.is_floating_point() and t.dim() and id(t) not in learning]
+        state = changing(self._modules, self._optimizer)
+        others = [t.detach() for t in state if t.is_floating_point() and t.dim() and id(t) not in learning]
         # Sums of squares are the quick test, which large numbers may fail: only then is each number looked at.
         norm, before = _norm(weights), self._norm
         finite = math.isfinite(norm + _norm(others)) or all_finite([*weights, *others])
@@ -147,12 +134,6 @@ def _norm(tensors: Sequence[Tensor]) -> float:
     if not tensors:
         return 0.0
     return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm([local_part(tensor) for tensor in tensors]))))
-
-
-def _inner(optimizer: Any) -> list[torch.optim.Optimizer]:
-    """torch's optimisers of ours."""
-    several = getattr(optimizer, "torch_optimizers", None)
-    return list(several.values()) if several is not None else [optimizer.torch_optimizer]
 
 
 def _sentence(skipped: Skipped, undone: int) -> str:

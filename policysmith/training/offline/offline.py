@@ -29,12 +29,14 @@ from policysmith.training.offline.objectives import Learner, Loss, Objective, Ob
 from policysmith.training.offline.shared_sampler import SharedSampler
 from policysmith.training.optim.optimizers import Optimizers, optimize
 from policysmith.training.optim.schedules import Schedule, schedule
+from policysmith.training.process.generators import own_generators
 from policysmith.types import Count, Dropout, NonNegativeInt, Positive
 from policysmith.wrappers import attach_all, metrics_of
 
-__all__ = ["Offline", "Samplers", "Watcher", "EPOCHS"]
+__all__ = ["EPOCHS", "Offline", "RunningMeans", "Samplers", "Watcher"]
 
 EPOCHS = 10
+DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)}
 CHECK_EVERY = 100  # updates after which all that was learned is looked at, and kept to go back to
 
 
@@ -154,16 +156,18 @@ class Offline(Algorithm):
         update: int = 0,
         strategy: Strategy = ALONE,
         judging: Callable[[], AbstractContextManager[None]] = nullcontext,
+        means: RunningMeans | None = None,
     ) -> None:
         """Train until all updates are done, from the one that comes next, or until the watcher says stop.
 
-        Held-out transitions are measured within `judging()`, which may put other weights in place.
+        Held-out transitions are measured within `judging()`, which may put other weights in place. `means` are those
+        since the last report, of a run that goes on.
         """
         total, every = self.total(samplers), self.report_every or samplers.training.per_epoch
-        sums = _Sums()
+        means = RunningMeans() if means is None else means
         components, world = learner.policy.components, strategy.world
         learner.train(True)
-        finite, updates_left_out = Rollback([learner.policy, learner.extra], optimizer, self.nonfinite.max, world), 0
+        finite = Rollback([learner.policy, learner.extra], optimizer, self.nonfinite.max, world)
         with attach_all(components.values(), optimizer), self._norms(learner, world), finite.kept_at(update):
             while update < total:
                 optimizer.advance(update / total, self._learning_rate(update / total))
@@ -171,22 +175,24 @@ class Offline(Algorithm):
                 batch, weight = samplers.training.batch(update), samplers.training.weight(update)
                 optimizer.step(self._losses(learner, batch, weight, strategy, found), self.max_grad_norm)
                 learner.after_step()
-                sums.add(_together(found))
+                means.add(_together(found))
                 update += 1
                 stop = False
-                if update % CHECK_EVERY == 0 or update % every == 0 or update == total:
-                    updates_left_out += finite.settle().steps
-                    finite.keep(update)
+                checked = update % CHECK_EVERY == 0 or update % every == 0 or update == total
+                if checked:
+                    means.left_out += finite.settle().steps
                 if update % every == 0 or update == total:
                     average_statistics(learner.policy, world)
-                    scalars = {f"training/{name}": mean for name, mean in sums.means(world).items()}
+                    scalars = {f"training/{name}": mean for name, mean in means.means(world).items()}
                     with judging(), strategy.whole():
                         scalars |= validate(learner, samplers.validation) | metrics_of(components)
-                    scalars |= {UPDATES: float(updates_left_out)} if updates_left_out else {}
-                    updates_left_out = 0
+                    scalars |= {UPDATES: float(means.left_out)} if means.left_out else {}
+                    means.left_out = 0
                     scalars["charts/learning_rate"] = optimizer.learning_rate
                     scalars["charts/epoch"] = samplers.training.epochs(update)
                     stop = watcher.report(Report(update, -(-update // every), [], scalars))
+                if checked:  # what whoever is told has just copied is taken over
+                    finite.keep(update)
                 if watcher.update(update) or stop:
                     break
         learner.train(False)
@@ -216,12 +222,16 @@ def _together(found: list[tuple[Loss, float]]) -> dict[str, Tensor]:
     return {name: torch.stack([part[name].detach() * share for part, share in told]).sum(0) for name in told[0][0]}
 
 
-class _Sums:
-    """Means of scalars over updates; they stay on their device until they are asked for."""
+class RunningMeans:
+    """Means of scalars over updates since the last report; they stay on their device until they are asked for.
+
+    `left_out` counts updates whose step was skipped. A run that is resumed between two reports goes on with `state()`.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._count: float | Tensor = 0.0
+        self.left_out = 0
 
     def add(self, scalars: Mapping[str, Tensor], weight: float = 1.0) -> None:
         """Add figures in, but those of a loss that is not finite: its update was left out, too."""
@@ -247,20 +257,31 @@ class _Sums:
         self._sums, self._count = {}, 0.0
         return found if math.isfinite(found["loss"]) else {}
 
+    def state(self) -> dict[str, Any]:
+        """Sums with their dtypes, and both counts, as plain data: a stored tensor may not be NaN, a sum may."""
+        sums = {name: [value.item(), str(value.dtype)] for name, value in self._sums.items()}
+        return {"sums": sums, "count": float(self._count), "left_out": self.left_out}
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Take up what `state` gave."""
+        sums = state["sums"].items()
+        self._sums = {name: torch.tensor(value, dtype=DTYPES[dtype], device=device) for name, (value, dtype) in sums}
+        count = float(state["count"])
+        self._count = count if device.type == "cpu" else torch.tensor(count, device=device)
+        self.left_out = int(state["left_out"])
+
 
 def validate(learner: Learner, sampler: Sampler | None) -> dict[str, float]:
-    """Means over the held-out transitions, by tag; torch's global generator is left as it was."""
+    """Means over the held-out transitions, by tag; what is drawn is the same each time, from a generator of its own."""
     if sampler is None:
         return {}
-    state, sums = torch.get_rng_state(), _Sums()
-    torch.manual_seed(0)
+    sums = RunningMeans()
     learner.train(False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), own_generators(0, learner.policy.device):
             for batch in sampler:
                 loss = learner.loss(batch)
                 sums.add({"loss": loss.value, **loss.scalars, **learner.measure(batch)}, float(len(batch.rows)))
     finally:
         learner.train(True)
-        torch.set_rng_state(state)
     return {f"validation/{name}": value for name, value in sums.means().items()}

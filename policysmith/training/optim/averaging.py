@@ -66,9 +66,19 @@ class WeightAverage:
         torch._foreach_lerp_(average, weights, 1 - self.decay)
 
     @property
+    def average(self) -> Mapping[str, Tensor]:
+        """The average itself by name, not a copy."""
+        return self._average
+
+    @property
     def tensors(self) -> list[Tensor]:
         """The average itself, not a copy."""
         return list(self._average.values())
+
+    @property
+    def weights(self) -> Mapping[str, nn.Parameter]:
+        """The weights that learn themselves, by name."""
+        return self._learning
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -19,6 +19,7 @@ from policysmith.graph.plan import Plan
 from policysmith.policy.parameter_exchange import Follower, Group
 from policysmith.registry import PartSpec, part
 from policysmith.training.optim.rules import AdamRule, Rule
+from policysmith.training.optim.snapshot import Snapshot
 from policysmith.training.optim.step_guard import StepGuard
 
 __all__ = [
@@ -54,6 +55,7 @@ class Optimizers:
         self._on_gradients: list[Callable[[], None]] = []
         self.followers: list[Follower] = []  # who goes along when a swap exchanges parameters
         self.guard = StepGuard()
+        self.snapshot: Snapshot | None = None  # of the present state, where a run has made one since the last step
 
     @classmethod
     def of(cls, parameters: Iterable[nn.Parameter], learning_rate: float = 1e-3, rule: Rule | None = None) -> Self:
@@ -109,17 +111,22 @@ class Optimizers:
 
         No rule updates by a loss or gradients that are not finite; `guard` counts them.
         """
+        self.snapshot = None
         self.guard.step(list(self._inner.values()), self.parameters, loss, max_grad_norm, self._on_gradients)
 
-    def state(self) -> dict[str, Tensor]:
-        """Moments and step counts of every rule."""
+    def moments(self) -> dict[str, Tensor]:
+        """Moments and step counts of every rule themselves, no copies."""
         return {
-            f"{name}/{i}/{key}": tensor.detach().clone()
+            f"{name}/{i}/{key}": tensor
             for name, inner in self._inner.items()
             for i, entry in inner.state_dict()["state"].items()
             for key, tensor in entry.items()
             if isinstance(tensor, Tensor)
         }
+
+    def state(self) -> dict[str, Tensor]:
+        """Copies of them."""
+        return {name: tensor.detach().clone() for name, tensor in self.moments().items()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state` gave, also of a time when the usual rule had no name in it."""

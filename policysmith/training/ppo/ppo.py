@@ -152,7 +152,7 @@ class PPO(Algorithm):
         total = max(1, self.total_steps // per_iteration)
         with Rollback([policy], optimizer, self.nonfinite.max, strategy.world) as finite:
             while iteration < total:
-                finite.keep()
+                finite.keep(collector.step)
                 progress = iteration / total
                 policy.eval()
                 with strategy.whole():

@@ -9,12 +9,12 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from policysmith.config.experiment import Experiment
 from policysmith.errors import CheckpointError, ConfigError, DatasetError, Problem
@@ -31,13 +31,15 @@ from policysmith.training.logging.history import History
 from policysmith.training.logging.loggers import ProgressBar
 from policysmith.training.logging.plots import plot_losses
 from policysmith.training.logging.report import Report
+from policysmith.training.nonfinite.events import LeftOut
 from policysmith.training.offline.objectives import Start
-from policysmith.training.offline.offline import Offline
+from policysmith.training.offline.offline import Offline, RunningMeans
+from policysmith.training.optim.snapshot import Snapshot
+from policysmith.training.optim.step_guard import all_finite
 from policysmith.training.process.generators import generators_kept, seed_everything
 from policysmith.training.process.threads import few_threads
-from policysmith.training.rollout.environment_state import State
 from policysmith.training.run.results import OfflineResult
-from policysmith.training.run.run import Run
+from policysmith.training.run.run import Captured, Run
 
 __all__ = ["OfflineRun", "run_offline"]
 
@@ -89,8 +91,8 @@ def _train(run: OfflineRun, progress: bool, evaluate: bool) -> OfflineResult:
         stack.enter_context(few_threads(run.policy))
         with generators_kept():  # rich draws when it is imported
             shown = ProgressBar(run.total, run.title, run.step, progress and world.writes, "updates", TRAINING_LOSS)
-            run.watchers.display = stack.enter_context(shown)
-        shared: dict[str, Any] = {} if world.size == 1 else {"strategy": run.strategy}
+            run.show(stack.enter_context(shown))
+        shared: dict[str, Any] = {"means": run.means} | ({} if world.size == 1 else {"strategy": run.strategy})
         if run.average is not None:
             shared["judging"] = run.averaged
         run.algorithm.learn(run.learner, run.samplers, run.optimizer, run, run.step, **shared)
@@ -124,6 +126,7 @@ class OfflineRun(Run):
         self.losses: dict[str, list[tuple[int, float]]] = {"training": [], "validation": []}
         self.loss_log = History(self.watchers.directory, "losses.csv", ("step", "training", "validation"))
         self.metrics: dict[str, float] = {}
+        self.left_out, self.means = LeftOut(), RunningMeans()
         self.stop = threading.Event()
         self.in_place = False
         self._captured_at, self._capture_cost = time.monotonic(), 0.0
@@ -134,6 +137,7 @@ class OfflineRun(Run):
     def report(self, report: Report) -> bool:
         """Note a report, judge the policy if it is time, and pass it on; True when a callback wants to stop."""
         self.step, self.metrics = report.step, report.scalars
+        self.left_out.add(report.nonfinite, report.scalars)
         known = {kind: report.scalars.get(f"{kind}/loss") for kind in self.losses}
         for kind, loss in known.items():
             if loss is not None:
@@ -165,7 +169,8 @@ class OfflineRun(Run):
         if update < self.total and (agreed or self.checkpoints.every is not None) and self.is_due():
             average_statistics(self.policy, self.world)
             self.capture()
-            self.checkpoint()
+            if self.captured is not None and self.captured.step == update:
+                self.checkpoint()
         elif self.world.size == 1 and self._is_old():
             self.capture()
         return agreed and self.world.any(self.stop.is_set())
@@ -174,10 +179,12 @@ class OfflineRun(Run):
         """Whether to copy the run again: at most every second, and for a hundredth of the time."""
         return time.monotonic() - self._captured_at >= max(1.0, 100.0 * self._capture_cost)
 
-    def capture(self, place: Callable[[], State] | None = None) -> None:
-        """As it is after an update."""
-        began = time.monotonic()
-        super().capture(place)
+    def capture(self) -> None:
+        """As it is after an update, if that is finite: what an update has spoiled is undone when it is looked at."""
+        began, before = time.monotonic(), self.captured
+        super().capture()
+        if self.world.size == 1 and before is not None and not _is_finite(self.captured):
+            self.captured, self.optimizer.snapshot = before, None
         self._captured_at = time.monotonic()
         self._capture_cost = self._captured_at - began
 
@@ -194,7 +201,7 @@ class OfflineRun(Run):
             self.evaluation = None
         result = OfflineResult(
             self.policy, self.step, seconds, self.losses, self.metrics,
-            evaluation=self.evaluation, interrupted=interrupted,
+            evaluation=self.evaluation, interrupted=interrupted, left_out=self.left_out,
         )  # fmt: skip
         self.keep_in_store(int(self.samplers.training.epochs(self.step)))
         if self.output is not None:
@@ -225,6 +232,8 @@ class OfflineRun(Run):
         self.resume_shared(stored, directory)
         self.in_place = self.output is not None and self.output.resolve() == directory.resolve()
         self.learner.extra.load_state_dict(below("objective/", tensors))
+        if "means" in data:
+            self.means.load_state(data["means"], self.policy.device)
         if "epochs" in data:  # batches may be of another size now, and as many updates another part of the data
             self.samplers.training.go_on(self.step, data["epochs"])
             self.total = self.algorithm.total(self.samplers)
@@ -253,9 +262,13 @@ class OfflineRun(Run):
         """With the losses."""
         return [*super().logs(), self.loss_log]
 
-    def own_tensors(self) -> dict[str, Tensor]:
+    def own_tensors(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """Copies of what the objective trains besides the policy."""
-        return {f"objective/{name}": tensor.clone() for name, tensor in self.learner.extra.state_dict().items()}
+        return snapshot.copies(self.learner.extra.state_dict(keep_vars=True), "objective/")
+
+    def modules(self) -> list[nn.Module]:
+        """The policy, and what the objective trains besides."""
+        return [self.policy, self.learner.extra]
 
     def own_data(self) -> dict[str, Any]:
         """Where in the data the run is."""
@@ -264,8 +277,16 @@ class OfflineRun(Run):
             "seed": self.seed,
             "dataset": self.episodes.fingerprint,
             "reports": self.loss_log.count,
+            "means": self.means.state(),
             "metrics": dict(self.metrics),
         }
+
+
+def _is_finite(captured: Captured | None) -> bool:
+    if captured is None:
+        return True
+    tensors = [*captured.weights.values(), *captured.tensors.values(), *(captured.average or {}).values()]
+    return all_finite(tensor for tensor in tensors if tensor.is_floating_point())
 
 
 def _seed(experiment: Experiment, stored: TrainingState | None) -> int:

@@ -18,7 +18,7 @@ from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from policysmith.config.experiment import Experiment
-from policysmith.errors import CheckpointError, ConfigError, NonFiniteError, PolicysmithError, Problem
+from policysmith.errors import CheckpointError, ConfigError, PolicysmithError, Problem
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState
 from policysmith.training.distribution import Strategy, joined
@@ -34,6 +34,7 @@ from policysmith.training.logging.loggers import WINDOW, ProgressBar, ReturnWind
 from policysmith.training.logging.plots import plot_learning_curve
 from policysmith.training.logging.report import Report
 from policysmith.training.nonfinite.events import LeftOut
+from policysmith.training.optim.snapshot import Snapshot
 from policysmith.training.ppo.ppo import PPO
 from policysmith.training.process.generators import generators_kept, seed_everything
 from policysmith.training.process.threads import few_threads
@@ -101,11 +102,7 @@ def _train(
             run.capture()
             run.save()  # finds out now, not after the training, whether the place can be written
         with generators_kept():  # rich draws when it is imported
-            run.watchers.display = stack.enter_context(
-                ProgressBar(algorithm.total_steps, run.title, run.step, progress)
-            )
-        for note in run.notes:
-            run.watchers.display.say(note)
+            run.show(stack.enter_context(ProgressBar(algorithm.total_steps, run.title, run.step, progress)))
 
         def watch(report: Report) -> bool:
             solved = run.take(report)
@@ -113,8 +110,7 @@ def _train(
             return world.any(run.tell(report, speed) or solved or stop.is_set())
 
         shared = {} if world.size == 1 else {"strategy": run.strategy}
-        with run.kept_when_not_finite():
-            algorithm.learn(policy, collector, run.optimizer, watch, run.iterations(collector.count), **shared)
+        algorithm.learn(policy, collector, run.optimizer, watch, run.iterations(collector.count), **shared)
     seconds = time.perf_counter() - started
     return run.finish(seconds, interrupted=world.any(stop.is_set()), evaluate=evaluate)
 
@@ -203,19 +199,6 @@ class OnlineRun(Run):
             return self.iteration
         return self.step // (rollout * count)
 
-    @contextmanager
-    def kept_when_not_finite(self) -> Iterator[None]:
-        """Where training gave up, the last finite policy is stored: that is what it has gone back to."""
-        try:
-            yield
-        except NonFiniteError as error:
-            if self.output is None:
-                raise
-            self.capture(None if self.captured is None else self.captured.place)
-            self.save()
-            self.rescued = True
-            raise NonFiniteError(f"{error}, and so it is stored in {self.output}") from error
-
     def take(self, report: Report) -> bool:
         """Note an iteration, and judge the policy if it is time; True when the task is solved."""
         self.left_out.add(report.nonfinite, report.scalars)
@@ -268,8 +251,7 @@ class OnlineRun(Run):
         if evaluate and not interrupted and not known:
             if self.output is not None and self.step != self.saved_at:
                 self.save()  # the judgement may take long
-            with self.kept_when_not_finite():
-                self.judge_at_end()
+            self.judge_at_end()
         elif not known:
             self.evaluation = None  # an earlier one is none of this policy
         result = TrainingResult(
@@ -349,7 +331,7 @@ class OnlineRun(Run):
         """With the episodes."""
         return [*super().logs(), self.episodes]
 
-    def own_tensors(self) -> dict[str, Tensor]:
+    def own_tensors(self, snapshot: Snapshot) -> dict[str, Tensor]:
         """Copies of past opponents, which never change."""
         return {f"pool/{name}": tensor for name, tensor in self.pool.state().items()} if self.pool else {}
 

@@ -38,7 +38,8 @@ class TrainingResult:
 class OfflineResult:
     """What a run gives back: `losses` by kind as (update, loss), and the last report's `metrics` by tag.
 
-    Of several processes only rank 0 writes, so `artifact` is None elsewhere.
+    `left_out` counts the updates whose loss or gradients were not finite; data that holds such numbers is refused. Of
+    several processes only rank 0 writes, so `artifact` is None elsewhere.
     """
 
     policy: ActorCritic
@@ -51,3 +52,4 @@ class OfflineResult:
     interrupted: bool = False
     files: dict[str, Path] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)

@@ -14,20 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from policysmith.config.experiment import Experiment
-from policysmith.errors import CheckpointError
+from policysmith.errors import CheckpointError, NonFiniteError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.store import TrainingState
 from policysmith.training.distribution import Strategy
 from policysmith.training.distribution.shards import below, write_shards
 from policysmith.training.games.match import judge
 from policysmith.training.logging.history import History
+from policysmith.training.logging.loggers import ProgressBar
 from policysmith.training.logging.report import Report
 from policysmith.training.logging.watchers import Watchers
 from policysmith.training.optim.averaging import WeightAverage
 from policysmith.training.optim.optimizers import STORED, Optimizers, laid_out_as, stored_state
+from policysmith.training.optim.snapshot import Snapshot
 from policysmith.training.process.generators import generators_state, load_generators
 from policysmith.training.process.signals import graceful_stop, interrupts_ignored
 from policysmith.training.rollout.environment_state import State
@@ -100,13 +102,16 @@ class Run(ABC):
         kept = experiment.find(Store)
         self.recorder = StoreRecorder(kept, policy, title) if kept else None
         self.captured: Captured | None = None
-        self.rescued = False  # what ended it has stored the run itself
 
     # What differs
 
     @abstractmethod
-    def own_tensors(self) -> dict[str, Tensor]:
-        """Copies of what a run of this kind needs beside weights and moments."""
+    def own_tensors(self, snapshot: Snapshot) -> dict[str, Tensor]:
+        """Copies of what a run of this kind needs beside weights and moments; `snapshot` has all that learns."""
+
+    def modules(self) -> list[nn.Module]:
+        """What learns."""
+        return [self.policy]
 
     @abstractmethod
     def own_data(self) -> dict[str, Any]:
@@ -158,6 +163,12 @@ class Run(ABC):
         load_generators(below(RANDOM, state.tensors), state.data.get("generators", {}))
 
     # On the way
+
+    def show(self, display: ProgressBar) -> None:
+        """Have the run shown, with what it has said before."""
+        self.watchers.display = display
+        for note in self.notes:
+            display.say(note)
 
     def say(self, text: str) -> None:
         """Tell the user of something that the result should be read with."""
@@ -215,23 +226,24 @@ class Run(ABC):
             with self.averaged(), self.strategy.whole():
                 self.world.by_writer(lambda: recorder.record(step, epoch, metrics).id)
 
-    def capture(self, place: Callable[[], State] | None = None) -> None:
-        """Copy all that a resumed run needs, as it is now; `place` tells where episodes stood that are over."""
+    def capture(self) -> None:
+        """Copy all that a resumed run needs, as it is now. Whoever keeps a finite state takes over the same copies."""
         if self.output is None:
             return
-        learning = self.average.learning() if self.average is not None else {}
+        snapshot, average = Snapshot.of(self.modules(), self.optimizer), self.average
         random, generators = generators_state()
-        tensors = {STORED + name: tensor for name, tensor in self.optimizer.state().items()}
-        tensors |= {f"learning/{name}": tensor for name, tensor in learning.items()}
+        tensors = snapshot.copies(self.optimizer.moments(), STORED)
+        tensors |= {} if average is None else snapshot.copies(average.weights, "learning/")
         tensors |= {RANDOM + name: tensor for name, tensor in random.items()}
         self.captured = Captured(
             self.step,
-            {name: tensor.detach().clone() for name, tensor in self.policy.state_dict().items()},
-            None if self.average is None else self.average.state(),
-            {**tensors, **self.own_tensors()},
+            snapshot.copies(self.policy.state_dict(keep_vars=True)),
+            None if average is None else snapshot.copies(average.average),
+            {**tensors, **self.own_tensors(snapshot)},
             {"step": self.step, **self.own_data(), **self._shared_data(), "generators": generators},
-            self.capture_place() if place is None else place,
+            self.capture_place(),
         )
+        self.optimizer.snapshot = snapshot
 
     def capture_judgement(self) -> None:
         """Add what is known by the end; what was played, drawn and learned is as it was captured."""
@@ -332,21 +344,22 @@ class Run(ABC):
             self.say(f"the history could not be written: {error}; training goes on")
 
     def _rescue(self, error: BaseException) -> None:
-        """Store what the last finished iteration gave, and say so with the error; of no iteration leave nothing."""
-        if self.folder is None or not self.world.writes or self.strategy.shards or self.rescued:
-            return
-        if self.captured is None or self.captured.step == self.began_at:
-            with suppress(OSError):
-                self.folder.discard()
+        """Store what the last finished iteration gave, and say so with the error; of no iteration leave nothing.
+
+        Where training itself gave up, it has gone back to that state, on all processes alike: so they can store shards
+        together, and what was there at the beginning stays.
+        """
+        gave_up = isinstance(error, NonFiniteError) and error.step is not None
+        if self.folder is None or not (gave_up if self.strategy.shards else self.world.writes):
             return
         captured = self.captured
+        if captured is None or captured.step == self.began_at:
+            if not gave_up:
+                with suppress(OSError):
+                    self.folder.discard()
+            return
         try:
-            self.policy.load_state_dict(captured.weights)
-            if self.average is not None:
-                assert captured.average is not None
-                self.average.load_state(captured.average)
-            with self.averaged():
-                self._write(captured, captured.tensors, keep=False, ended=_told(error))
+            self._store_captured(captured, error)
         except Exception as failure:  # the error itself may come from a full disk
             error.add_note(f"what was learned after {self.saved_at:,} {self.unit} could not be saved: {failure}")
         else:
@@ -354,6 +367,17 @@ class Run(ABC):
                 f"what {captured.step:,} {self.unit} taught is saved in {self.output}; "
                 f"policysmith {self.command} --resume {self.output} goes on from there"
             )
+
+    def _store_captured(self, captured: Captured, error: BaseException) -> None:
+        if self.strategy.shards:
+            self.save()
+            return
+        self.policy.load_state_dict(captured.weights)
+        if self.average is not None:
+            assert captured.average is not None
+            self.average.load_state(captured.average)
+        with self.averaged():
+            self._write(captured, captured.tensors, keep=False, ended=_told(error))
 
 
 def _told(error: BaseException) -> str:

@@ -15,6 +15,8 @@ from policysmith.store import load_training
 from policysmith.training.nonfinite.events import NonFinite, sentence
 from policysmith.training.nonfinite.rollback import Rollback
 from policysmith.training.offline.objectives import Learner
+from policysmith.training.optim.optimizers import Optimizers
+from policysmith.training.optim.snapshot import Snapshot
 from policysmith.training.ppo.loss import PPOLoss
 from policysmith.training.ppo.ppo import PPO
 from tests.training.nonfinite.ill_environment import REMEMBERING, ill_config
@@ -115,10 +117,38 @@ def test_a_policy_that_is_not_finite_is_never_stored(tmp_path):
     assert_finite(policysmith.load(tmp_path / "good"))
 
 
+@pytest.mark.parametrize("averaged", [None, 0.9])
+def test_a_state_is_copied_once_an_iteration(tmp_path, monkeypatch, averaged):
+    """By the run, for its checkpoints; whoever goes back to the last finite state takes over the same copies."""
+    made, keep, kept = [], Rollback.keep, []
+
+    def noting(self, step=None):
+        keep(self, step)
+        kept.append((self._kept, len(made)))
+
+    make = Snapshot.__init__
+    monkeypatch.setattr(Snapshot, "__init__", lambda self, live: (made.append(self), make(self, live))[1])
+    monkeypatch.setattr(Rollback, "keep", noting)
+    train(ill_config(kind="none", training={"ema": averaged}), output=tmp_path / "run")
+    assert len(kept) == 4 and all(snapshot is made[count - 1] for snapshot, count in kept)
+    assert len(made) == 1 + 4, "at the start and after each iteration"
+
+
+def test_a_copy_from_before_a_step_is_not_taken_for_the_present_state():
+    layer = torch.nn.Linear(2, 2)
+    optimizer = Optimizers.of(list(layer.parameters()), 0.1)
+    optimizer.snapshot = Snapshot.of([layer], optimizer)
+    optimizer.step(layer.weight.sum())
+    stepped = layer.weight.detach().clone()
+    with pytest.raises(KeyboardInterrupt), Rollback([layer], optimizer, 10) as finite:
+        finite.keep()
+        optimizer.step(layer.weight.sum())
+        raise KeyboardInterrupt
+    assert torch.equal(layer.weight, stepped)
+
+
 def test_an_exception_within_an_iteration_leaves_what_the_last_whole_one_led_to():
     layer = torch.nn.Linear(2, 2)
-    from policysmith.training.optim.optimizers import Optimizers
-
     optimizer = Optimizers.of(list(layer.parameters()), 0.1)
     before = layer.weight.detach().clone()
     with pytest.raises(KeyboardInterrupt), Rollback([layer], optimizer, 10) as finite:
@@ -186,6 +216,7 @@ def test_offline_updates_that_are_not_finite_are_left_out(objective, monkeypatch
     config = offline_config(objective, ema=0.9, validation_share=0.0)
     result = api.train_offline(config, dataset=walk("box"), output=tmp_path / "run", progress=False)
     assert result.metrics["nonfinite/updates"] and math.isfinite(result.metrics["training/loss"])
+    assert result.left_out.updates == 10 and str(result.left_out).startswith("10 updates with numbers that are not")
     assert_finite(policysmith.load(tmp_path / "run"))
     calls.clear()
     bad_from = 4
