@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from policysmith.registry import Infer, register
+from policysmith.store.files import replace_file
 from policysmith.training.logging.report import Report
 
 __all__ = ["JsonLines"]
@@ -27,8 +28,8 @@ class JsonLines:
         file.parent.mkdir(parents=True, exist_ok=True)
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         kept = [line for line in lines if (step := _step(line)) is not None and step <= first_step]
-        self._stream = file.open("w", encoding="utf-8")
-        self._stream.writelines(f"{line}\n" for line in kept)
+        replace_file(file, "".join(f"{line}\n" for line in kept).encode())  # a kill meanwhile loses no line
+        self._stream = file.open("a", encoding="utf-8")
 
     def report(self, report: Report, steps_per_second: float) -> None:
         """Write one line."""

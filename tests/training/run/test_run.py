@@ -1,76 +1,24 @@
 """However a run ends, what its last finished iteration taught is stored; resumed, it is the run that was stopped."""
 
-import json
 import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
 
 import policysmith
 from policysmith import api
 from policysmith.errors import CheckpointError, ConfigError, PolicysmithError
-from policysmith.registry import default_registry, register
+from policysmith.registry import default_registry
 from policysmith.store import load_training
 from policysmith.training.run import online_run
+from policysmith.training.run.run import Run
 from policysmith.training.run.run_folder import RunFolder
 from tests.training.offline_data import walk
-
-SAVED = {"config.json", "model.safetensors", "manifest.json", "optimizer.safetensors", "training_state.json"}
-
-
-class Frail(gym.Env):
-    """Episodes of 7 steps whose observations are drawn; it raises, or kills its process, at the step `ends`."""
-
-    observation_space, action_space = Box(-1, 1, (3,), np.float32), Discrete(2)
-
-    def __init__(self, ends: int = 10**9, kill: bool = False, foreign: bool = False):
-        self.ends, self.kill, self.foreign, self.steps, self.time = ends, kill, foreign, 0, 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.time = 0
-        return self._seen(), {}
-
-    def step(self, action):
-        self.steps, self.time = self.steps + 1, self.time + 1
-        if self.steps == self.ends:
-            if self.kill:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError("the simulator died")
-        return self._seen(), float(action), self.time == 7, False, {}
-
-    def _seen(self):
-        low = random.SystemRandom().random() if self.foreign else self.np_random.random()
-        return np.full(3, low, np.float32)
-
-
-gym.register("Frail-v0", entry_point=Frail)
-
-
-def frail(vectorization="sync", **options):
-    return {
-        "environment": {"id": "Frail-v0", "num_envs": 2, "vectorization": vectorization, "options": options},
-        "model": {"type": "mlp", "hidden": [8]},
-        "training": {"type": "ppo", "total_steps": 128, "rollout_steps": 16, "minibatches": 2, "epochs": 1},
-        "evaluation": {"episodes": 2},
-    }
-
-
-def train(config, *overrides, **options):
-    register("counting", slot="callback")(Counting)
-    return policysmith.train(config, list(overrides), progress=False, evaluate=False, **options)
-
-
-def weights(policy):
-    return torch.cat([tensor.flatten().double() for tensor in policy.state_dict().values()])
+from tests.training.run.resumable_runs import RUNS, frail, recurrent, train, weights
 
 
 def stop_at(monkeypatch, iteration, signals=1):
@@ -192,66 +140,11 @@ def test_total_steps_that_are_no_multiple_are_told():
     ]
 
 
-class Counting:
-    """Ends the training after so many reports, over all runs; draws from every global generator."""
-
-    def __init__(self, limit: int = 10**9):
-        self.limit, self.count = limit, 0
-
-    def __call__(self, report):
-        self.count += 1
-        random.random(), np.random.random(), torch.rand(1)
-        return self.count == self.limit
-
-    def state(self):
-        return {"count": self.count}
-
-    def restore(self, state):
-        self.count = state["count"]
-
-
 @pytest.fixture(autouse=True)
 def _types_of_others_stay_as_they_are():
     """The callback is registered by `train` and gone after a test: others list the types that there are."""
     yield
     default_registry._entries["callback"].pop("counting", None)
-
-
-def recurrent(**section):
-    register("counting", slot="callback")(Counting)
-    return {
-        "seed": 3,
-        "environment": {"id": "CartPole-v1", "num_envs": 3, **section},
-        "observation": {"normalize": True},
-        "model": {
-            "type": "graph",
-            "components": {
-                "memory": {"type": "lstm", "in_keys": "observation", "hidden_size": 8},
-                "policy": {"type": "action_head", "in_keys": "memory"},
-                "state_value": {"type": "value_head", "in_keys": "memory"},
-            },
-        },
-        "training": {
-            "type": "ppo", "total_steps": 288, "rollout_steps": 16, "minibatches": 2, "epochs": 2,
-            "learning_rate": {"type": "linear", "start": 1e-2, "end": 0.0}, "ema": 0.9, "callbacks": ["counting"],
-        },
-        "evaluation": {"episodes": 2, "every": 100},
-    }  # fmt: skip
-
-
-RUNS = {
-    "mlp-drawing": lambda: {**frail(), "seed": 3},
-    "lstm-next-step": lambda: recurrent(autoreset="next_step"),
-    "lstm-async": lambda: recurrent(vectorization="async"),
-    "games": lambda: {
-        "seed": 3,
-        "environment": {"id": "tictactoe_v3", "num_envs": 4},
-        "model": {"type": "mlp", "hidden": [8]},
-        "training": {"type": "ppo", "total_steps": 320, "rollout_steps": 16, "minibatches": 2, "epochs": 1},
-        "self_play": {"pool": 1, "snapshot_every": 1, "past_share": 0.5, "random_share": 0.3},
-        "evaluation": {"episodes": 2},
-    },
-}
 
 
 @pytest.mark.parametrize("kind", RUNS)
@@ -355,36 +248,19 @@ def test_a_full_disk_ends_no_run_on_the_way(tmp_path, monkeypatch):
     assert result.notes == ["a checkpoint could not be written: no space left on device"]
 
 
-def killed(place, code):
-    """Run `code` in a process of its own that kills itself; its exit status."""
-    root = Path(__file__).parents[3]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert {p.name for p in place.iterdir()} >= SAVED
-    return json.loads((place / "training_state.json").read_text())["step"]
+def test_what_a_kill_would_leave_at_a_checkpoint_goes_on_as_the_run_that_was_not_stopped(tmp_path, monkeypatch):
+    """Killed for real, at any moment: tests/training/run/test_killed_runs.py."""
+    save = Run.save
 
+    def keep_what_lies_there(self, whole=True):
+        save(self, whole)
+        if self.step == 96:
+            shutil.copytree(self.output, tmp_path / "killed")
 
-KILLED = """
-import os, signal
-from policysmith.training.run import run
-from tests.training.run import test_run
-from tests.training.offline_data import walk
-import policysmith
-capture, calls = run.Run.capture, []
-def kill(self, *place):
-    capture(self, *place)
-    calls.append(1)
-    if len(calls) == {at}: os.kill(os.getpid(), signal.SIGKILL)
-run.Run.capture = kill
-"""
-
-
-def test_a_run_that_is_killed_goes_on_as_the_one_that_was_not(tmp_path):
-    place, changes = tmp_path / "run", ["training.checkpoint_every=96"]
-    code = KILLED.format(at=5) + f"test_run.train(test_run.recurrent(), *{changes!r}, output={str(place)!r})"
-    assert killed(place, code) == 96
-    whole, resumed = train(recurrent(), *changes), train(None, resume=place)
+    monkeypatch.setattr(Run, "save", keep_what_lies_there)
+    whole = train(recurrent(), "training.checkpoint_every=96", output=tmp_path / "whole")
+    monkeypatch.undo()
+    resumed = train(None, resume=tmp_path / "killed")
     assert torch.equal(weights(resumed.policy), weights(whole.policy)) and resumed.returns == whole.returns
 
 
@@ -408,3 +284,27 @@ def test_offline_an_error_stores_what_the_updates_before_taught(tmp_path, monkey
     assert "what 15 updates taught is saved" in caught.value.__notes__[0]
     resumed = api.train_offline(resume=tmp_path / "run", progress=False)
     assert torch.equal(weights(resumed.policy), weights(whole)) and resumed.updates == 30
+
+
+def test_offline_an_error_after_a_spoiled_update_stores_the_last_finite_state(tmp_path, monkeypatch):
+    """Between two looks at all that is learned, a copy of what an update has just spoiled is no state to go back to."""
+    from policysmith.training.run import offline_run
+    from tests.training.run.test_offline_run import on_disk, write_episodes
+
+    update = offline_run.OfflineRun.update
+
+    def spoil(self, count):
+        if count == 14:
+            raise ArithmeticError("the data ended")
+        stop = update(self, count)
+        if count == 12:
+            next(self.policy.parameters()).data.view(-1)[0] = float("inf")
+        return stop
+
+    monkeypatch.setattr(offline_run.OfflineRun, "update", spoil)
+    monkeypatch.setattr(offline_run.OfflineRun, "_is_old", lambda self: True)
+    with pytest.raises(ArithmeticError) as caught:
+        description = on_disk(write_episodes(tmp_path / "data", walk()))
+        api.train_offline(description, output=tmp_path / "run", progress=False)
+    assert "what 12 updates taught is saved" in caught.value.__notes__[0]
+    assert weights(policysmith.load(tmp_path / "run")).isfinite().all()
