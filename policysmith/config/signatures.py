@@ -67,11 +67,16 @@ def options_of(base: Callable[..., Any], without: Collection[str] = (), **defaul
 
 
 def _annotations(target: Callable[..., Any], module: str) -> dict[str, Any]:
-    """Annotations as types; as they are written where they are read in the same module anyway.
+    """Annotations as types; as they are written where they are read in the same module, or cannot be read elsewhere.
 
-    There they may name what only type checkers import.
+    They may name what only type checkers import.
     """
     origin = target.__init__ if inspect.isclass(target) else target
     written: dict[str, Any] = dict(origin.__annotations__)
     same = origin.__module__ == module and all(isinstance(a, str) for a in written.values())
-    return written if same else typing.get_type_hints(origin, include_extras=True)
+    if same:
+        return written
+    try:
+        return typing.get_type_hints(origin, include_extras=True)
+    except NameError:
+        return written

@@ -5,7 +5,6 @@ In: whatever `policysmith.build` takes. Out: an `ActorCritic`; a TensorDict give
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Self, TypeVar
 
 from tensordict import TensorDictBase
@@ -14,10 +13,10 @@ from torch import Tensor
 
 from policysmith.api import build
 from policysmith.compile.executors import Executor
+from policysmith.config.signatures import options_of
 from policysmith.errors import PolicysmithError
 from policysmith.policy.actor_critic import ActorCritic, _mask, _observation
 from policysmith.policy.stateful import StatefulActorCritic
-from policysmith.registry import Registry
 
 __all__ = ["PolicyAgent", "StatefulPolicyAgent"]
 
@@ -43,17 +42,10 @@ class PolicyAgent(ActorCritic):
         agent.__dict__["_built"] = policy
         return agent
 
-    def __init__(
-        self,
-        config: Any,
-        observation_space: Any = None,
-        action_space: Any = None,
-        overrides: Sequence[str] = (),
-        seed: int | None = None,
-        registry: Registry | None = None,
-    ) -> None:
+    @options_of(build)
+    def __init__(self, **options: Any) -> None:
         built = self.__dict__.pop("_built", None)
-        self._adopt(built or build(config, observation_space, action_space, overrides, seed, registry))
+        self._adopt(built or build(**options))
 
     @classmethod
     def of(cls, policy: ActorCritic) -> Self:

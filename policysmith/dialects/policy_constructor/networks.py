@@ -14,7 +14,7 @@ from torch import nn
 
 from policysmith.compile.model import GraphModel
 from policysmith.compile.source import Graph, GraphSource
-from policysmith.config.options import error_at, located
+from policysmith.config.options import error_at, located, options_of
 from policysmith.dialects.policy_constructor.factory_model import Factory, build_networks
 from policysmith.dialects.policy_constructor.network_components import Network, join
 from policysmith.errors import PolicysmithError
@@ -80,16 +80,11 @@ def networks(
 
 
 @register("factory", slot="model", named=True, reads_files=True)
+@options_of(networks, without=("component_config_paths", "config", "config_path"))
 def factory(
     factory: Factory,
     config: dict[str, Any] = {},  # noqa: B006 - parts get their options anew
-    policy: Head = "policy",
-    value: Head = "value",
-    wiring: Wiring = {},  # noqa: B006 - read only
-    component_build_args: BuildArgs = {},  # noqa: B006
-    batch_coupled: bool = False,
-    base_dir: str | None = None,
-    leaves: Leaves = (),
+    **options: Any,
 ) -> dict[str, Any]:
     """Named networks that a registered model factory builds, joined by the names of their inputs and outputs.
 
@@ -99,27 +94,23 @@ def factory(
     Args:
         factory: the model factory.
         config: what the factory's `build` is given.
-        policy: the edge that is the policy's distribution parameters, or a head that reads edges.
-        value: the edge that is the value, or a head that reads edges.
-        wiring: what a network's inputs read, where their own names do not say it.
         component_build_args: as of `networks`, and `out_keys`, the names of a network's results.
-        batch_coupled: consents to batch normalisation.
         base_dir: where the factory's paths start.
-        leaves: the leaves of the observation.
     """
     spec = part("model_factory", factory)
     try:
         with torch.device("meta"):
-            built = build_networks(spec, config, base_dir)
+            built = build_networks(spec, config, options["base_dir"])
     except (ValueError, TypeError, KeyError, OSError, PolicysmithError) as error:
         message = f"{spec.type!r} fails: {type(error).__name__}: {error}"
         raise located("factory", [error_at(("factory",), message)]) from error
-    options = {"type": "factory_model", "factory": spec, "config": config, "base_dir": base_dir}
+    wiring, settings = options["wiring"], options["component_build_args"]
+    shared = {"type": "factory_model", "factory": spec, "config": config, "base_dir": options["base_dir"]}
     made = {
-        name: _network(module, {**options, "network": name}, wiring.get(name, {}), component_build_args.get(name, {}))
+        name: _network(module, {**shared, "network": name}, wiring.get(name, {}), settings.get(name, {}))
         for name, module in built.items()
     }
-    return join(made, leaves, wiring, component_build_args, {"policy": policy, "value": value})
+    return join(made, options["leaves"], wiring, settings, {role: options[role] for role in ("policy", "value")})
 
 
 def _network(

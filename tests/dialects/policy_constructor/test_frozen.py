@@ -41,9 +41,9 @@ def test_its_weights_have_their_names_order_and_values(name):
 
 
 def without_added(new, old):
-    """`new` less the options that `old` had not yet and that are null, so that nothing is asked of them."""
+    """`new` less the options that `old` had not yet and that are null, false or empty: nothing is asked of them."""
     if isinstance(new, dict) and isinstance(old, dict):
-        return {k: without_added(v, old.get(k)) for k, v in new.items() if k in old or v is not None}
+        return {k: without_added(v, old.get(k)) for k, v in new.items() if k in old or v}
     if isinstance(new, list) and isinstance(old, list) and len(new) == len(old):
         return [without_added(*pair) for pair in zip(new, old, strict=True)]
     return new
