@@ -77,7 +77,7 @@ def test_an_interrupted_run_says_how_to_resume(run, trained, tmp_path):
 def test_arguments_reach_the_api(run, trained):
     calls = trained()
     run("train", "p.yaml", "model.hidden=[8]", "--seed", "3", "~model.norm", "--output", "here")
-    options = {"output": Path("here"), "seed": 3, "resume": None, "progress": True, "base_dir": None}
+    options = {"output": Path("here"), "seed": 3, "progress": True}
     assert calls == [("p.yaml", ["model.hidden=[8]", "~model.norm"], options)]
 
 
@@ -112,7 +112,7 @@ def test_too_many_numbers_that_are_not_finite_end_with_1_and_the_last_finite_pol
 def test_resuming_needs_no_configuration(run, trained):
     calls = trained()
     result = run("train", "--resume", "runs/a", "training.total_steps=9")
-    options = {"output": None, "seed": None, "resume": Path("runs/a"), "progress": True, "base_dir": None}
+    options = {"output": None, "resume": Path("runs/a"), "progress": True}
     assert calls == [(None, ["training.total_steps=9"], options)]
     assert result.stdout.startswith("steps     49,920 in all, 9.6 s in this run\n")
 
