@@ -103,19 +103,20 @@ def _reported(debug: bool) -> Iterator[None]:
 @contextmanager
 def _warnings_as_lines() -> Iterator[None]:
     """A warning is one line, without the place that it was raised at, and without colours of others; once each."""
-    before, told = warnings.showwarning, set()
+    before = warnings.formatwarning
+    told: set[str] = set()
 
-    def show(message: Warning | str, *where: Any, **more: Any) -> None:
+    def line(message: Warning | str, *where: Any, **more: Any) -> str:
         text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", str(message)).split())
-        if text not in told:
-            told.add(text)
-            print_error(text, label="warning")
+        new = text not in told
+        told.add(text)
+        return f"warning: {text}\n" if new else ""
 
-    warnings.showwarning = show
+    warnings.formatwarning = line
     try:
         yield
     finally:
-        warnings.showwarning = before
+        warnings.formatwarning = before
 
 
 def _report(error: Exception, debug: bool) -> None:

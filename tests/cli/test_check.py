@@ -6,6 +6,8 @@ import warnings
 import pytest
 from gymnasium.envs import registration
 
+from policysmith.cli.command import _warnings_as_lines
+
 
 def test_a_good_configuration_is_counted(run):
     result = run("check", "cartpole")
@@ -94,12 +96,14 @@ def test_the_environment_is_judged_if_that_is_asked(run, mine):
     )
 
 
-def test_what_does_not_stop_a_run_is_a_warning_in_one_line(run, mine):
-    with warnings.catch_warnings():
-        warnings.simplefilter("default")
+def test_what_does_not_stop_a_run_is_a_warning(run, mine):
+    with pytest.warns(UserWarning, match=r"Mine\.reset \(mine\.py:8\) gave the observation with 9; the space is Box\("):
         result = mine(run, "environment.options.far=9")
     assert result.exit_code == 0 and result.stdout.startswith("ok  mine.yaml")
-    told = " ".join(result.stderr.split())
-    assert told == (
-        "warning: Mine.reset (mine.py:8) gave the observation with 9; the space is Box(-1.0, 1.0, (3,), float32)"
-    )
+
+
+def test_a_warning_is_one_line_without_colours_and_told_once():
+    before = warnings.formatwarning
+    with _warnings_as_lines():
+        lines = [warnings.formatwarning("\x1b[33mWARN: far\n  away\x1b[0m", UserWarning, "a.py", 3) for _ in range(2)]
+    assert lines == ["warning: WARN: far away\n", ""] and warnings.formatwarning is before
