@@ -11,16 +11,19 @@ import keyword
 import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.utils.hooks import RemovableHandle
 
-from policysmith.compile.trace import Trace
+from policysmith.compile.guards import HOOKS, HookCheck, HooksSeen, Watch
 
-__all__ = ["Emitted", "HooksSeen", "Watch", "emit"]
+if TYPE_CHECKING:
+    from policysmith.compile.trace import Trace
+
+__all__ = ["Emitted", "emit"]
 
 _INFIX: dict[Any, str] = {
     operator.add: "+",
@@ -48,7 +51,6 @@ _MODE_FREE = (
 )  # fmt: skip
 
 _MODE_FREE_FORWARDS = {kind.forward for kind in _MODE_FREE}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 # An activation may overwrite what these give when nothing else reads it: their backward does not need their output.
 _FRESH = (F.linear, F.conv1d, F.conv2d, F.conv3d)
@@ -74,30 +76,6 @@ class Emitted:
         self.source = source
 
 
-class HooksSeen(NamedTuple):
-    """Read before a trace: torch's counter of hook handles, and the hook dictionaries that were empty and must stay so.
-
-    A hook that another thread registers while we trace has then raised the counter, and is found at the first call.
-    """
-
-    counter: int
-    empty: Sequence[Mapping[Any, Any]]
-
-    @classmethod
-    def of(cls, dictionaries: Sequence[Mapping[Any, Any]]) -> HooksSeen:
-        """What is to be seen now in these dictionaries of hooks."""
-        counter = RemovableHandle.next_id
-        return cls(counter, [hooks for hooks in dictionaries if not hooks])
-
-
-class Watch(NamedTuple):
-    """A place that must keep holding the very same object."""
-
-    mapping: Mapping[str, Any]
-    key: str
-    expected: Any
-
-
 def emit(
     traced: Trace,
     arity: int,
@@ -114,9 +92,9 @@ def emit(
     """
     writer = _Writer(traced)
     body = writer.statements()
-    watched = [*(m.__dict__[name] for m in traced.inlined for name in _HOOKS), *hooks.empty]
+    watched = [*(m.__dict__[name] for m in traced.inlined for name in HOOKS), *hooks.empty]
     below = (m for root in traced.inlined for m in traced.inside(root))
-    hooked = _HookCheck(watched, list(dict.fromkeys(below)), hooks.counter)
+    hooked = HookCheck(watched, list(dict.fromkeys(below)), hooks.counter)
     for name, value in (
         ("handles", RemovableHandle),
         ("seen", hooked.seen),
@@ -141,27 +119,6 @@ def emit(
     namespace = {**writer.namespace, "__builtins__": {"KeyError": KeyError}}
     exec(compile(source, "<policysmith>", "exec"), namespace)  # generated names only, see above
     return Emitted(namespace["run"], source)
-
-
-class _HookCheck:
-    """Whether any watched hook dictionary has filled up since; called only when a hook was registered somewhere.
-
-    Or whether a module's class has changed: who changes one registers a hook, if only to remove it again.
-    """
-
-    def __init__(
-        self, dictionaries: Sequence[Mapping[Any, Any]], classes: Sequence[tuple[nn.Module, type]], counter: int
-    ) -> None:
-        self._dictionaries = list({id(d): d for d in dictionaries}.values())
-        self._classes = classes
-        self.seen = [counter]
-
-    def __call__(self) -> bool:
-        counter = RemovableHandle.next_id  # read first: a hook that comes while we look is looked for again
-        if any(self._dictionaries) or any(type(module) is not kind for module, kind in self._classes):
-            return True
-        self.seen[0] = counter
-        return False
 
 
 class _Writer:
@@ -276,7 +233,7 @@ class _Writer:
                 tests.append(f"{self.name_of('d', module.__dict__)}['training'] is not {training}")
             tests += [test for holder in self._holders(module) for test in self._children(holder)]
         for module in dict.fromkeys(self.traced.hooked):
-            hooks = [self.name_of("h", module.__dict__[name]) for name in _HOOKS if module.__dict__[name]]
+            hooks = [self.name_of("h", module.__dict__[name]) for name in HOOKS if module.__dict__[name]]
             tests += [f"not ({' or '.join(hooks)})"] if hooks else []  # flat again once they are gone
         for mapping, key, expected in watches:
             tests.append(f"{self.name_of('c', mapping)}[{key!r}] is not {self.name_of('m', expected)}")

@@ -12,9 +12,9 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.compiler import is_compiling
 
-from policysmith.compile.program import Step
+from policysmith.compile.guards import GLOBAL_HOOKS, has_hooks
 from policysmith.compile.runner import Runner, Runs, Task
-from policysmith.compile.trace import GLOBAL_HOOKS, has_hooks
+from policysmith.compile.step import Step
 from policysmith.graph.component import AUX, Component, TensorComponent, read_key, write_key
 
 __all__ = ["Line"]

@@ -6,35 +6,28 @@ In: tensors, positional or by name. Out: one tensor, a tuple, or a dict, as the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, fx, nn
 
 from policysmith.compile.exclusive import exclusive
 from policysmith.compile.late import LatePlan, first_run, has_lazy, why
 from policysmith.compile.module_steps import module_steps
 from policysmith.compile.runner import Runner, Runs, Task
-from policysmith.config.grammars import compose_graph, grammar_of
-from policysmith.config.load import Document, read_source
-from policysmith.config.located_data import Findings
-from policysmith.config.migrate import migrate
-from policysmith.config.options import failures
-from policysmith.errors import ConfigError, Problem, ShapeError, did_you_mean
-from policysmith.graph.assemble import as_components, build_modules
+from policysmith.config.grammars import grammar_of
+from policysmith.config.load import Document
+from policysmith.errors import ShapeError, did_you_mean
+from policysmith.graph.assemble import as_components
 from policysmith.graph.component import Component
-from policysmith.graph.plan import Plan, TensorSpec, make_plan
-from policysmith.graph.spec import decode_components
+from policysmith.graph.document import Outputs, graph_document, native_graph
+from policysmith.graph.plan import Plan, TensorSpec
 from policysmith.registry import Registry, default_registry
 
-__all__ = ["TOP_KEYS", "GraphModel", "build_model", "build_of_document", "graph_document"]
+__all__ = ["GraphModel", "build_model", "build_of_document"]
 
-Outputs = str | tuple[str, ...] | dict[str, str]
 M = TypeVar("M", bound="GraphModel")
-TOP_KEYS = ("format", "seed", "inputs", "components", "outputs")
 
 
 class GraphModel(nn.Module):
@@ -182,17 +175,6 @@ def build_model(
     return build_of_document(document, registry, inputs or {}, seed, allow_targets=allow_targets)
 
 
-def graph_document(config: Any, registry: Registry, base_dir: str | Path | None = None) -> Document:
-    """A graph's configuration, composed, as `build_model` takes it; raises `ConfigError` with everything found."""
-    if base_dir is not None and isinstance(config, str | Path):
-        config = Path(base_dir) / config
-    findings = Findings()
-    source = read_source(config, findings)
-    if source.file is None and base_dir is not None:
-        source = replace(source, directory=Path(base_dir))
-    return compose_graph(source, findings, registry)
-
-
 def build_of_document(
     document: Document,
     registry: Registry,
@@ -207,80 +189,4 @@ def build_of_document(
     if grammar := grammar_of(document.data, registry):
         plan, modules, outputs = grammar.translate(document, registry, inputs, seed, allow_targets)
         return kind(plan, modules, outputs, seed)
-    return kind(*_native(document, registry, inputs, seed, initialized))
-
-
-def _native(
-    document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None, initialized: bool
-) -> tuple[Plan, dict[str, nn.Module], Outputs, int | None]:
-    data = migrate(document.data)
-    problems: list[Problem] = []
-
-    def report(path: Sequence[str | int], message: str) -> None:
-        problems.append(document.problem(tuple(path), message))
-
-    for key in data:
-        if key not in TOP_KEYS:
-            report((key,), f"unknown key{did_you_mean(key, TOP_KEYS)}; there are: {', '.join(TOP_KEYS)}")
-    seed_stated = data.get("seed")
-    if seed_stated is not None and (type(seed_stated) is not int or seed_stated < 0):
-        report(("seed",), f"expected an integer ≥ 0, found {seed_stated!r}")
-    specs = _inputs(data.get("inputs", {}), inputs, report)
-    plan = _plan(document, data, specs, registry, report)
-    outputs = _outputs(data.get("outputs"), plan, report)
-    if problems or plan is None:
-        raise ConfigError(problems)
-    chosen = data.get("seed") if seed is None else seed
-    return plan, build_modules(plan, chosen, initialized=initialized), outputs, chosen
-
-
-def _inputs(stated: Any, given: Mapping[str, Any], report: Any) -> dict[str, TensorSpec]:
-    if not isinstance(stated, Mapping):
-        report(("inputs",), f"expected a mapping name → event shape, found {stated!r}")
-        return {}
-    specs: dict[str, TensorSpec] = {}
-    for name, shape in {**stated, **given}.items():
-        if isinstance(shape, TensorSpec):
-            specs[name] = shape
-        elif isinstance(shape, list | tuple) and all(type(n) is int and n > 0 for n in shape):
-            specs[name] = TensorSpec(tuple(shape))
-        else:
-            report(("inputs", name), f"expected an event shape such as [4], found {shape!r}")
-    if not specs:
-        report(("inputs",), "required: a mapping name → event shape, without the batch axis")
-    return specs
-
-
-def _plan(
-    document: Document, data: Mapping[str, Any], inputs: Mapping[str, TensorSpec], registry: Registry, report: Any
-) -> Plan | None:
-    if "components" not in data:
-        report((), "'components' is missing: a mapping from names to components")
-        return None
-    try:
-        graph = decode_components(data["components"], registry)
-    except ValidationError as error:
-        for place, message in failures(error):
-            report(("components", *place), message)
-        return None
-    return make_plan(graph.components, inputs, lambda path, message: report(("components", *path), message))
-
-
-def _outputs(stated: Any, plan: Plan | None, report: Any) -> Outputs:
-    if stated is None and plan is not None:
-        return plan.nodes[-1].spec.out_keys[-1]
-    result: Outputs
-    if isinstance(stated, str):
-        names, result = [stated], stated
-    elif isinstance(stated, list) and stated:
-        names, result = stated, tuple(stated)
-    elif isinstance(stated, Mapping) and stated:
-        names, result = list(stated.values()), dict(stated)
-    else:
-        if stated is not None:
-            report(("outputs",), f"expected a name, a list of names, or a mapping result → name, found {stated!r}")
-        return ""
-    for name in names:
-        if not isinstance(name, str) or (plan is not None and name not in plan.edges):
-            report(("outputs",), f"nothing produces {name!r}{did_you_mean(name, plan.edges if plan else ())}")
-    return result
+    return kind(*native_graph(document, registry, inputs, seed, initialized))

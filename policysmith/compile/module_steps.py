@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
-from policysmith.compile.program import Step
+from policysmith.compile.step import Step
 from policysmith.graph.component import Component
 from policysmith.graph.module_view import bare
 

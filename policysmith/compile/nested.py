@@ -13,13 +13,13 @@ from torch import Tensor
 
 from policysmith.compile.late import dry_run
 from policysmith.compile.model import GraphModel, build_of_document
-from policysmith.compile.source import Graph, GraphSource
 from policysmith.config.options import Infer
 from policysmith.errors import ConfigError, did_you_mean
 from policysmith.graph.assemble import base_seed
 from policysmith.graph.component import takes_aux
 from policysmith.graph.memory_component import has_memory
 from policysmith.graph.plan import TensorSpec
+from policysmith.graph.source import Graph, GraphSource
 from policysmith.registry import register
 
 __all__ = ["NamedSpecs", "NestedGraph", "ReportingGraph", "graph_model", "nest"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.compiler import is_compiling
 
 from policysmith.compile.exclusive import exclusive
-from policysmith.compile.program import Program, Step, run_steps, steps_for
+from policysmith.compile.program import Program
+from policysmith.compile.step import Step, run_steps, steps_for
 from policysmith.graph.component import AUX
 
 __all__ = ["Body", "Manner", "Runner", "Runs", "Task"]

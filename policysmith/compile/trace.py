@@ -18,20 +18,13 @@ from types import FrameType
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
+from policysmith.compile.guards import has_hooks
 from policysmith.compile.inspect import may_inline
 from policysmith.compile.stand_in import STORES, Snapshot, StandIns
 
-__all__ = ["GLOBAL_HOOKS", "Trace", "has_hooks", "trace"]
-
-GLOBAL_HOOKS: tuple[dict[int, Any], ...] = (
-    torch_module._global_forward_hooks,
-    torch_module._global_forward_pre_hooks,
-    torch_module._global_backward_hooks,
-    torch_module._global_backward_pre_hooks,
-)
+__all__ = ["Trace", "trace"]
 
 _CALL = nn.Module._call_impl.__code__  # the frame of every module that is called, but of no stand-in
 _OWN_CALL = nn.Module.__call__
@@ -78,12 +71,6 @@ def trace(body: Callable[..., Any], arity: int, modules: Iterable[nn.Module], *,
     return Trace(
         graph, tracer.leaves, tracer.inlined, tracer.hooked, tracer.owners, constants, tracer.stand_ins.snapshots
     )
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Whether calling the module does more than its forward: its own hooks, or torch's process-wide ones."""
-    own = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    return bool(own) or any(GLOBAL_HOOKS)
 
 
 class _Untraceable(Exception):

@@ -20,9 +20,10 @@ from torch.compiler import is_compiling
 
 from policysmith.compile.container import ComponentContainer
 from policysmith.compile.exclusive import exclusive
-from policysmith.compile.program import Program, Step, run_steps, settled, steps_for
+from policysmith.compile.plan_steps import step_of
+from policysmith.compile.program import Program
 from policysmith.compile.stand_in import stand_in
-from policysmith.compile.steps import step_of
+from policysmith.compile.step import Step, run_steps, settled, steps_for
 from policysmith.errors import ConfigError, ShapeError
 from policysmith.graph.component import AUX
 from policysmith.graph.plan import Plan

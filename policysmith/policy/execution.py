@@ -24,7 +24,8 @@ from policysmith.compile.container import ComponentContainer
 from policysmith.compile.exclusive import exclusive
 from policysmith.compile.executors import Executor, ParallelExecutor, SequentialExecutor
 from policysmith.compile.measured_choice import Choice, Trials, alike, drew, fastest
-from policysmith.compile.program import Program, Step, run_steps
+from policysmith.compile.program import Program
+from policysmith.compile.step import Step, run_steps
 from policysmith.graph.plan import Plan
 from policysmith.ops.leaf_function import leaf_function
 from policysmith.policy.sections import Execution, decode_execution

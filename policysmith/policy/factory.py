@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from policysmith.compile.container import ComponentContainer
-from policysmith.compile.program import Step, steps_for
+from policysmith.compile.step import Step, steps_for
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.assemble import as_components, base_seed, build_modules

@@ -16,9 +16,9 @@ from torch.compiler import is_compiling
 
 from policysmith.compile.executors import ParallelExecutor
 from policysmith.compile.measured_choice import alike, drew
-from policysmith.compile.program import Step, run_steps, steps_for
+from policysmith.compile.plan_steps import MemoryStep, step_of
 from policysmith.compile.stand_in import stand_in
-from policysmith.compile.steps import MemoryStep, step_of
+from policysmith.compile.step import Step, run_steps, steps_for
 from policysmith.errors import PolicysmithError, ShapeError, did_you_mean
 from policysmith.graph.component import AUX
 from policysmith.graph.memory_component import FIRST

@@ -16,7 +16,7 @@ import policysmith
 from policysmith.compile.executors import ParallelExecutor, SequentialExecutor
 from policysmith.compile.executors.branches import Branches, Streams, find_branches
 from policysmith.compile.measured_choice import KEPT, LIVE_ROUNDS, Trials
-from policysmith.compile.steps import step_of
+from policysmith.compile.plan_steps import step_of
 from policysmith.errors import ConfigError, WiringError
 from policysmith.graph import Component, ComponentContainer, TensorComponent
 from policysmith.modules import DropoutModule, LinearModule, LSTMModule, MergeModule
@@ -352,7 +352,7 @@ def test_random_numbers_are_drawn_in_order():
         torch.manual_seed(1)
         found = executor.execute(container, {"x": x})
         assert all(torch.equal(found[n], expected[n]) for n in "abc")
-    (trial,) = executor._trials(container).found.values()
+    (trial,) = executor._trials(container, list(container.arranged().values())).found.values()
     assert trial.chosen is False
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from policysmith.compile.source import decode_graph
 from policysmith.errors import ConfigError
 from policysmith.graph import NestedGraph, build_model
+from policysmith.graph.source import decode_graph
 from policysmith.registry import default_registry
 
 INPUTS = {"x": [4], "goal": [3]}

@@ -8,31 +8,42 @@ from __future__ import annotations
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
-from policysmith.compile.container import ComponentContainer
 from policysmith.compile.exclusive import exclusive
 from policysmith.compile.executors.branches import Branches, Streams, Threads
 from policysmith.compile.executors.groups import Group, Unit, grouped
+from policysmith.compile.guards import has_hooks
 from policysmith.compile.measured_choice import Trials, alike, drew
-from policysmith.compile.program import Step, run_steps, settled
-from policysmith.compile.steps import MemoryStep
-from policysmith.compile.trace import has_hooks
+from policysmith.compile.plan_steps import MemoryStep
+from policysmith.compile.step import Step, run_steps, settled
 from policysmith.graph.component import AUX, Component, read_key, write_key
 from policysmith.graph.memory_component import FIRST, MemoryComponent
 
 __all__ = ["Executor", "ParallelExecutor", "SequentialExecutor"]
 
 
+class Container(Protocol):
+    """What holds the components that an executor runs: a `ComponentContainer`."""
+
+    training: bool
+
+    def execute(self, mapping: Any) -> Any:
+        """Run them one after the other."""
+
+    def arranged(self) -> dict[str, nn.Module]:
+        """The components by name, in the order they run."""
+
+
 class Executor(ABC):
     """Abstract: what runs components."""
 
     @abstractmethod
-    def execute(self, container: ComponentContainer, mapping: Any) -> Any:
+    def execute(self, container: Container, mapping: Any) -> Any:
         """Run every component on a plain mapping or a TensorDict, which is written to and returned.
 
         An exception carries a note that names the component.
@@ -42,7 +53,7 @@ class Executor(ABC):
 class SequentialExecutor(Executor):
     """One after the other."""
 
-    def execute(self, container: ComponentContainer, mapping: Any) -> Any:
+    def execute(self, container: Container, mapping: Any) -> Any:
         """Run every component on a plain mapping or a TensorDict, which is written to and returned."""
         return container.execute(mapping)
 
@@ -65,7 +76,7 @@ class ParallelExecutor(Executor):
         self._threads, self._streams = Threads(workers), Streams()
         self._known: Any = weakref.WeakKeyDictionary()  # container → its components, and what was found with them
 
-    def execute(self, container: ComponentContainer, mapping: Any) -> Any:
+    def execute(self, container: Container, mapping: Any) -> Any:
         """Run every component on a plain mapping or a TensorDict, which is written to and returned."""
         sequence = isinstance(mapping, TensorDictBase) and mapping.ndim > 1
         components = container.arranged()
@@ -75,7 +86,7 @@ class ParallelExecutor(Executor):
             return container.execute(mapping)
         inputs = [_get(mapping, key) for key in keys]
         device = _device(inputs)
-        return self._trials(container).run(
+        return self._trials(container, list(components.values())).run(
             (container.training, *alike(inputs)),
             lambda: drew(lambda: container.execute(mapping), device),
             lambda: container.execute(mapping),
@@ -159,9 +170,8 @@ class ParallelExecutor(Executor):
         else:
             self._threads.run(branches, chain)
 
-    def _trials(self, container: ComponentContainer) -> Trials:
+    def _trials(self, container: Container, components: list[nn.Module]) -> Trials:
         """What was found with the components that a container has now."""
-        components = list(container._modules.values())
         with exclusive(self):
             before, trials = self._known.get(container, (None, None))
             if before is None or len(before) != len(components) or any(map(_differ, before, components)):

@@ -13,11 +13,11 @@ import torch
 from torch import nn
 
 from policysmith.compile.model import GraphModel
-from policysmith.compile.source import Graph, GraphSource
 from policysmith.config.options import error_at, located, options_of
 from policysmith.dialects.policy_constructor.factory_model import Factory, build_networks
 from policysmith.dialects.policy_constructor.network_components import Network, join
 from policysmith.errors import PolicysmithError
+from policysmith.graph.source import Graph, GraphSource
 from policysmith.registry import Infer, part, register
 
 __all__ = ["factory", "networks"]

@@ -15,12 +15,12 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
-from policysmith.compile.model import TOP_KEYS, graph_document
 from policysmith.config.grammars import grammar_of
 from policysmith.config.load import Document
 from policysmith.config.located_data import quote
 from policysmith.config.options import error_at, failures, located
 from policysmith.errors import ConfigError, did_you_mean
+from policysmith.graph.document import TOP_KEYS, graph_document
 from policysmith.graph.spec import GraphSpec, decode_components
 from policysmith.graph.wiring import wire
 from policysmith.registry import Registry, default_registry

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from policysmith.compile.program import Step, enter, leave
-from policysmith.compile.trace import has_hooks
+from policysmith.compile.guards import has_hooks
+from policysmith.compile.step import Step, enter, leave
 from policysmith.graph.memory_component import FIRST, MemoryComponent
 from policysmith.graph.plan import NodePlan
 from policysmith.ops.reset_state import State
