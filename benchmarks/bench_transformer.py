@@ -16,7 +16,7 @@ from policysmith.ops.init import initialize
 from policysmith.ops.reset_state import State
 from policysmith.ops.timeline import over_sequence
 from policysmith.parts import EncoderBlock, TransformerMemory
-from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.policy.actor_critic import ActorCritic
 
 DIM, HEADS, LAYERS, CONTEXT = 256, 8, 2, 256
 LATENT_TARGET = 1 / 6
@@ -28,7 +28,7 @@ def _memory(attention: str = "mha") -> TransformerMemory:
     return memory.eval()
 
 
-def _policy() -> StatefulActorCritic:
+def _policy() -> ActorCritic:
     memory = {"type": "transformer_memory", "layers": LAYERS, "context": CONTEXT}
     memory["attention"] = {"type": "mha", "heads": HEADS}
     components = {
@@ -38,11 +38,11 @@ def _policy() -> StatefulActorCritic:
     }
     spaces = {"observation": {"type": "box", "shape": [DIM]}, "action": {"type": "discrete", "n": 4}}
     policy = policysmith.build({"model": {"type": "graph", "components": components}, "spaces": spaces}).eval()
-    assert isinstance(policy, StatefulActorCritic)
+    assert policy.has_memory
     return policy
 
 
-def _filled(policy: StatefulActorCritic, steps: int) -> State:
+def _filled(policy: ActorCritic, steps: int) -> State:
     """The state after `steps` steps of one episode."""
     state = policy.init_state(1)
     for start in range(0, steps, CONTEXT):

@@ -342,14 +342,6 @@ def test_files_are_mostly_short():
     assert lengths[len(lengths) // 2] <= 150
 
 
-# Twins of the actor-critic, which share how it reads its arguments.
-TAKES_PRIVATE = {
-    f"policysmith.{name} takes {taken} of policysmith.policy.actor_critic"
-    for name in ("policy.stateful", "dialects.metta.policy_agent")
-    for taken in ("_mask", "_observation")
-}
-
-
 def bound(body: Iterable[ast.stmt]) -> Iterator[str]:
     """The names that statements at the top of a file bind, also under a condition."""
     for node in body:
@@ -402,7 +394,7 @@ def test_what_a_file_takes_of_another_is_promised_there():
         for alias in node.names
         if alias.name not in promises[node.module] and f"{node.module}.{alias.name}" not in modules
     ]
-    assert [line for line in wrong if line not in TAKES_PRIVATE] == []
+    assert wrong == []
 
 
 def test_a_promise_is_not_kept_by_a_longer_name():

@@ -39,7 +39,9 @@ class Task(NamedTuple):
 class Runs(Protocol):
     """What runs a call: a `Program`, or what a manner puts in its place."""
 
-    run: Callable[..., Any]
+    @property
+    def run(self) -> Callable[..., Any]:
+        """The call, a function of tensors."""
 
     @property
     def code(self) -> str:
@@ -101,8 +103,9 @@ class Runner(Generic[C]):
     two training modes are kept apart. `task` tells what a call asks for, `modules` are further ones that tasks read.
 
     It never changes: other steps, or another manner, are another runner with nothing made yet. So a host exchanges its
-    runner whole, and a call under way ends by the one it began with. Each program stays live by its own guards. Any
-    number of threads may call; a copy, or what comes out of a pickle, has the copied host's tasks and no code yet.
+    runner whole, and a call under way ends by the one it began with. Each program stays live by its own guards, and any
+    number of threads may call. `programs` are those that were made, by training mode and call. A copy, or what comes
+    out of a pickle, has the copied host's tasks and no code yet.
     """
 
     def __init__(
@@ -115,29 +118,18 @@ class Runner(Generic[C]):
     ) -> None:
         self.steps, self.manner = steps, manner or _Plain()
         self._owner, self._task, self._modules = owner, task, modules
-        self._programs: dict[C, dict[bool, Runs]] = {}
+        self.programs: dict[bool, dict[C, Runs]] = _none()
         self._bodies: dict[C, Body] = {}  # of calls that report
-
-    @property
-    def programs(self) -> list[Runs]:
-        """All that was made."""
-        return [program for modes in list(self._programs.values()) for program in list(modes.values())]
-
-    def modes(self, call: C) -> dict[bool, Runs]:
-        """A call's programs by training mode, a live view, which a hot path keeps; `program` fills it."""
-        return self._programs.setdefault(call, {})
 
     def program(self, call: C) -> Runs:
         """What runs a call in the present training mode."""
-        modes = self._programs.get(call)
-        program = None if modes is None else modes.get(self._owner.training)
+        program = self.programs[self._owner.training].get(call)
         return self._make(call) if program is None else program
 
     def run(self, call: C, tensors: Sequence[Tensor]) -> Any:
         """Make a call by its program, or, while someone else compiles or traces, module by module."""
         if is_compiling():
-            with self.manner.region(tensors):
-                return self.slow(call)(*tensors)
+            return self.one_by_one(call, tensors)
         return self.program(call).run(*tensors)
 
     def run_reporting(self, call: C, tensors: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -147,12 +139,18 @@ class Runner(Generic[C]):
         if body is None:
             body = self._bodies[call] = self.body(call)
         if body.reports:
-            with self.manner.region(tensors):
-                return *body.function(sink=sink)(*tensors), sink
+            return *self.one_by_one(call, tensors, sink=sink), sink
         results = self.run(call, tensors)
         for step in body.steps:
             step.report({AUX: sink})
         return *results, sink
+
+    def one_by_one(
+        self, call: C, tensors: Sequence[Tensor], run: RunSteps = run_steps, sink: dict[str, Tensor] | None = None
+    ) -> Any:
+        """Make a call module by module, with what the manner puts around it; `run` runs the steps."""
+        with self.manner.region(tensors):
+            return self.body(call).function(run, sink)(*tensors)
 
     def slow(self, call: C) -> Callable[..., Any]:
         """The slow twin of a call, module by module."""
@@ -164,11 +162,14 @@ class Runner(Generic[C]):
 
     def _make(self, call: C) -> Runs:
         with exclusive(self._owner):
-            modes, training = self.modes(call), self._owner.training
-            program = modes.get(training)
-            if program is None:  # or else another thread was here first
-                program = modes[training] = self.manner.runs(self.body(call))
-            return program
+            programs = self.programs[self._owner.training]
+            if call not in programs:  # or else another thread was here first
+                programs[call] = self.manner.runs(self.body(call))
+            return programs[call]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_bodies": {}}
+        return {**self.__dict__, "programs": _none(), "_bodies": {}}
+
+
+def _none() -> dict[bool, dict[Any, Runs]]:
+    return {False: {}, True: {}}

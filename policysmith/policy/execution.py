@@ -25,12 +25,13 @@ from policysmith.compile.exclusive import exclusive
 from policysmith.compile.executors import Executor, ParallelExecutor, SequentialExecutor
 from policysmith.compile.measured_choice import Choice, Trials, alike, drew, fastest
 from policysmith.compile.program import Program
+from policysmith.compile.runner import Body, Runs
 from policysmith.compile.step import Step, run_steps
 from policysmith.graph.plan import Plan
 from policysmith.ops.leaf_function import leaf_function
 from policysmith.policy.sections import Execution, decode_execution
 
-__all__ = ["Branched", "Executed", "Runtime"]
+__all__ = ["Branched", "Executed", "PolicyManner", "Runtime"]
 
 AMP_DTYPE = torch.bfloat16  # the range of float32, so gradients need no scaling; float16 would, in every trainer
 REUSED_MEMORY = ("reduce-overhead", "max-autotune")  # modes with CUDA graphs: a call overwrites the last one's results
@@ -62,10 +63,6 @@ class Host(Protocol):
     @property
     def components(self) -> ComponentContainer:
         """What is run."""
-
-    @property
-    def actions(self) -> nn.Module:
-        """The distribution, whose parts a program may inline too."""
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Everything that may learn."""
@@ -120,12 +117,6 @@ class Runtime:
         """What the network gives, as sampling, losses and callers want it: float32."""
         return [full_precision(tensor) for tensor in tensors] if self.settings.amp else list(tensors)
 
-    def program(self, policy: Host, body: Callable[..., Any], arity: int, steps: Sequence[Step]) -> Program | Executed:
-        """What runs `body`: the emitted program alone unless the settings ask for more."""
-        if not self.settings.amp and not self.settings.compile:
-            return Program(body, arity, steps, [policy.actions], owner=policy.components)
-        return Executed(self, policy, body, arity, steps)
-
     def branches(self, steps: Sequence[Step]) -> bool:
         """Whether steps may run side by side: asked for, and there are some that do not need each other."""
         return isinstance(self.executor, ParallelExecutor) and self.executor.can_branch(steps)
@@ -174,21 +165,38 @@ class Runtime:
         return replace(self.settings, amp=option.amp, compile=option.compile)
 
 
+class PolicyManner:
+    """How a policy's calls run: as its runtime says."""
+
+    def __init__(self, policy: Host, runtime: Runtime) -> None:
+        self.policy, self.runtime = policy, runtime
+
+    def runs(self, body: Body) -> Runs:
+        """The emitted program alone unless the settings ask for more."""
+        settings = self.runtime.settings
+        inner = Executed(self, body) if settings.amp or settings.compile else body.program()
+        return Branched(self, inner, body) if self.runtime.branches(body.steps) else inner
+
+    def region(self, tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
+        """The precision for steps that are run one by one; leaves of the observation are the first tensors."""
+        return self.runtime.region(self.policy, self.leaves_of(tensors))
+
+    def leaves_of(self, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Those of a call's tensors that are leaves of the observation."""
+        return tensors[: len(self.policy.plan.inputs)]
+
+
 class Executed:
     """One call of a policy under a runtime; it stands where a `Program` would."""
 
-    def __init__(
-        self, runtime: Runtime, policy: Host, body: Callable[..., Any], arity: int, steps: Sequence[Step]
-    ) -> None:
-        self._runtime, self._policy, self._body = runtime, policy, body
-        self._arity, self._steps = arity, steps
-        self._leaves = len(policy.plan.inputs)
+    def __init__(self, manner: PolicyManner, body: Body) -> None:
+        self._manner, self._runtime, self._body = manner, manner.runtime, body
         self._made: Program | None = None
         self._made_by_compiler: Callable[..., Any] | None = None
 
     def run(self, *tensors: Tensor) -> Any:
         """The call, as it was chosen for the device of its first tensor."""
-        choice = self._runtime.choice(self._policy, tensors[: self._leaves])
+        choice = self._runtime.choice(self._manner.policy, self._manner.leaves_of(tensors))
         function = self._compiled if choice.compile else self._program.run
         with self._runtime.precision(tensors[0].device, choice):
             return function(*tensors)
@@ -203,17 +211,14 @@ class Executed:
     @property
     def _program(self) -> Program:
         if self._made is None:
-            policy = self._policy
-            with exclusive(policy.components):
-                self._made = self._made or Program(
-                    self._body, self._arity, self._steps, [policy.actions], owner=policy.components
-                )
+            with exclusive(self._manner.policy.components):
+                self._made = self._made or self._body.program()
         return self._made
 
     @property
     def _compiled(self) -> Callable[..., Any]:
         if self._made_by_compiler is None:
-            with exclusive(self._policy.components):
+            with exclusive(self._manner.policy.components):
                 self._made_by_compiler = self._made_by_compiler or self._compile()
         return self._made_by_compiler
 
@@ -221,7 +226,7 @@ class Executed:
         """The slow twin compiled: by itself, never as a module, so that no name in a checkpoint changes."""
         settings = self._runtime.settings
         compiled = torch.compile(
-            _own_code(self._body),
+            _own_code(self._body.function()),
             dynamic=settings.compile_dynamic,
             backend=settings.compile_backend,
             mode=settings.compile_mode,
@@ -232,17 +237,14 @@ class Executed:
 
 
 class Branched:
-    """One call of a policy that may run its steps side by side; it stands where a `Program` would.
+    """One call of a policy that may run its steps side by side; it stands where a `Program` would."""
 
-    `make(run)` is the body of the call with another way to run its steps.
-    """
-
-    def __init__(self, policy: Host, program: Program | Executed, make: Callable[[Any], Callable[..., Any]]) -> None:
-        assert isinstance(policy.runtime.executor, ParallelExecutor)
-        self._policy, self._program, self._make = policy, program, make
-        self._executor = policy.runtime.executor
-        self._trials = policy.runtime.trials()
-        self._side_by_side = make(self._executor.run_steps)
+    def __init__(self, manner: PolicyManner, program: Runs, body: Body) -> None:
+        assert isinstance(manner.runtime.executor, ParallelExecutor)
+        self._manner, self._program, self._body = manner, program, body
+        self._executor = manner.runtime.executor
+        self._trials = manner.runtime.trials()
+        self._side_by_side = body.function(self._executor.run_steps)
 
     def run(self, *tensors: Tensor) -> Any:
         """The call, in the manner that was found faster for tensors like these."""
@@ -262,7 +264,7 @@ class Branched:
         return f"# executor: parallel, where it measures faster than this\n{self._program.code}"
 
     def _branch(self, body: Callable[..., Any], tensors: Sequence[Tensor]) -> Any:
-        with self._policy.runtime.region(self._policy, tensors[: len(self._policy.plan.inputs)]):
+        with self._manner.region(tensors):
             return body(*tensors)
 
     def _probe(self, tensors: Sequence[Tensor]) -> tuple[Any, bool]:
@@ -274,7 +276,7 @@ class Branched:
             found.append(drawn)
             return result
 
-        return self._branch(self._make(run), tensors), found[0]
+        return self._branch(self._body.function(run), tensors), found[0]
 
 
 def _trial(policy: Host, leaves: Sequence[Tensor], settings: Execution) -> Callable[[], Any]:

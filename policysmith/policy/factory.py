@@ -25,7 +25,6 @@ from policysmith.graph.spec import ComponentSpec, decode_components
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import Observations
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import PartSpec, Registry
 
 __all__ = ["Blueprint", "build_policy", "make_blueprint"]
@@ -51,8 +50,7 @@ class Blueprint:
         base = base_seed(seed)
         modules = build_modules(self.plan, base, initialized=initialized)
         components = ComponentContainer(as_components(self.plan, modules, base))
-        kind = StatefulActorCritic if any(node.measure.state for node in self.plan.nodes) else ActorCritic
-        return kind(self.plan, components, self.observations, self.actions, config)
+        return ActorCritic(self.plan, components, self.observations, self.actions, config)
 
 
 def make_blueprint(

@@ -491,8 +491,8 @@ def test_a_policy_gives_the_same_bits_by_every_executor():
             torch.manual_seed(3)
             results.append([t.clone() for t in call(each)])
         assert all(map(torch.equal, *results))
-    assert any(isinstance(program, Branched) for program in ours._programs.values())
-    assert not any(isinstance(program, Branched) for program in plain._programs.values())
+    assert any(isinstance(program, Branched) for program in ours.runner.programs[ours.training].values())
+    assert not any(isinstance(program, Branched) for program in plain.runner.programs[plain.training].values())
     assert "parallel" in ours.code
 
 
@@ -526,7 +526,7 @@ def test_a_policy_tries_both_and_draws_the_same_actions_meanwhile():
         found = ours.get_action_and_value(obs)
         torch.manual_seed(seed)
         assert all(map(torch.equal, found, plain.get_action_and_value(obs)))
-    (program,) = ours._programs.values()
+    (program,) = ours.runner.programs[ours.training].values()
     (trial,) = program._trials.found.values()
     assert trial.chosen is not None, "sampling after the network is not in the way"
 

@@ -67,7 +67,7 @@ def test_every_run_equals_calling_each_component(name, to_mapping):
 def test_a_row_of_adopted_modules_becomes_code_and_gradients_flow():
     container, x = adopted("x", "a", "b", "c"), torch.randn(3, 4)
     runs(container, x=x)
-    assert container._arrangement.line.runner.programs
+    assert container._arrangement.line.runner.programs[True]
     found = []
     for run in (container.execute, lambda mapping: slow(container, mapping)):
         container.zero_grad()

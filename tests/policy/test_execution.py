@@ -130,7 +130,7 @@ def with_backend(policy, backend, **settings):
 def test_without_settings_a_call_is_the_program_alone():
     policy = build()
     policy(planes())
-    assert all(type(program) is Program for program in policy._programs.values())
+    assert all(type(program) is Program for program in policy.runner.programs[policy.training].values())
     assert policy.runtime.settings == Execution()
 
 
@@ -438,7 +438,6 @@ def test_auto_weighs_every_combination():
     policy(planes())
     assert policy.runtime.chosen == {torch.device("cpu"): Choice(amp=True, compile=True)}
     policy.runtime = Runtime(Execution(amp=True, compile="auto", compile_backend="eager"), winding(2, 1))
-    policy._programs.clear()
     policy.get_value(planes())
     assert policy.runtime.chosen == {torch.device("cpu"): Choice(amp=True, compile=True)}
 
@@ -498,7 +497,7 @@ def test_code_says_how_it_runs():
     policy.runtime = Runtime(policy.runtime.settings, winding(1.0))
     policy(planes())
     assert policy.code.startswith("# amp: auto, compile: auto; chosen: {'cpu': 'plain'}\ndef run(x0):")
-    assert isinstance(policy._programs[PolicyCall("forward"), False], Executed)
+    assert isinstance(policy.runner.programs[False][PolicyCall("forward")], Executed)
 
 
 @pytest.mark.parametrize("mode", ["amp", "channels_last", "all"])

@@ -41,7 +41,7 @@ def refusal(space: Any, **observation: Any) -> str:
 def read_by_the_trunk(policy: ActorCritic, obs: Any, edge: str) -> torch.Tensor:
     """The value of an edge: what the part behind an encoder sees."""
     values = dict(zip(policy.plan.inputs, policy.observations.read(obs), strict=True))
-    for step in policy._steps:
+    for step in policy.runner.steps:
         step(values)
     return values[edge]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import policysmith
 from policysmith.errors import ConfigError, PolicysmithError, ShapeError
-from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.policy.actor_critic import ActorCritic
 from policysmith.registry import Infer, default_registry
 
 REGISTRY = default_registry.copy()
@@ -49,7 +49,7 @@ class Leaky(nn.Module):
         return torch.stack(outputs, 1), {"h": h}
 
 
-def build(obs: Any = None, action: Any = None, **leaky: Any) -> StatefulActorCritic:
+def build(obs: Any = None, action: Any = None, **leaky: Any) -> ActorCritic:
     components = {
         "encoder": {"type": "mlp", "in_keys": "observation", "hidden": [6]},
         "memory": {"type": "leaky", "in_keys": "encoder", **leaky},
@@ -63,11 +63,11 @@ def build(obs: Any = None, action: Any = None, **leaky: Any) -> StatefulActorCri
         registry=REGISTRY,
         seed=0,
     )
-    assert isinstance(policy, StatefulActorCritic)
+    assert policy.has_memory
     return policy
 
 
-def data(policy: StatefulActorCritic) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def data(policy: ActorCritic) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     generator = torch.Generator().manual_seed(1)
     obs = torch.randn(B, T, 4, generator=generator)
     first = torch.rand(B, T, generator=generator) < 0.3
@@ -77,7 +77,7 @@ def data(policy: StatefulActorCritic) -> tuple[Tensor, Tensor, dict[str, Tensor]
     return obs, first, state
 
 
-def stepped(policy: StatefulActorCritic, obs: Tensor, first: Tensor, state: Any, mask: Any = None) -> Any:
+def stepped(policy: ActorCritic, obs: Tensor, first: Tensor, state: Any, mask: Any = None) -> Any:
     actions, log_probs, values = [], [], []
     for t in range(obs.shape[1]):
         action, log_prob, value, state = policy.act(obs[:, t], state, first[:, t], None if mask is None else mask[:, t])
@@ -139,7 +139,7 @@ def test_the_emitted_step_is_the_slow_one() -> None:
     obs, _, state = data(policy)
     state["memory/h"][0] = 0.0
     fast = policy.act(obs[:, 0], state, None, deterministic=True)
-    slow = policy.slow("step", obs[:, 0], *state.values(), deterministic=True)
+    slow = policy.slow("act", obs[:, 0], *state.values(), deterministic=True)
     assert torch.equal(fast[0], slow[0][0]) and torch.equal(fast[1], slow[1]) and torch.equal(fast[2], slow[2])
     assert torch.equal(fast[3]["memory/h"], slow[3][0])
 
@@ -303,7 +303,7 @@ def test_hooks_on_a_memory_are_called() -> None:
     calls: list[str] = []
     policy.act(obs[:, 0], state, first[:, 0])
     handle = policy.components["memory"].register_forward_hook(lambda *_: calls.append("memory"))
-    expected = policy.slow("step", obs[:, 0], *policy.init_state(B).values(), deterministic=True)
+    expected = policy.slow("act", obs[:, 0], *policy.init_state(B).values(), deterministic=True)
     calls.clear()
     got = policy.act(obs[:, 0], policy.init_state(B), None, deterministic=True)
     assert calls == ["memory"] and torch.equal(got[2], expected[2])

@@ -12,7 +12,6 @@ from gymnasium import spaces
 
 import policysmith
 from policysmith.errors import ConfigError
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import default_registry
 
 T, F, A = 5, 4, 3
@@ -111,7 +110,7 @@ def test_the_extractor_is_as_causal_as_the_stack(options, causal):
 
 def test_with_context_it_remembers_an_episode():
     policy = build(STEP, context=3)
-    assert isinstance(policy, StatefulActorCritic)
+    assert policy.has_memory
     obs, first = observations(), torch.tensor([[True, False, False, True, False]] * 4)
     params, value, after = policy.unroll(obs, None, first)
     state = policy.init_state(4)

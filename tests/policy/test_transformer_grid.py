@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 import policysmith
 from policysmith.errors import ConfigError
-from policysmith.policy.stateful import StatefulActorCritic
 
 T, FEATURES, ACTIONS = 5, 6, 3
 ATTENTIONS: dict[str, dict[str, Any]] = {
@@ -95,7 +94,7 @@ def walk_window(policy: Any, folder: Path) -> None:
 
 
 def walk_memory(policy: Any, folder: Path) -> None:
-    assert isinstance(policy, StatefulActorCritic)
+    assert policy.has_memory
     obs, actions = torch.randn(2, T, FEATURES), torch.tensor([[0, 1, 2, 0, 1]] * 2)
     first = torch.tensor([[True, False, False, True, False], [False, False, True, False, False]])
     learn(policy, lambda: policy.evaluate(obs, actions, None, first, return_aux=True))

@@ -128,7 +128,7 @@ def test_compiled_code_stays_flat_around_them(wrappers):
     policy = policy_of(wrappers)
     assert "linear" in policy.code
     policy.evaluate_actions(observations(), ACTIONS, return_aux=True)
-    assert all(program.graph is not None for program in policy._programs.values())
+    assert all(program.graph is not None for program in policy.runner.programs[policy.training].values())
 
 
 def test_a_check_in_compiled_code_is_the_live_one():

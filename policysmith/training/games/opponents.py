@@ -16,7 +16,6 @@ from torch import Tensor
 from policysmith.errors import ConfigError
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import MASK
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.sections import SelfPlay
 
 __all__ = ["Player", "PolicyPlayer", "OpponentPool", "RandomPlayer", "by_player", "weights_of"]
@@ -51,7 +50,7 @@ class PolicyPlayer:
     """A policy, drawing its moves from its distribution, or taking the likeliest if `deterministic`."""
 
     def __init__(self, policy: ActorCritic, deterministic: bool = False) -> None:
-        if isinstance(policy, StatefulActorCritic):
+        if policy.has_memory:
             raise ConfigError("a policy with memory can't play games for two yet: take a model without memory")
         self.policy = policy
         self._act = policy.acting(deterministic)

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.datasets.episodes import Episodes
 from policysmith.training.offline.data import OfflineData
 
@@ -69,7 +68,7 @@ def units_of(policy: ActorCritic, episodes: Episodes, chosen: Tensor, length: in
     Windows of `length` steps (None: the whole episode) follow each other through an episode; the last is shorter. Up
     to `burn_in` steps before each are run too, and do not count.
     """
-    if not isinstance(policy, StatefulActorCritic):
+    if not policy.has_memory:
         return episodes.rows(chosen)
     windows = []
     for episode in chosen.tolist():
@@ -141,7 +140,7 @@ def evaluate(policy: ActorCritic, batch: Batch) -> Evaluated:
         call = policy.evaluating(len(batch.masks), return_aux=policy.reports)
         log_prob, entropy, value, *rest = call(*batch.observations, *batch.actions, *batch.masks)
         return Evaluated(log_prob, entropy, value, rest[0] if rest else aux)
-    assert isinstance(policy, StatefulActorCritic) and batch.valid is not None
+    assert batch.valid is not None
     sink = aux if policy.reports else None
     results: Any = policy.evaluate_leaves(
         batch.observations, batch.actions, batch.masks, batch.shape, None, _begins(batch.shape, policy.device), sink
@@ -164,7 +163,6 @@ def parameters_of(policy: ActorCritic, batch: Batch) -> Tensor:
     if batch.shape is None:
         params: Tensor = policy.forward(policy.observations.assemble(batch.observations))[0]
         return params
-    assert isinstance(policy, StatefulActorCritic)
     sequences = [leaf.unflatten(0, batch.shape) for leaf in batch.observations]
     first = _begins(batch.shape, policy.device)
     return policy.unroll(policy.observations.assemble(sequences), None, first)[0].flatten(0, 1)[batch.valid]

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.rollout.rollout import Rollout
 
 __all__ = ["Batches", "Columns", "Extra", "Minibatch", "RowBatches", "SequenceBatches", "keep_times"]
@@ -108,7 +107,7 @@ class SequenceBatches(Batches):
 
     def __init__(
         self,
-        policy: StatefulActorCritic,
+        policy: ActorCritic,
         rollout: Rollout,
         columns: Columns,
         length: int,

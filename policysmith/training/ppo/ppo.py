@@ -16,7 +16,6 @@ from policysmith.config.options import options_of
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import register
 from policysmith.training.algorithm import Algorithm
 from policysmith.training.distribution import ALONE, Strategy
@@ -129,7 +128,7 @@ class PPO(Algorithm):
 
     def collector(self, policy: ActorCritic, environments: VectorEnv, seed: int | None, step: int) -> Collector:
         """What gathers the rollouts that `learn` asks for."""
-        if isinstance(policy, StatefulActorCritic):
+        if policy.has_memory:
             keep = keep_times(self.rollout_steps, self.sequence_length, self.burn_in)
             return MemoryCollector(policy, environments, seed, step, keep)
         return Collector(policy, environments, seed, step)
@@ -230,7 +229,7 @@ class PPO(Algorithm):
         )
         columns = Columns(rollout.log_probs, advantages, advantages + rollout.values, rollout.values)
         extra = Extra(self.value.edges, self.value.targets(rollout))
-        if isinstance(policy, StatefulActorCritic):
+        if policy.has_memory:
             return SequenceBatches(policy, rollout, columns, self.sequence_length, self.burn_in, extra)
         return self.rows(policy, rollout, columns, extra)
 

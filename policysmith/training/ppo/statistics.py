@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.distribution import World
 from policysmith.training.distribution.batch_norms import average_statistics, batch_norms, synchronised
 from policysmith.training.rollout.rollout import Rollout
@@ -76,7 +75,7 @@ def _refresh(policy: ActorCritic, leaves: list[Tensor], rows: int = 1024) -> Non
 
 
 def _see(policy: ActorCritic, leaves: Sequence[Tensor]) -> None:
-    if isinstance(policy, StatefulActorCritic):  # each row as a sequence of one step: what it remembers matters little
+    if policy.has_memory:  # each row as a sequence of one step: what it remembers matters little
         policy.unroll(policy.observations.assemble([leaf.unsqueeze(1) for leaf in leaves]))
     else:
         policy.forward(policy.observations.assemble(leaves))

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from policysmith.ops.reset_state import State
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.rollout.conversion import action_writer, preparer
 from policysmith.training.rollout.rollout import Episode, Rollout
 from policysmith.training.rollout.stepping import EndedEpisode, Stepped, Stepping
@@ -174,11 +173,9 @@ class MemoryCollector(Collector):
     `keep` names the steps of a rollout whose state before them is wanted.
     """
 
-    policy: StatefulActorCritic
-
     def __init__(
         self,
-        policy: StatefulActorCritic,
+        policy: ActorCritic,
         environments: VectorEnv,
         seed: int | None = None,
         step: int = 0,

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from policysmith.errors import EnvironmentFailure
 from policysmith.policy.actor_critic import ActorCritic
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.environments.autoreset import resets_next_step, restarter, self_resetting
 from policysmith.training.environments.legal import LegalRows
 from policysmith.training.nonfinite.events import NonFinite, NonFiniteOptions, check_events
@@ -197,7 +196,7 @@ class Playing(Stepping):
 def actor_of(policy: ActorCritic, count: int, deterministic: bool) -> Callable[[Any, Any, np.ndarray], Any]:
     """(observation, mask, rows whose episode begins) → action; a policy's memory is carried from call to call."""
     act: Callable[..., Any] = policy.acting(deterministic)
-    if not isinstance(policy, StatefulActorCritic):
+    if not policy.has_memory:
         return lambda observation, mask, first: act(observation, mask)[0]
     state = policy.init_state(count)
 

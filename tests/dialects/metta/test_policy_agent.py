@@ -13,8 +13,7 @@ from tensordict.nn import InteractionType, set_interaction_type
 import policysmith
 from policysmith import ActorCritic, PolicyAgent
 from policysmith.dialects.metta.policy_agent import StatefulPolicyAgent
-from policysmith.errors import ConfigError, PolicysmithError
-from policysmith.policy.stateful import StatefulActorCritic
+from policysmith.errors import ConfigError
 
 SPACES = (spaces.Box(-1, 1, (4,)), spaces.Discrete(3))
 MLP = {"model": {"type": "mlp", "hidden": [8]}, "seed": 3}
@@ -106,7 +105,7 @@ def test_every_action_space_is_served(space, keys):
 
 def test_one_that_remembers_reads_and_writes_its_state():
     agent = PolicyAgent(MEMORY, *SPACES)
-    assert type(agent) is StatefulPolicyAgent and isinstance(agent, StatefulActorCritic)
+    assert type(agent) is StatefulPolicyAgent and agent.has_memory
     first = agent(observation(is_init=torch.ones(5, 1, dtype=torch.bool)))
     assert {"action", "value", "logits", ("next", "memory/h")} <= set(first.keys(include_nested=True))
     second = observation(**{"memory/h": first["next", "memory/h"], "memory/c": first["next", "memory/c"]})
@@ -155,16 +154,15 @@ def test_a_component_is_swapped_and_rolled_back():
     assert torch.equal(agent(observation())["logits"], before)
 
 
-def test_an_agents_class_can_be_extended():
+def test_an_agents_class_can_be_extended_whether_it_remembers_or_not():
     class Mine(PolicyAgent):
         """With something of its own."""
 
-    class Remembers(StatefulPolicyAgent):
-        """With something of its own, and a memory."""
-
-    assert type(Mine(MLP, *SPACES)) is Mine and type(Remembers(MEMORY, *SPACES)) is Remembers
-    with pytest.raises(PolicysmithError, match="derive Mine from StatefulPolicyAgent"):
-        Mine(MEMORY, *SPACES)
+    for config in (MLP, MEMORY):
+        agent = Mine(config, *SPACES)
+        assert type(agent) is Mine and agent(observation())["logits"].shape == (5, 3)
+    _, state = agent.predict(SPACES[0].sample())
+    assert set(state) == {"memory/h", "memory/c"}
 
 
 def test_a_mode_is_taken_over():

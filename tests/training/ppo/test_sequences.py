@@ -13,7 +13,6 @@ from torch import Tensor
 
 import policysmith
 from policysmith.errors import ConfigError
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.training.ppo.ppo import PPO
 from policysmith.training.rollout.collector import MemoryCollector
 from tests.policy.test_stateful import REGISTRY
@@ -54,7 +53,7 @@ def collected(autoreset: str = "same_step", ends: bool = False, steps: int = 12,
         registry=REGISTRY,
         seed=0,
     ).eval()
-    assert isinstance(policy, StatefulActorCritic)
+    assert policy.has_memory
     mode = AutoresetMode.SAME_STEP if autoreset == "same_step" else AutoresetMode.NEXT_STEP
     environments = SyncVectorEnv([lambda n=n: Counting(n, ends) for n in (3, 5)], autoreset_mode=mode)
     torch.manual_seed(0)

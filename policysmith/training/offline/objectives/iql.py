@@ -19,7 +19,6 @@ from policysmith.errors import ConfigError, Problem
 from policysmith.graph.plan import Plan
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.factory import build_policy
-from policysmith.policy.stateful import StatefulActorCritic
 from policysmith.registry import PartSpec, Slot, part, register
 from policysmith.training.datasets.episodes import ACTION, OBSERVATION, REWARD, TERMINATED, Episodes
 from policysmith.training.offline.batches import Batch, evaluate
@@ -158,7 +157,7 @@ def _critic(start: Start, critic: Any, seed: int) -> ActorCritic:
     asked = spaces.Dict([*inner.items(), (ACTION, policy.actions.space)])
     section = policy.config.get("observation") or {}
     made = build_policy(spec, asked, policy.actions.space, start.registry, seed=seed, observation=section)
-    if isinstance(made, StatefulActorCritic):
+    if made.has_memory:
         raise ConfigError([Problem("training.objective.critic", "a Q network has no memory; choose another model")])
     return made.to(policy.device)
 
