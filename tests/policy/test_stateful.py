@@ -154,10 +154,46 @@ def test_calls_without_memory_raise_and_name_act() -> None:
         lambda: policy.evaluate_actions(obs, torch.zeros(2)),
         lambda: policy.distribution(obs),
         lambda: policy.evaluating(),
+        lambda: policy.scoring(),
+        lambda: policy.reading(["encoder"]),
     ]
     for call in calls:
         with pytest.raises(PolicysmithError, match=r"has a memory \('memory'\).*(act|evaluate|distribution)\("):
             call()
+
+
+@pytest.mark.parametrize("action", [spaces.Discrete(3), spaces.Box(-1, 1, (2,))], ids=["discrete", "box"])
+def test_a_policy_without_memory_is_one_with_an_empty_state(action: Any) -> None:
+    """The calls of policies with memory serve it too, and give what its own calls give row by row."""
+    model = {"type": "mlp", "hidden": [6]}
+    policy = policysmith.build({"model": model}, spaces.Box(-1, 1, (4,)), action, seed=0)
+    obs, state = torch.randn(B, T, 4), policy.init_state(B)
+    assert state == {} and not policy.has_memory
+    torch.manual_seed(0)
+    chosen, *rest, after = policy.act(obs[:, 0], state, torch.ones(B, dtype=torch.bool))
+    torch.manual_seed(0)
+    assert all(map(torch.equal, (chosen, *rest), policy.get_action_and_value(obs[:, 0]))) and after == {}
+    rows, actions = obs.flatten(0, 1), policy.get_action_and_value(obs.flatten(0, 1))[0]
+    expected = policy.evaluate_actions(rows, actions)
+    for found, row in zip(policy.evaluate(obs, actions.unflatten(0, (B, T)), state), expected, strict=True):
+        torch.testing.assert_close(found.flatten(0, 1), row)
+    params, value, end = policy.unroll(obs, state, torch.rand(B, T) < 0.3)
+    torch.testing.assert_close((params.flatten(0, 1), value.flatten(0, 1)), policy(rows))
+    torch.testing.assert_close(policy.get_value(rows, state), policy.get_value(rows))
+    assert end == {} and policy.predict(np.zeros(4, np.float32), "kept")[1] == "kept"
+    with pytest.raises(ShapeError, match="the state must hold nothing; found memory/h"):
+        policy.act(obs[:, 0], {"memory/h": torch.zeros(B, 5)})
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_no_state_begins_an_episode_in_every_row(deterministic: bool) -> None:
+    policy, obs = build(), torch.randn(B, 4)
+    results = []
+    for state in (None, policy.init_state(B)):
+        torch.manual_seed(0)
+        action, log_prob, value, after = policy.act(obs, state, deterministic=deterministic)
+        results.append([action, log_prob, value, after["memory/h"]])
+    assert all(map(torch.equal, *results))
 
 
 def test_a_wrong_state_is_refused_by_name() -> None:
