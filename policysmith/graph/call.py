@@ -32,8 +32,8 @@ class Call:
     once: the component's in_keys.
     """
 
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[object, ...] = ()
+    kwargs: Mapping[str, object] = field(default_factory=dict)
     keys: tuple[int | str, ...] | None = None
     title: str = ""
     place: str = ""
@@ -42,12 +42,12 @@ class Call:
     def __post_init__(self) -> None:
         object.__setattr__(self, "edges", tuple(dict.fromkeys(edges_in([self.args, self.kwargs]))))
 
-    def arguments(self, values: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self, values: Sequence[object]) -> tuple[list[object], dict[str, object]]:
         """The arguments with the values of `edges` in place, containers anew."""
         known = dict(zip(self.edges, values, strict=True))
         return _filled(list(self.args), known), _filled(dict(self.kwargs), known)
 
-    def parts(self, result: Any, names: Sequence[Any]) -> Any:
+    def parts(self, result: Any, names: Sequence[str | tuple[str, ...]]) -> Any:
         """What becomes the out_keys `names`, a tuple if there are several; WiringError for a result of other parts."""
         if self.keys is None:
             return result
@@ -56,7 +56,7 @@ class Call:
         parts = tuple(result[key] for key in self.keys)
         return parts[0] if len(parts) == 1 else parts
 
-    def encode(self) -> Any:
+    def encode(self) -> object:
         """As a configuration writes it: a list, or a mapping from names; edges are `$name`."""
         return _written(dict(self.kwargs) if self.kwargs else list(self.args))
 
@@ -72,7 +72,7 @@ class Call:
         return repr((self.args, dict(self.kwargs), self.keys))
 
 
-def edges_in(value: Any) -> Iterator[str]:
+def edges_in(value: object) -> Iterator[str]:
     """The names of the edges in an argument, at any depth."""
     if isinstance(value, Edge):
         yield value.name
@@ -81,7 +81,7 @@ def edges_in(value: Any) -> Iterator[str]:
             yield from edges_in(below)
 
 
-def _check(result: Any, keys: Sequence[int | str], names: Sequence[Any]) -> None:
+def _check(result: object, keys: Sequence[int | str], names: Sequence[str | tuple[str, ...]]) -> None:
     if isinstance(keys[0], str):
         if not isinstance(result, Mapping):
             raise WiringError(f"out is a mapping, so a dict is expected; it gave a {type(result).__name__}")
@@ -91,10 +91,10 @@ def _check(result: Any, keys: Sequence[int | str], names: Sequence[Any]) -> None
     elif not isinstance(result, tuple | list):
         raise WiringError(f"out is a list, so a tuple or a list is expected; it gave a {type(result).__name__}")
     elif len(result) != len(keys):
-        raise WiringError(f"out has {len(keys)} names, {', '.join(names)}, for {len(result)} results")
+        raise WiringError(f"out has {len(keys)} names, {', '.join(map(str, names))}, for {len(result)} results")
 
 
-def _filled(value: Any, known: Mapping[str, Any]) -> Any:
+def _filled(value: Any, known: Mapping[str, object]) -> Any:
     if isinstance(value, Edge):
         return known[value.name]
     if isinstance(value, list):
@@ -102,7 +102,7 @@ def _filled(value: Any, known: Mapping[str, Any]) -> Any:
     return {key: _filled(item, known) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def _written(value: Any) -> Any:
+def _written(value: object) -> object:
     if isinstance(value, Edge):
         return f"${value.name}"
     if isinstance(value, list):

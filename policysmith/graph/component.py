@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -19,12 +19,27 @@ from policysmith.graph.call import Call
 from policysmith.graph.module_view import ViewMixin, share_state
 from policysmith.ops.join_features import join_features
 
-__all__ = ["AUX", "Component", "Key", "TensorComponent", "as_key", "read_key", "takes_aux", "write_key"]
+__all__ = [
+    "AUX",
+    "Component",
+    "Key",
+    "Sink",
+    "TensorComponent",
+    "TensorMapping",
+    "as_key",
+    "read_key",
+    "takes_aux",
+    "write_key",
+]
 
 AUX = "aux"
 """The key of a mapping's sink of auxiliary losses and statistics: a dict that modules add to."""
 
 Key = str | tuple[str, ...]
+Sink = dict[str, Tensor]
+"""Auxiliary losses and statistics by name."""
+TensorMapping: TypeAlias = MutableMapping[Any, Any] | TensorDictBase
+"""Tensors by key, those of nested keys in mappings by name; and in a plain mapping a sink under `AUX`."""
 
 
 def as_key(name: Key) -> Key:
@@ -32,20 +47,21 @@ def as_key(name: Key) -> Key:
     return tuple(name.split(".")) if isinstance(name, str) and "." in name else name
 
 
-def read_key(mapping: Any, key: Key) -> Tensor:
+def read_key(mapping: TensorMapping, key: Key) -> Tensor:
     """The tensor at a (nested) key of a plain mapping or a TensorDict; KeyError names what is there."""
+    found: Any = mapping
     try:
         if isinstance(key, str) or isinstance(mapping, TensorDictBase):
             return mapping[key]
         for name in key:
-            mapping = mapping[name]
-        return mapping
+            found = found[name]
+        return found
     except (KeyError, TypeError, IndexError):
-        found = ", ".join(map(str, mapping.keys())) if hasattr(mapping, "keys") else type(mapping).__name__
-        raise KeyError(f"missing input key {key!r}; there are: {found}") from None
+        there = ", ".join(map(str, found.keys())) if hasattr(found, "keys") else type(found).__name__
+        raise KeyError(f"missing input key {key!r}; there are: {there}") from None
 
 
-def write_key(mapping: Any, key: Key, value: Tensor) -> None:
+def write_key(mapping: TensorMapping, key: Key, value: Tensor) -> None:
     """Write a tensor at a (nested) key."""
     if isinstance(key, str) or isinstance(mapping, TensorDictBase):
         mapping[key] = value
@@ -84,7 +100,7 @@ class Component(TensorDictModuleBase):
         """Tensors of `in_keys` in order → the tensor, or tuple of tensors, of `out_keys`."""
         raise NotImplementedError(f"{type(self).__name__} defines neither compute nor forward")
 
-    def forward(self, mapping: Any) -> Any:
+    def forward(self, mapping: TensorMapping) -> TensorMapping:
         """Read, compute, write; returns the mapping it was given. Any leading batch dimensions pass."""
         if not isinstance(mapping, Mapping | TensorDictBase | MutableMapping):
             raise TypeError(f"{type(self).__name__} takes a mapping or a TensorDict, found {type(mapping).__name__}")
@@ -93,7 +109,7 @@ class Component(TensorDictModuleBase):
             write_key(mapping, key, value)
         return mapping
 
-    def results(self, tensors: Sequence[Tensor], sink: Mapping[str, Any], out_keys: Sequence[Key]) -> Sequence[Tensor]:
+    def results(self, tensors: Sequence[Tensor], sink: Mapping[str, Sink], out_keys: Sequence[Key]) -> Sequence[Tensor]:
         """What `compute` gives, one tensor for each of `out_keys`; `ShapeError` where `shape_error` knows why not."""
         try:
             result = self.compute(*tensors, **sink)
@@ -110,7 +126,7 @@ class Component(TensorDictModuleBase):
         """What is wrong with the inputs, where `compute` failed: a sentence, or None where that is not known."""
         return None
 
-    def sink(self, mapping: Any) -> dict[str, Any]:
+    def sink(self, mapping: TensorMapping) -> dict[str, Sink]:
         """What `compute` gets besides tensors: nothing, for most."""
         return {}
 
@@ -142,13 +158,13 @@ class TensorComponent(ViewMixin, Component):
         self.event_ndims = tuple(event_ndims) if event_ndims else None
         self.call = call
 
-    def compute(self, *tensors: Tensor, **aux: Any) -> Tensor | tuple[Tensor, ...]:
+    def compute(self, *tensors: Tensor, **aux: Sink) -> Tensor | tuple[Tensor, ...]:
         """Join if asked, then call the module; `aux` is a sink of auxiliary losses, for modules that take one."""
         if self.event_ndims is not None:
             tensors = (join_features(tensors, self.event_ndims),)
         return self.apply_module(tensors, aux)
 
-    def apply_module(self, tensors: Sequence[Tensor], aux: Mapping[str, Any]) -> Any:
+    def apply_module(self, tensors: Sequence[Tensor], aux: Mapping[str, Sink]) -> Any:
         """What the module gives, called as `call` or `arguments` say, or with the tensors in order."""
         if self.call is not None:
             args, kwargs = self.call.arguments(tensors)
@@ -162,7 +178,7 @@ class TensorComponent(ViewMixin, Component):
         """The module itself, where it takes statistics."""
         return self.module if callable(getattr(self.module, "update", None)) else None
 
-    def sink(self, mapping: Any) -> dict[str, Any]:
+    def sink(self, mapping: TensorMapping) -> dict[str, Sink]:
         """The mapping's sink of auxiliary losses, where it has one and the module takes it."""
         if isinstance(mapping, dict) and AUX in mapping and takes_aux(self.module):
             return {AUX: mapping[AUX]}
@@ -176,5 +192,5 @@ def takes_aux(module: nn.Module) -> bool:
 
 
 @cache
-def _has_argument_aux(forward: Callable[..., Any]) -> bool:
+def _has_argument_aux(forward: Callable[..., object]) -> bool:
     return "aux" in inspect.signature(forward).parameters

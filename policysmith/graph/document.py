@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,17 @@ from policysmith.errors import ConfigError, Problem, did_you_mean
 from policysmith.graph.assemble import build_modules
 from policysmith.graph.plan import Plan, TensorSpec, make_plan
 from policysmith.graph.spec import decode_components
+from policysmith.graph.wiring import ReportProblem
 from policysmith.registry import Registry
 
 __all__ = ["TOP_KEYS", "Outputs", "graph_document", "native_graph"]
 
+GraphConfig = str | PathLike[str] | Mapping[str, Any]
 Outputs = str | tuple[str, ...] | dict[str, str]
 TOP_KEYS = ("format", "seed", "inputs", "components", "outputs")
 
 
-def graph_document(config: Any, registry: Registry, base_dir: str | Path | None = None) -> Document:
+def graph_document(config: GraphConfig, registry: Registry, base_dir: str | Path | None = None) -> Document:
     """A graph's configuration, composed, as `build_model` takes it; raises `ConfigError` with everything found."""
     if base_dir is not None and isinstance(config, str | Path):
         config = Path(base_dir) / config
@@ -42,7 +45,7 @@ def graph_document(config: Any, registry: Registry, base_dir: str | Path | None 
 
 
 def native_graph(
-    document: Document, registry: Registry, inputs: Mapping[str, Any], seed: int | None, initialized: bool
+    document: Document, registry: Registry, inputs: Mapping[str, object], seed: int | None, initialized: bool
 ) -> tuple[Plan, dict[str, nn.Module], Outputs, int | None]:
     """Plan, modules, outputs and seed of a graph in our own grammar; raises `ConfigError` with every problem found.
 
@@ -69,7 +72,7 @@ def native_graph(
     return plan, build_modules(plan, chosen, initialized=initialized), outputs, chosen
 
 
-def _inputs(stated: Any, given: Mapping[str, Any], report: Any) -> dict[str, TensorSpec]:
+def _inputs(stated: object, given: Mapping[str, object], report: ReportProblem) -> dict[str, TensorSpec]:
     if not isinstance(stated, Mapping):
         report(("inputs",), f"expected a mapping name → event shape, found {stated!r}")
         return {}
@@ -87,7 +90,11 @@ def _inputs(stated: Any, given: Mapping[str, Any], report: Any) -> dict[str, Ten
 
 
 def _plan(
-    document: Document, data: Mapping[str, Any], inputs: Mapping[str, TensorSpec], registry: Registry, report: Any
+    document: Document,
+    data: Mapping[str, object],
+    inputs: Mapping[str, TensorSpec],
+    registry: Registry,
+    report: ReportProblem,
 ) -> Plan | None:
     if "components" not in data:
         report((), "'components' is missing: a mapping from names to components")
@@ -101,7 +108,7 @@ def _plan(
     return make_plan(graph.components, inputs, lambda path, message: report(("components", *path), message))
 
 
-def _outputs(stated: Any, plan: Plan | None, report: Any) -> Outputs:
+def _outputs(stated: object, plan: Plan | None, report: ReportProblem) -> Outputs:
     if stated is None and plan is not None:
         return plan.nodes[-1].spec.out_keys[-1]
     result: Outputs

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -62,11 +63,11 @@ class Measure:
 
 def measured(
     module: nn.Module,
-    results: Sequence[Any],
+    results: Sequence[object],
     state: Mapping[str, Tensor],
     cost: Cost,
     takes_aux: bool,
-    aux: Mapping[str, Any],
+    aux: Mapping[str, object],
 ) -> Measure:
     """The measure of a module that gave `results` for `PLAN_BATCH` rows that came with `state`."""
     return Measure(
@@ -80,14 +81,16 @@ def measured(
     )
 
 
-def _row_specs(results: Sequence[Any]) -> tuple[TensorSpec, ...]:
+def _row_specs(results: Sequence[object]) -> tuple[TensorSpec, ...]:
     """What a part gives, as edges."""
+    specs = []
     for tensor in results:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"it gives a {type(tensor).__name__} where a tensor, or a tuple of tensors, is expected")
         if tensor.dim() == 0 or tensor.shape[0] != PLAN_BATCH:
             raise ValueError(f"its output {tuple(tensor.shape)} lost the batch axis")
-    return tuple(TensorSpec(tuple(t.shape[1:]), t.dtype) for t in results)
+        specs.append(TensorSpec(tuple(tensor.shape[1:]), tensor.dtype))
+    return tuple(specs)
 
 
 def check_state(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
@@ -117,7 +120,9 @@ class Cost(TorchDispatchMode):
         self.flops = 0
         self.bytes = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
         out = func(*args, **(kwargs or {}))
         packet = func._overloadpacket
         if packet in flop_registry:

@@ -7,13 +7,12 @@ starts from it, and `is_init` (B, T) marks the steps that begin an episode.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 
 from policysmith.errors import ShapeError
-from policysmith.graph.component import Key, TensorComponent, read_key, write_key
+from policysmith.graph.component import Key, TensorComponent, TensorMapping, read_key, write_key
 from policysmith.ops.join_features import join_features
 from policysmith.ops.reset_state import State, reset_state
 
@@ -54,7 +53,7 @@ class MemoryComponent(TensorComponent):
         state: State = self.module.initial_state(batch)  # type: ignore[operator]
         return state
 
-    def forward(self, mapping: Any) -> Any:
+    def forward(self, mapping: TensorMapping) -> TensorMapping:
         """Step or unroll, by the number of dimensions of the input."""
         tensors = [read_key(mapping, key) for key in self.in_keys]
         try:
@@ -69,7 +68,7 @@ class MemoryComponent(TensorComponent):
                 write_key(mapping, f"{self.name}/{key}", tensor)
         return mapping
 
-    def _advance(self, mapping: Any, tensors: Sequence[Tensor]) -> tuple[Tensor, State]:
+    def _advance(self, mapping: TensorMapping, tensors: Sequence[Tensor]) -> tuple[Tensor, State]:
         """The output and the state after, of one step or of a sequence."""
         if tensors[0].dim() - self.ndim not in (1, 2):
             found = tuple(tensors[0].shape)
@@ -90,7 +89,7 @@ class MemoryComponent(TensorComponent):
         return join_features(tensors, self.event_ndims) if self.event_ndims is not None else tensors[0]
 
 
-def _get(mapping: Any, key: str, default: Tensor) -> Tensor:
+def _get(mapping: TensorMapping, key: str, default: Tensor) -> Tensor:
     found = mapping.get(key, None)
     if found is None:
         return default

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Self
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["ViewMixin", "bare", "layers", "share_state"]
 
@@ -67,7 +67,7 @@ class ViewMixin(nn.Module):
         self.module.train(mode)
         return self
 
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.module._apply(fn, recurse)
         return self
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
 import torch
 from pydantic import GetCoreSchemaHandler
@@ -22,6 +22,7 @@ from policysmith.registry import Registry, register
 
 __all__ = ["NamedFunction", "Operation", "find_function", "function_names"]
 
+T = TypeVar("T")
 OURS = ("policysmith", "torch", "operator", "_operator")
 
 
@@ -35,12 +36,12 @@ def stack(tensors: list[Tensor], dim: int = 0) -> Tensor:
     return torch.stack(tensors, dim)
 
 
-def identity(x: Any) -> Any:
+def identity(x: T) -> T:
     """The value itself, unchanged."""
     return x
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+FUNCTIONS: dict[str, Callable[..., object]] = {
     "add": operator.add,
     "mul": operator.mul,
     "getitem": operator.getitem,
@@ -50,7 +51,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def find_function(name: object, registry: Registry) -> Callable[..., Any] | None:
+def find_function(name: object, registry: Registry) -> Callable[..., object] | None:
     """The function of that name: one that a user registered in the slot `op`, else one of ours."""
     if not isinstance(name, str):
         return None
@@ -67,7 +68,7 @@ class NamedFunction:
     """A function with the name that configurations give it."""
 
     name: str
-    function: Callable[..., Any]
+    function: Callable[..., object]
 
     def encode(self) -> str:
         """The name."""
@@ -77,13 +78,13 @@ class NamedFunction:
 class FunctionOption:
     """Annotation of an option that names an operation."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def decode(value: Any, info: core_schema.ValidationInfo) -> NamedFunction:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def decode(value: object, info: core_schema.ValidationInfo) -> NamedFunction:
             registry = (info.context or {})["registry"]
             if isinstance(value, NamedFunction):
                 return value
             function = find_function(value, registry)
-            if function is None:
+            if function is None or not isinstance(value, str):
                 names = function_names(registry)
                 hint = did_you_mean(value, names) or f"; there are: {', '.join(names)}"
                 raise located("op", [error_at((), f"unknown operation {quote(value)}{hint}", value)])
@@ -91,7 +92,7 @@ class FunctionOption:
 
         return core_schema.with_info_plain_validator_function(decode)
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: object) -> dict[str, object]:
         return {"anyOf": [{"enum": list(FUNCTIONS)}, {"type": "string"}]}
 
 
@@ -112,7 +113,7 @@ class Operation(nn.Module):
         self._function = op.function
         self._traceable = str(getattr(op.function, "__module__", "")).split(".")[0] in OURS
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: object, **kwargs: object) -> object:
         """What the function gives."""
         if not self._traceable:
             for value in _leaves([args, kwargs]):
@@ -121,7 +122,7 @@ class Operation(nn.Module):
         return self._function(*args, **kwargs)
 
 
-def _leaves(value: Any) -> Iterator[Any]:
+def _leaves(value: object) -> Iterator[object]:
     if isinstance(value, Mapping | list | tuple):
         for below in value.values() if isinstance(value, Mapping) else value:
             yield from _leaves(below)

@@ -44,7 +44,7 @@ class NodePlan:
     part: PartSpec
     sources: tuple[str, ...]
     inputs: tuple[TensorSpec, ...]
-    context: Mapping[str, Any]
+    context: Mapping[str, object]
     joins: bool
     measure: Measure
     inner: Measure
@@ -139,7 +139,7 @@ def make_plan(
     components: Mapping[str, ComponentSpec],
     inputs: Mapping[str, TensorSpec],
     report: ReportProblem,
-    context: Mapping[str, Any] | None = None,
+    context: Mapping[str, object] | None = None,
 ) -> Plan | None:
     """Wire and measure; problems go to `report(path, message)` and make the result None.
 
@@ -198,7 +198,7 @@ def _plan_node(
     part: PartSpec,
     sources: tuple[str, ...],
     inputs: Sequence[TensorSpec],
-    context: Mapping[str, Any],
+    context: Mapping[str, object],
     report: ReportProblem,
 ) -> NodePlan | None:
     kinds = part.entry.schema.inferred
@@ -274,7 +274,7 @@ def _wrapper_problem(wrapper: PartSpec, spec: ComponentSpec) -> str | None:
     return None
 
 
-def _infer(kind: str, inputs: Sequence[TensorSpec], arguments: Sequence[str] | None = None) -> Any:
+def _infer(kind: str, inputs: Sequence[TensorSpec], arguments: Sequence[str] | None = None) -> object:
     """The value of one kind of inferred argument; None where it does not follow from shapes."""
     first = inputs[0]
     if kind == "flat_features":
@@ -311,7 +311,7 @@ def _measure(
     inputs: tuple[TensorSpec, ...],
     arguments: tuple[str, ...] | None,
     joins: bool,
-    known: tuple[tuple[str, Any], ...],
+    known: tuple[tuple[str, object], ...],
     call: Call | None = None,
 ) -> Measure:
     with torch.device("meta"):
@@ -319,7 +319,7 @@ def _measure(
         tensors = [torch.empty((PLAN_BATCH, *spec.shape), dtype=spec.dtype) for spec in inputs]
     if joins:
         tensors = [torch.empty((PLAN_BATCH, sum(s.features for s in inputs)), device="meta")]
-    aux: dict[str, Any] = {}
+    aux: dict[str, Tensor] = {}
     reports = takes_aux(module)
     sink = {"aux": aux} if reports else {}
     named = dict(zip(arguments, tensors, strict=True)) if arguments else {}
@@ -332,8 +332,8 @@ def _measure(
             tensors = [*tensors, state]  # type: ignore[list-item]
         with Cost() as cost:
             if call:
-                args, named = call.arguments(tensors)
-                result = module(*args, **named, **sink)
+                args, kwargs = call.arguments(tensors)
+                result = module(*args, **kwargs, **sink)
             else:
                 result = module(**named, **sink) if named else module(*tensors, **sink)
     if state:
@@ -350,7 +350,7 @@ def _measure_wrapped(
     sources: tuple[str, ...],
     inputs: tuple[TensorSpec, ...],
     joins: bool,
-    known: tuple[tuple[str, Any], ...],
+    known: tuple[tuple[str, object], ...],
     inner: Measure,
 ) -> Measure:
     """As `_measure`, but of the whole component, called with a mapping in training mode."""
@@ -360,7 +360,7 @@ def _measure_wrapped(
         if spec.freeze:
             module.requires_grad_(False)
         component = node.component(module)
-        aux: dict[str, Any] = {}
+        aux: dict[str, Tensor] = {}
         mapping: dict[Any, Any] = {AUX: aux}
         for source, given in zip(sources, inputs, strict=True):
             write_key(mapping, as_key(source), torch.empty((PLAN_BATCH, *given.shape), dtype=given.dtype))
@@ -373,11 +373,11 @@ def _measure_wrapped(
     return measured(component, results, state, cost, inner.takes_aux, aux)
 
 
-def _freeze(known: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+def _freeze(known: Mapping[str, object]) -> tuple[tuple[str, object], ...]:
     return tuple(sorted((k, tuple(v) if isinstance(v, list) else v) for k, v in known.items()))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return [_plain(v) for v in value] if isinstance(value, tuple | list) else value
 
 

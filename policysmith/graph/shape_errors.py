@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
+
+from policysmith.graph.component import Component, Key
 
 __all__ = ["Event", "shape_error"]
 
 Event = tuple[int | None, ...]
 
 
-def shape_error(component: Any, tensors: Sequence[Tensor], event: Event | None, extra: str = "…") -> str | None:
+def shape_error(component: Component, tensors: Sequence[Tensor], event: Event | None, extra: str = "…") -> str | None:
     """A sentence about the first input whose rows are no `event` (None stands for any size), or None.
 
     `extra` is how the dimensions before a row's are called.
@@ -27,5 +28,5 @@ def shape_error(component: Any, tensors: Sequence[Tensor], event: Event | None, 
     return None
 
 
-def _show(key: Any) -> str:
+def _show(key: Key) -> str:
     return key if isinstance(key, str) else ".".join(key)

@@ -20,7 +20,7 @@ from policysmith.config.load import Document
 from policysmith.config.located_data import quote
 from policysmith.config.options import error_at, failures, located
 from policysmith.errors import ConfigError, did_you_mean
-from policysmith.graph.document import TOP_KEYS, graph_document
+from policysmith.graph.document import TOP_KEYS, Outputs, graph_document
 from policysmith.graph.spec import GraphSpec, decode_components
 from policysmith.graph.wiring import wire
 from policysmith.registry import Registry, default_registry
@@ -47,7 +47,7 @@ class GraphSource:
         """The types that the graph may name."""
         return self.own_registry or default_registry
 
-    def encode(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, object]:
         """The graph as plain data, which decodes to the same."""
         return copy.deepcopy(self.document.data)
 
@@ -64,24 +64,24 @@ class GraphSource:
         """The data as a text: the order of results is part of what a graph is."""
         return json.dumps(self.document.data, default=repr)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> GraphSource:
+    def __deepcopy__(self, memo: dict[int, object]) -> GraphSource:
         return self
 
 
 class Graph:
     """Annotation of an option that holds a graph: `Annotated[GraphSource, Graph()]`."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def decode(value: Any, info: core_schema.ValidationInfo) -> GraphSource:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def decode(value: object, info: core_schema.ValidationInfo) -> GraphSource:
             return decode_graph(value, (info.context or {})["registry"])
 
         return core_schema.with_info_plain_validator_function(decode)
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: object) -> dict[str, object]:
         return {"anyOf": [{"type": "object", "minProperties": 1}, {"type": "string"}]}
 
 
-def decode_graph(value: Any, registry: Registry) -> GraphSource:
+def decode_graph(value: object, registry: Registry) -> GraphSource:
     """The graph that a mapping describes; a `ValidationError` lists every problem with its path inside it."""
     if isinstance(value, GraphSource):
         return value
@@ -144,7 +144,7 @@ def _last(graph: GraphSpec, inputs: tuple[str, ...], errors: list[InitErrorDetai
     return "" if wiring is None else graph.components[wiring.order[-1]].out_keys[-1]
 
 
-def _names(outputs: Any) -> tuple[tuple[str, ...], bool]:
+def _names(outputs: Outputs) -> tuple[tuple[str, ...], bool]:
     """The names of results in order, and whether there is but one, not in a tuple or dict."""
     if isinstance(outputs, str):
         return (outputs,), True

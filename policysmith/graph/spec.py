@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from pydantic import GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
@@ -52,9 +51,9 @@ class ComponentSpec:
     load: str | None = None
     call: Call | None = None
 
-    def encode(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, object]:
         """The mapping that decodes to this spec, defaults left out where they say nothing."""
-        data: dict[str, Any] = {"use": self.use} if self.part is None else self.part.encode()
+        data: dict[str, object] = {"use": self.use} if self.part is None else self.part.encode()
         keys = list(self.in_keys)
         if self.call is not None:
             data["args"] = self.call.encode()
@@ -81,7 +80,7 @@ class GraphSpec:
 
     components: Mapping[str, ComponentSpec] = field(default_factory=dict)
 
-    def encode(self) -> dict[str, Any]:
+    def encode(self) -> dict[str, object]:
         """The mapping that decodes to this spec."""
         return {name: spec.encode() for name, spec in self.components.items()}
 
@@ -89,17 +88,17 @@ class GraphSpec:
 class Components:
     """Annotation of an option that holds components: `Annotated[GraphSpec, Components()]`."""
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def decode(value: Any, info: core_schema.ValidationInfo) -> GraphSpec:
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def decode(value: object, info: core_schema.ValidationInfo) -> GraphSpec:
             return decode_components(value, (info.context or {})["registry"])
 
         return core_schema.with_info_plain_validator_function(decode)
 
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: object) -> dict[str, object]:
         return {"type": "object", "x-components": True}
 
 
-def decode_components(value: Any, registry: Registry) -> GraphSpec:
+def decode_components(value: object, registry: Registry) -> GraphSpec:
     """Checked specs of a mapping name → component; a `ValidationError` lists every problem."""
     if isinstance(value, GraphSpec):
         return value
@@ -123,7 +122,7 @@ def decode_components(value: Any, registry: Registry) -> GraphSpec:
     return GraphSpec(specs)
 
 
-def loose_keys(components: Mapping[str, Any]) -> dict[str, ComponentSpec]:
+def loose_keys(components: Mapping[str, Mapping[str, object]]) -> dict[str, ComponentSpec]:
     """What each component as written reads and writes, whatever else is wrong with it: enough to check the wiring."""
     ignored: list[InitErrorDetails] = []
     return {
@@ -149,7 +148,7 @@ def name_problem(name: object) -> str | None:
     return None
 
 
-def _decode_component(name: str, entry: Any, registry: Registry) -> ComponentSpec:
+def _decode_component(name: str, entry: object, registry: Registry) -> ComponentSpec:
     if not isinstance(entry, Mapping):
         raise located(name, [error_at((), "expected a mapping with 'type' and 'in_keys'", entry)])
     errors: list[InitErrorDetails] = []
@@ -172,7 +171,7 @@ def _decode_component(name: str, entry: Any, registry: Registry) -> ComponentSpe
     return ComponentSpec(name, part, in_keys, out_keys, arguments, use, init, freeze, wrappers, online, load, call)
 
 
-def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDetails]) -> PartSpec | None:
+def _part(entry: Mapping[str, object], registry: Registry, errors: list[InitErrorDetails]) -> PartSpec | None:
     options = {k: v for k, v in entry.items() if k not in COMPONENT_KEYS}
     if "use" in entry:
         if "type" in entry:
@@ -198,7 +197,7 @@ def _part(entry: Mapping[str, Any], registry: Registry, errors: list[InitErrorDe
 
 
 def _inputs(
-    entry: Mapping[str, Any], errors: list[InitErrorDetails]
+    entry: Mapping[str, object], errors: list[InitErrorDetails]
 ) -> tuple[tuple[str, ...], tuple[str, ...] | None, Call | None]:
     """What a component reads: in_keys, or the edges among its args."""
     if "args" not in entry:
@@ -211,15 +210,15 @@ def _inputs(
             error_at(("args",), f"expected a list of arguments, or a mapping by name, found {value!r}", value)
         )
     else:
-        read = _argument(value)
-        call = Call(kwargs=read) if isinstance(read, dict) else Call(tuple(read))
+        read = {key: _argument(item) for key, item in value.items()} if isinstance(value, Mapping) else {}
+        call = Call(kwargs=read) if isinstance(value, Mapping) else Call(tuple(map(_argument, value)))
         if call.edges:
             return call.edges, None, call
         errors.append(error_at(("args",), "reads no edge: write $name for one", value))
     return (), None, None
 
 
-def _argument(value: Any) -> Any:
+def _argument(value: object) -> object:
     """An argument as written: `$name` stands for an edge, `$$` for a plain `$`."""
     if isinstance(value, Mapping):
         return {key: _argument(item) for key, item in value.items()}
@@ -230,7 +229,7 @@ def _argument(value: Any) -> Any:
     return value[1:] if value.startswith("$$") else Edge(value[1:])
 
 
-def _in_keys(value: Any, errors: list[InitErrorDetails]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+def _in_keys(value: object, errors: list[InitErrorDetails]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     if value is None:
         errors.append(
             error_at(("in_keys",), "required: the name of what it reads, a list, or a mapping argument → name")
@@ -245,7 +244,7 @@ def _in_keys(value: Any, errors: list[InitErrorDetails]) -> tuple[tuple[str, ...
     return _names(value, "in_keys", errors), None
 
 
-def _names(value: Any, key: str, errors: list[InitErrorDetails]) -> tuple[str, ...]:
+def _names(value: object, key: str, errors: list[InitErrorDetails]) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) for n in names):
         errors.append(error_at((key,), f"expected a name or a list of names, found {value!r}", value))
@@ -255,7 +254,7 @@ def _names(value: Any, key: str, errors: list[InitErrorDetails]) -> tuple[str, .
     return tuple(names)
 
 
-def _flag(entry: Mapping[str, Any], key: str, usual: bool, errors: list[InitErrorDetails]) -> bool:
+def _flag(entry: Mapping[str, object], key: str, usual: bool, errors: list[InitErrorDetails]) -> bool:
     value = entry.get(key, usual)
     if not isinstance(value, bool):
         errors.append(error_at((key,), f"expected true or false, found {value!r}", value))
@@ -263,7 +262,7 @@ def _flag(entry: Mapping[str, Any], key: str, usual: bool, errors: list[InitErro
 
 
 def _nested(
-    entry: Mapping[str, Any], key: str, slot: str, registry: Registry, errors: list[InitErrorDetails]
+    entry: Mapping[str, object], key: str, slot: str, registry: Registry, errors: list[InitErrorDetails]
 ) -> PartSpec | None:
     if entry.get(key) is None:
         return None
@@ -274,7 +273,7 @@ def _nested(
         return None
 
 
-def _wrappers(value: Any, registry: Registry, errors: list[InitErrorDetails]) -> tuple[PartSpec, ...]:
+def _wrappers(value: object, registry: Registry, errors: list[InitErrorDetails]) -> tuple[PartSpec, ...]:
     if not isinstance(value, list | tuple):
         errors.append(error_at(("wrappers",), f"expected a list, found {value!r}", value))
         return ()

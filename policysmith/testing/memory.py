@@ -47,7 +47,7 @@ def memory_of(subject: Subject, dtype: torch.dtype = torch.float64) -> Any:
 
 def sequence_of(subject: Subject, batch: int = B, steps: int = T, dtype: torch.dtype = torch.float64) -> Tensor:
     """Random inputs (batch, steps, F)."""
-    features = subject.plan().node(PART).context["flat_features"]
+    features: Any = subject.plan().node(PART).context["flat_features"]
     return torch.randn(batch, steps, features, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
