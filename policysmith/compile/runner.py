@@ -5,7 +5,7 @@ In: the steps, and for each kind of call a `Task`. Out: a program for each call,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
@@ -17,7 +17,7 @@ from policysmith.compile.program import Program
 from policysmith.compile.step import Step, run_steps, steps_for
 from policysmith.graph.component import AUX
 
-__all__ = ["Body", "Manner", "Runner", "Runs", "Task"]
+__all__ = ["Body", "Manner", "Runner", "Runs", "Task", "Values"]
 
 C = TypeVar("C", bound=Hashable)
 Values = dict[str, Any]
@@ -32,7 +32,7 @@ class Task(NamedTuple):
     arity: int
     edges: Sequence[str]
     read: Callable[[Sequence[Tensor]], Values]
-    give: Callable[[Mapping[str, Any], Sequence[Tensor]], Any]
+    give: Callable[[Values, Sequence[Tensor]], Any]
     inline: bool = True
 
 
@@ -84,7 +84,7 @@ class Manner(Protocol):
     def runs(self, body: Body) -> Runs:
         """What runs a call."""
 
-    def region(self, tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    def region(self, tensors: Sequence[Tensor]) -> AbstractContextManager[object]:
         """What steps run under that are not run by `runs`."""
 
 
@@ -94,7 +94,7 @@ class _Plain:
     def runs(self, body: Body) -> Program:
         return body.program()
 
-    def region(self, tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    def region(self, tensors: Sequence[Tensor]) -> AbstractContextManager[object]:
         return nullcontext()
 
 

@@ -19,6 +19,7 @@ from policysmith.errors import ConfigError
 from policysmith.ops import sample
 from policysmith.policy.log_std import log_std_range
 from policysmith.policy.spaces import SpacePath, leaf_spaces, leaves_of, rebuild
+from policysmith.policy.structures import Arrays, Tensors
 
 __all__ = ["ActionDistribution", "ActionLayout"]
 
@@ -38,7 +39,7 @@ class CategoricalLeaf(nn.Module):
     columns: Tensor
     start: Tensor
 
-    def __init__(self, space: Any) -> None:
+    def __init__(self, space: spaces.Space) -> None:
         super().__init__()
         self.space = space
         self.binary = isinstance(space, spaces.MultiBinary)
@@ -226,7 +227,7 @@ class ActionDistribution(nn.Module):
 
     def __init__(
         self,
-        space: spaces.Space[Any],
+        space: spaces.Space,
         squash: bool = False,
         dependent_std: bool = False,
         initial_std: float = 1.0,
@@ -280,7 +281,7 @@ class ActionDistribution(nn.Module):
         ]
         return [draw for draw, _ in drawn], _total([log_prob for _, log_prob in drawn])
 
-    def action_of(self, draw: Any) -> Any:
+    def action_of(self, draw: Tensors) -> Any:
         """Draws → actions in the environment's units, both in the space's structure; what is not squashed is both."""
         leaves = zip(self.leaves, self.leaves_of(draw), strict=True)
         return self.structure([leaf.action_of(found) if leaf.squash else found for leaf, found in leaves])
@@ -305,7 +306,7 @@ class ActionDistribution(nn.Module):
         """Leaves → the space's structure."""
         return rebuild(self.space, leaves) if self.composite else leaves[0]
 
-    def to_environment(self, action: Any) -> Any:
+    def to_environment(self, action: Tensors) -> Any:
         """Tensors (B, …) → NumPy arrays for the environment's step: Box clipped to its limits, dtypes its own."""
         arrays: list[np.ndarray] = []
         for leaf, tensor in zip(self.leaves, self.leaves_of(action), strict=True):
@@ -315,7 +316,7 @@ class ActionDistribution(nn.Module):
             arrays.append(array.astype(leaf.space.dtype, copy=False))
         return self.structure(arrays)
 
-    def first(self, action: Any) -> Any:
+    def first(self, action: Arrays) -> Any:
         """The first row of a batch of NumPy actions: arrays, or for Discrete a scalar."""
         rows = [a[0] for a in self.leaves_of(action)]
         return self.structure(
@@ -334,7 +335,7 @@ class ActionDistribution(nn.Module):
 
 
 def _leaf(
-    space: Any, squash: bool, dependent_std: bool, initial_std: float, log_std: tuple[float, float]
+    space: spaces.Space, squash: bool, dependent_std: bool, initial_std: float, log_std: tuple[float, float]
 ) -> CategoricalLeaf | GaussianLeaf:
     if not isinstance(space, spaces.Box):
         return CategoricalLeaf(space)
@@ -343,7 +344,7 @@ def _leaf(
     return GaussianLeaf(space, squash, dependent_std, initial_std, log_std)
 
 
-def _sizes(space: Any) -> tuple[int, ...]:
+def _sizes(space: spaces.Space) -> tuple[int, ...]:
     if isinstance(space, spaces.Discrete):
         return (int(space.n),)
     if isinstance(space, spaces.MultiBinary):

@@ -24,13 +24,15 @@ from policysmith.policy.masks import rows_alive
 from policysmith.policy.observations import ROOT
 from policysmith.policy.policy_call import FORWARD, VALUE, PolicyCall
 from policysmith.policy.policy_core import SEQUENCES
+from policysmith.policy.structures import Arrays, LegalMask, Observation, Tensors
 from policysmith.policy.tensordict_edge import mask_in, observation_in
 from policysmith.policy.trainer_calls import TrainerCalls
+from policysmith.policy.unrolling import Unrolling
 
 __all__ = ["ActorCritic"]
 
 
-class ActorCritic(TrainerCalls):
+class ActorCritic(TrainerCalls, Unrolling):
     """An actor-critic policy; parameters are named `components.<name>.…`. Made by `policysmith.build`.
 
     `plan` knows every shape, `components` holds the live modules, `observations` and `actions` the two spaces, and
@@ -45,7 +47,7 @@ class ActorCritic(TrainerCalls):
     under `is_init`.
     """
 
-    def forward(self, obs: Any, return_aux: bool = False) -> Any:
+    def forward(self, obs: Observation, return_aux: bool = False) -> Any:
         """Observation → (policy output (B, P), value (B,)).
 
         A TensorDict gains parameters by name, the value, and the state after; with a memory, one of batch (B, T) is a
@@ -67,7 +69,7 @@ class ActorCritic(TrainerCalls):
         return self._run(FORWARD, self.observations.read(obs), return_aux)
 
     def get_action_and_value(
-        self, obs: Any, legal_mask: Any = None, deterministic: bool = False, return_aux: bool = False
+        self, obs: Observation, legal_mask: LegalMask = None, deterministic: bool = False, return_aux: bool = False
     ) -> Any:
         """Observation → (action in the environment's units, log_prob (B,), value (B,)).
 
@@ -88,7 +90,9 @@ class ActorCritic(TrainerCalls):
         actions, *rest = self._run(PolicyCall("act", len(masks), deterministic), [*tensors, *masks], return_aux)
         return self.actions.structure(actions), *rest
 
-    def evaluate_actions(self, obs: Any, actions: Any, legal_mask: Any = None, return_aux: bool = False) -> Any:
+    def evaluate_actions(
+        self, obs: Observation, actions: Tensors, legal_mask: LegalMask = None, return_aux: bool = False
+    ) -> Any:
         """Observation and actions → (log_prob (B,), entropy (B,), value (B,)), differentiable.
 
         With a memory, sequences in a TensorDict (B, T); see `evaluate` for tensors.
@@ -105,7 +109,9 @@ class ActorCritic(TrainerCalls):
         inputs = [*tensors, *self.actions.leaves_of(actions), *masks]
         return self._run(PolicyCall("evaluate", len(masks)), inputs, return_aux)
 
-    def get_value(self, obs: Any, state: Mapping[str, Tensor] | None = None, first: Tensor | None = None) -> Any:
+    def get_value(
+        self, obs: Observation, state: Mapping[str, Tensor] | None = None, first: Tensor | None = None
+    ) -> Any:
         """One step: observation (B, …), state, first (B,) → value (B,); a TensorDict gains `state_value`.
 
         Only the components that the value needs run.
@@ -119,20 +125,20 @@ class ActorCritic(TrainerCalls):
         tensors = self.observations.read(obs)
         return self._run(VALUE, [*tensors, *self.state_layout.begun(state, first, len(tensors[0]))])
 
-    def prepare(self, observation: Any) -> Any:
+    def prepare(self, observation: Arrays) -> Any:
         """What an environment gives (NumPy; one observation or a batch) → tensors with a batch axis, on our device."""
         return self.observations.prepare(observation, self.device)
 
     @torch.no_grad()
     def predict(
         self,
-        observation: Any,
-        state: Any = None,
+        observation: Arrays,
+        state: State | None = None,
         deterministic: bool = True,
         *,
-        legal_mask: Any = None,
-        first: Any = None,
-    ) -> tuple[Any, Any]:
+        legal_mask: LegalMask = None,
+        first: Arrays | Tensor | None = None,
+    ) -> tuple[Arrays, State | None]:
         """NumPy in, NumPy out: (action for `env.step`, state). One observation gives one action, a batch a batch.
 
         `state` is what the call before gave, and None begins an episode in every row; `first` (B,), or a truth value
@@ -151,7 +157,7 @@ class ActorCritic(TrainerCalls):
         single = self.observations.is_single(observation)
         return self.actions.first(numpy) if single else numpy, after if self.has_memory else state
 
-    def _warn_of_dead_rows(self, obs: Any, legal_mask: Any) -> None:
+    def _warn_of_dead_rows(self, obs: Observation, legal_mask: LegalMask) -> None:
         masks = self._masks(obs, self.observations.read(obs), legal_mask)
         if masks and not rows_alive(self.actions.space, masks).all():
             told = "the legal mask leaves no action, so action 0 is taken; execution: {strict_masks: true} stops there"
@@ -159,8 +165,8 @@ class ActorCritic(TrainerCalls):
 
     def distribution(
         self,
-        obs: Any,
-        legal_mask: Any = None,
+        obs: Observation,
+        legal_mask: LegalMask = None,
         state: Mapping[str, Tensor] | None = None,
         first: Tensor | None = None,
     ) -> DistributionView:
@@ -214,7 +220,7 @@ class ActorCritic(TrainerCalls):
                 tensordict.set(("next", key), tensor)
         return tensordict
 
-    def _entries(self, tensordict: TensorDictBase, params: Tensor, value: Tensor) -> dict[str, Any]:
+    def _entries(self, tensordict: TensorDictBase, params: Tensor, value: Tensor) -> dict[str, Tensors]:
         """What a forward writes into the TensorDict it was given: parameters by name, and the value."""
         parts = named_parameters(self.actions, params)
         named: dict[str, Any] = parts[0] if not self.actions.composite else {"params": self.actions.structure(parts)}

@@ -5,8 +5,6 @@ In: windows (B, T, F). Out: logits (B, A) and value (B,); the core's last step i
 
 from __future__ import annotations
 
-from typing import Any
-
 from gymnasium import spaces
 from torch import Tensor, nn
 
@@ -15,6 +13,7 @@ from policysmith.parts.transformer.pool import Pooling, SequencePool
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.heads import ActionHead, ValueHead
 from policysmith.policy.masks import legal_masks
+from policysmith.policy.structures import LegalMask
 
 __all__ = ["ActorCriticWrapper"]
 
@@ -39,14 +38,16 @@ class ActorCriticWrapper(nn.Module):
         return self.actor(features), self.critic(features)
 
     def get_action_and_value(
-        self, obs: Tensor, legal_mask: Any = None, deterministic: bool = False
+        self, obs: Tensor, legal_mask: LegalMask = None, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """obs (B, T, F) → action (B,), log_prob (B,), value (B,); `legal_mask` (B, A) or (A,)."""
         logits, value = self(obs)
         (action,), log_prob = self.actions.choose(logits, self._legal(legal_mask, logits), deterministic)
         return action, log_prob, value
 
-    def evaluate_actions(self, obs: Tensor, actions: Tensor, legal_mask: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate_actions(
+        self, obs: Tensor, actions: Tensor, legal_mask: LegalMask = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """obs (B, T, F), actions (B,) → log_prob (B,), entropy (B,), value (B,)."""
         logits, value = self(obs)
         log_prob, entropy = self.actions.evaluate(logits, [actions], self._legal(legal_mask, logits))
@@ -56,5 +57,5 @@ class ActorCriticWrapper(nn.Module):
         """obs (B, T, F) → value (B,)."""
         return self.critic(self.pooling(self.core(obs)))
 
-    def _legal(self, mask: Any, logits: Tensor) -> list[Tensor]:
+    def _legal(self, mask: LegalMask, logits: Tensor) -> list[Tensor]:
         return [] if mask is None else legal_masks(self.actions.space, mask, len(logits), logits.device, strict=False)

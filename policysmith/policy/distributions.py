@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from policysmith.policy.actions import ActionDistribution
+from policysmith.policy.structures import Tensors
 
 __all__ = ["DistributionView", "named_parameters"]
 
@@ -33,7 +34,7 @@ class DistributionView:
         """The most likely action of every row (for a squashed Gaussian the image of its mean)."""
         return self._actions.structure(self._choose(True))
 
-    def log_prob(self, action: Any) -> Tensor:
+    def log_prob(self, action: Tensors) -> Tensor:
         """Action → (B,)."""
         return self._actions.evaluate(self._params, self._actions.leaves_of(action), self._masks)[0]
 

@@ -25,7 +25,7 @@ from policysmith.compile.exclusive import exclusive
 from policysmith.compile.executors import Executor, ParallelExecutor, SequentialExecutor
 from policysmith.compile.measured_choice import Choice, Trials, alike, drew, fastest
 from policysmith.compile.program import Program
-from policysmith.compile.runner import Body, Runs
+from policysmith.compile.runner import Body, Runs, Values
 from policysmith.compile.step import Step, run_steps
 from policysmith.graph.plan import Plan
 from policysmith.ops.leaf_function import leaf_function
@@ -90,7 +90,7 @@ class Runtime:
         self.chosen: dict[torch.device, Choice] = {}
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Runtime:
+    def of(cls, settings: Mapping[str, object]) -> Runtime:
         """The runtime of a section `execution`; raises `ConfigError`, warns of settings that defeat each other."""
         decoded = decode_execution(settings)
         if decoded.compile and decoded.compile_dynamic and decoded.compile_mode == "reduce-overhead":
@@ -125,14 +125,14 @@ class Runtime:
         """A new record of which manner was faster."""
         return Trials(isinstance(self.executor, ParallelExecutor) and self.executor.force, self.timer)
 
-    def region(self, policy: Host, leaves: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    def region(self, policy: Host, leaves: Sequence[Tensor]) -> AbstractContextManager[object]:
         """The precision for modules that are run one by one, or by someone else's compiler."""
         if not self.settings.amp:
             return nullcontext()
         device = leaves[0].device
         return self.precision(device, self._traced(device) if is_compiling() else self.choice(policy, leaves))
 
-    def precision(self, device: torch.device, choice: Choice) -> AbstractContextManager[Any]:
+    def precision(self, device: torch.device, choice: Choice) -> AbstractContextManager[object]:
         """Autocast, where it was chosen."""
         return torch.autocast(device.type, AMP_DTYPE) if choice.amp else nullcontext()
 
@@ -177,7 +177,7 @@ class PolicyManner:
         inner = Executed(self, body) if settings.amp or settings.compile else body.program()
         return Branched(self, inner, body) if self.runtime.branches(body.steps) else inner
 
-    def region(self, tensors: Sequence[Tensor]) -> AbstractContextManager[Any]:
+    def region(self, tensors: Sequence[Tensor]) -> AbstractContextManager[object]:
         """The precision for steps that are run one by one; leaves of the observation are the first tensors."""
         return self.runtime.region(self.policy, self.leaves_of(tensors))
 
@@ -271,7 +271,7 @@ class Branched:
         """The call, module by module, and whether the network (not the sampler after it) drew random numbers."""
         found: list[bool] = []
 
-        def run(steps: Sequence[Step], values: dict[str, Any]) -> Any:
+        def run(steps: Sequence[Step], values: Values) -> Values:
             result, drawn = drew(lambda: run_steps(steps, values), tensors[0].device)
             found.append(drawn)
             return result
@@ -279,7 +279,7 @@ class Branched:
         return self._branch(self._body.function(run), tensors), found[0]
 
 
-def _trial(policy: Host, leaves: Sequence[Tensor], settings: Execution) -> Callable[[], Any]:
+def _trial(policy: Host, leaves: Sequence[Tensor], settings: Execution) -> Callable[[], None]:
     """The whole network on these observations under fixed settings, by a twin that shares its weights.
 
     The twin is in eval mode and the policy itself is not called: no statistic moves, no flag changes.

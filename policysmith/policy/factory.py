@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from gymnasium import spaces
@@ -34,6 +34,7 @@ BATCH_COUPLED = (
     "batch normalisation makes a row's action depend on the other rows of its batch: use layer or group "
     "normalisation, or consent with batch_coupled: true on {}"
 )
+T = TypeVar("T")
 ROLES = {"policy": "action_head", "value": "value_head"}
 
 
@@ -44,7 +45,7 @@ class Blueprint:
         self.plan, self.observations, self.actions = plan, observations, actions
 
     def build(
-        self, seed: int | None, config: Mapping[str, Any] | None = None, *, initialized: bool = True
+        self, seed: int | None, config: Mapping[str, object] | None = None, *, initialized: bool = True
     ) -> ActorCritic:
         """Allocate and initialise; `seed=None` draws from torch's global generator."""
         base = base_seed(seed)
@@ -55,8 +56,8 @@ class Blueprint:
 
 def make_blueprint(
     model: PartSpec,
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
     report: Report,
     registry: Registry,
     observation: Mapping[str, Any] | None = None,
@@ -91,13 +92,13 @@ def make_blueprint(
 
 def build_policy(
     model: PartSpec,
-    observation_space: spaces.Space[Any],
-    action_space: spaces.Space[Any],
+    observation_space: spaces.Space,
+    action_space: spaces.Space,
     registry: Registry,
     *,
     seed: int | None = None,
     observation: Mapping[str, Any] | None = None,
-    config: Mapping[str, Any] | None = None,
+    config: Mapping[str, object] | None = None,
 ) -> ActorCritic:
     """Plan and build in one go; raises `ConfigError` with every problem."""
     problems: list[Problem] = []
@@ -154,14 +155,14 @@ def _heads(components: Mapping[str, ComponentSpec], report: Report) -> dict[str,
     return heads
 
 
-def _actions(space: spaces.Space[Any], head: ComponentSpec | None) -> ActionDistribution:
+def _actions(space: spaces.Space, head: ComponentSpec | None) -> ActionDistribution:
     options = head.part.options if head is not None and head.part is not None else {}
     dependent = options.get("std") == "dependent"
     bounds = {name: options.get(name) for name in ("log_std_min", "log_std_max")}
     return ActionDistribution(space, options.get("squash", False), dependent, options.get("initial_std", 1.0), **bounds)
 
 
-def _number_of_actions(space: spaces.Space[Any]) -> int | None:
+def _number_of_actions(space: spaces.Space) -> int | None:
     """How many actions a Discrete space has; None for other spaces."""
     return int(space.n) if isinstance(space, spaces.Discrete) else None
 
@@ -202,7 +203,7 @@ def _all_used(plan: Plan, stated: Mapping[str, ComponentSpec], report: Report) -
     return not unused
 
 
-def _attempt(path: Sequence[str], report: Report, make: Callable[[], Any]) -> Any:
+def _attempt(path: Sequence[str], report: Report, make: Callable[[], T]) -> T | None:
     try:
         return make()
     except ConfigError as error:

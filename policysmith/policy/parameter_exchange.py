@@ -79,7 +79,7 @@ class ParameterExchange:
         return [newcomer for newcomer in self.come if newcomer.parameter.requires_grad]
 
 
-def followers_of(optimizers: Iterable[Any], others: Iterable[Any]) -> list[Follower]:
+def followers_of(optimizers: Iterable[object], others: Iterable[object]) -> list[Follower]:
     """Who goes along with a swap, each once: those that follow the optimisers, and others named besides."""
     following = [follower for optimizer in optimizers for follower in getattr(optimizer, "followers", ())]
     found = list({id(follower): follower for follower in [*following, *others]}.values())
@@ -92,7 +92,7 @@ def followers_of(optimizers: Iterable[Any], others: Iterable[Any]) -> list[Follo
     return found
 
 
-def hand_over(exchange: ParameterExchange, optimizers: Sequence[Any], undo: ExitStack) -> None:
+def hand_over(exchange: ParameterExchange, optimizers: Sequence[object], undo: ExitStack) -> None:
     """Take the parameters that left out of optimisers and put each newcomer in one group; `undo` takes what undoes it.
 
     A newcomer joins the group of the parameter of the same name in the component that it stands in for; else the group
@@ -123,7 +123,7 @@ class _Place(NamedTuple):
 class _Table:
     """The groups of optimisers, and where in them the exchanged components were."""
 
-    def __init__(self, exchange: ParameterExchange, optimizers: Sequence[Any]) -> None:
+    def __init__(self, exchange: ParameterExchange, optimizers: Sequence[object]) -> None:
         self._exchange = exchange
         self._optimizers = [(optimizer, _torch_optimizers(optimizer)) for optimizer in optimizers]
         self.inner = [inner for _, found in self._optimizers for inner in found]
@@ -153,7 +153,7 @@ class _Table:
         self._check_taken(newcomer, group)
         return group
 
-    def check_any(self, homes: Mapping[int, Any]) -> None:
+    def check_any(self, homes: Mapping[int, object]) -> None:
         """Raise `WiringError` for optimisers that have nothing to do with what is exchanged."""
         held = any(place.group is not None for places in self._places.values() for place in places)
         if self._exchange.learning and not homes and not held and not self._all_there():
@@ -219,7 +219,7 @@ class _Table:
             raise WiringError("LBFGS keeps one history for all parameters: swap without it, then make a new one")
 
 
-def _torch_optimizers(optimizer: Any) -> list[torch.optim.Optimizer]:
+def _torch_optimizers(optimizer: object) -> list[torch.optim.Optimizer]:
     if isinstance(optimizer, torch.optim.Optimizer):
         return [optimizer]
     several = getattr(optimizer, "torch_optimizers", None)

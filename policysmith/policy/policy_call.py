@@ -6,12 +6,12 @@ actions. Out: what the call is for, and after one step of a policy with memory i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
-from policysmith.compile.runner import Task
+from policysmith.compile.runner import Task, Values
 from policysmith.compile.stand_in import stand_in
 from policysmith.graph.memory_component import FIRST
 from policysmith.graph.plan import Plan
@@ -75,7 +75,7 @@ class PolicyTasks:
         given = len(self._leaves) + len(self._state.keys)
         chosen_end = given + (len(actions.leaves) if call.takes_actions else 0)
 
-        def give(values: Mapping[str, Any], tensors: Sequence[Tensor]) -> Any:
+        def give(values: Values, tensors: Sequence[Tensor]) -> Any:
             outputs = runtime.outputs(values[edge] for edge in edges)
             if kind == "value":
                 return outputs[0]
@@ -104,20 +104,20 @@ class PolicyTasks:
         """
         runtime, given = self._runtime, len(self._leaves) + len(self._state.keys)
 
-        def read(tensors: Sequence[Tensor]) -> dict[str, Any]:
+        def read(tensors: Sequence[Tensor]) -> Values:
             return {**self._read(tensors[:given]), FIRST: tensors[given]}
 
-        def give(values: Mapping[str, Any], _: Sequence[Tensor]) -> Any:
+        def give(values: Values, _: Sequence[Tensor]) -> Any:
             return tuple(runtime.outputs(values[edge] for edge in edges))
 
         needed = [self._state.writers.get(edge, edge) for edge in edges]
         return Task(given + 1, needed, read, give)
 
-    def _read(self, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    def _read(self, tensors: Sequence[Tensor]) -> Values:
         """The leaves as the network reads them, and the state."""
         leaves, state = len(self._leaves), self._state.keys
         read = self._runtime.inputs(tensors[:leaves])
-        values: dict[str, Any] = dict(zip(self._leaves, read, strict=True))
+        values: Values = dict(zip(self._leaves, read, strict=True))
         values.update(zip(state, tensors[leaves : leaves + len(state)], strict=True))
         return values
 

@@ -29,6 +29,7 @@ from policysmith.policy.observations import ROOT, Leaf, Observations
 from policysmith.policy.policy_call import FORWARD, Kind, PolicyCall, PolicyTasks
 from policysmith.policy.spaces import pick
 from policysmith.policy.state_layout import StateLayout
+from policysmith.policy.structures import LegalMask, Observation
 from policysmith.policy.swap import Swapping
 
 __all__ = ["SEQUENCES", "PolicyCore"]
@@ -45,7 +46,7 @@ class PolicyCore(Swapping, TensorDictModuleBase):
         components: ComponentContainer,
         observations: Observations,
         actions: ActionDistribution,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__()
         self.plan, self.observations, self.config = plan, observations, dict(config or {})
@@ -81,10 +82,10 @@ class PolicyCore(Swapping, TensorDictModuleBase):
 
     def act(
         self,
-        obs: Any,
+        obs: Observation,
         state: Mapping[str, Tensor] | None = None,
         first: Tensor | None = None,
-        legal_mask: Any = None,
+        legal_mask: LegalMask = None,
         deterministic: bool = False,
         return_aux: bool = False,
     ) -> Any:
@@ -113,7 +114,7 @@ class PolicyCore(Swapping, TensorDictModuleBase):
             found = ", ".join(map(repr, self.plan.edges))
             raise ConfigError(f"the policy (model {model!r}) has no edge {' and '.join(missing)}; it has {found}")
 
-    def configure_execution(self, **changes: Any) -> None:
+    def configure_execution(self, **changes: object) -> None:
         """Change options of the section `execution` (`amp=True`, `compile="auto"`); the others stay as they are.
 
         All that was compiled is dropped, so the precision is always set before anything is compiled; functions from
@@ -137,7 +138,7 @@ class PolicyCore(Swapping, TensorDictModuleBase):
         return bool(self._learners())
 
     @torch.no_grad()
-    def update_statistics(self, obs: Any) -> None:
+    def update_statistics(self, obs: Observation) -> None:
         """Feed a batch to every running normaliser, in order; trainers call it between rollouts, forward never does."""
         learners = self._learners()
         if not learners:
@@ -192,12 +193,12 @@ class PolicyCore(Swapping, TensorDictModuleBase):
             f"{call} would forget: this policy has a memory ({names}). Begin with init_state(batch) and call {instead}"
         )
 
-    def own_mask(self, obs: Any) -> Any:
+    def own_mask(self, obs: Observation) -> LegalMask:
         """The mask of legal actions that lies in an observation, or None."""
         path = self.observations.mask_path
         return None if path is None or isinstance(obs, Tensor) else pick(obs, path)
 
-    def _masks(self, obs: Any, tensors: Sequence[Tensor], mask: Any) -> list[Tensor]:
+    def _masks(self, obs: Observation, tensors: Sequence[Tensor], mask: LegalMask) -> list[Tensor]:
         """Masks for the discrete leaves: the given one, or the observation's own, or none."""
         if mask is None:
             mask = self.own_mask(obs)
@@ -205,7 +206,7 @@ class PolicyCore(Swapping, TensorDictModuleBase):
             return []
         return legal_masks(self.actions.space, mask, len(tensors[0]), self.device, strict=self.strict_masks)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_swap": None}
 
 

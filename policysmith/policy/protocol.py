@@ -6,6 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
+from policysmith.policy.structures import LegalMask, Observation, Tensors
+
 __all__ = ["ActorCriticProtocol"]
 
 
@@ -13,20 +15,22 @@ __all__ = ["ActorCriticProtocol"]
 class ActorCriticProtocol(Protocol):
     """The four calls that trainers rely on."""
 
-    def forward(self, obs: Any) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Observation) -> tuple[Tensor, Tensor]:
         """Observation → (policy output (B, …), value (B,)). Logits (B, A) for Discrete actions."""
         ...
 
     def get_action_and_value(
-        self, obs: Any, legal_mask: Any = None, deterministic: bool = False
+        self, obs: Observation, legal_mask: LegalMask = None, deterministic: bool = False
     ) -> tuple[Any, Tensor, Tensor]:
         """Observation → (action, log_prob (B,), value (B,)); illegal actions are never chosen."""
         ...
 
-    def evaluate_actions(self, obs: Any, actions: Any, legal_mask: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+    def evaluate_actions(
+        self, obs: Observation, actions: Tensors, legal_mask: LegalMask = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Observation and actions → (log_prob (B,), entropy (B,), value (B,)), differentiable."""
         ...
 
-    def get_value(self, obs: Any) -> Tensor:
+    def get_value(self, obs: Observation) -> Tensor:
         """Observation → value (B,)."""
         ...

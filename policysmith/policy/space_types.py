@@ -93,14 +93,14 @@ def tuple_of(spaces: list[Space]) -> gym.Tuple:
     return gym.Tuple([_built(inner, index) for index, inner in enumerate(spaces)])
 
 
-def _built(space: Any, key: str | int) -> gym.Space[Any]:
+def _built(space: Any, key: str | int) -> gym.Space:
     try:
         return space.build()
     except ConfigError as error:
         raise ConfigError(f"in {key!r}: {error}") from None
 
 
-def _bound(name: str, value: Any, shape: list[int], dtype: np.dtype[Any]) -> np.ndarray:
+def _bound(name: str, value: object, shape: list[int], dtype: np.dtype) -> np.ndarray:
     """The bound as an array of the space's shape; `ConfigError` where it has none of that shape or does not fit."""
     try:
         array = np.broadcast_to(np.asarray(value, dtype=np.float64), tuple(shape))

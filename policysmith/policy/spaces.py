@@ -29,12 +29,16 @@ _REFUSED = {
 }
 
 
-def leaf_spaces(space: spaces.Space[Any], root: str, exclude: Sequence[str] = ()) -> Iterator[tuple[SpacePath, Any]]:
+def leaf_spaces(
+    space: spaces.Space, root: str, exclude: Sequence[str] = ()
+) -> Iterator[tuple[SpacePath, spaces.Space]]:
     """(path, space) of each supported leaf, depth first; refuses what can't be a tensor with a sentence of advice."""
     yield from _walk(space, root, (), tuple(exclude))
 
 
-def _walk(space: Any, root: str, path: SpacePath, exclude: tuple[str, ...]) -> Iterator[tuple[SpacePath, Any]]:
+def _walk(
+    space: spaces.Space, root: str, path: SpacePath, exclude: tuple[str, ...]
+) -> Iterator[tuple[SpacePath, spaces.Space]]:
     if ".".join(map(str, path)) in exclude and path:
         return
     if isinstance(space, spaces.Dict):
@@ -64,17 +68,17 @@ def pick(structure: Any, path: SpacePath) -> Any:
     return structure
 
 
-def leaves_of(structure: Any, paths: Sequence[SpacePath]) -> list[Any]:
+def leaves_of(structure: object, paths: Sequence[SpacePath]) -> list[Any]:
     """The leaves at each path."""
     return [pick(structure, path) for path in paths]
 
 
-def rebuild(space: spaces.Space[Any], leaves: Sequence[Any]) -> Any:
+def rebuild(space: spaces.Space, leaves: Sequence[Any]) -> Any:
     """Leaves in depth-first order → the structure of the space: one leaf, a dict, or a tuple."""
     return _rebuild(space, iter(leaves))
 
 
-def _rebuild(space: Any, leaves: Iterator[Any]) -> Any:
+def _rebuild(space: spaces.Space, leaves: Iterator[Any]) -> Any:
     if isinstance(space, spaces.Dict):
         return {key: _rebuild(inner, leaves) for key, inner in space.spaces.items()}
     if isinstance(space, spaces.Tuple):

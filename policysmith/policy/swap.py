@@ -22,10 +22,12 @@ from policysmith.compile.exclusive import exclusive
 from policysmith.config.options import failures
 from policysmith.errors import WiringError, did_you_mean
 from policysmith.graph.assemble import as_components, base_seed, build_modules
-from policysmith.graph.component import Component, read_key, write_key
-from policysmith.graph.plan import NodePlan, Plan, WrapperError, make_plan
+from policysmith.graph.component import Component, Key, TensorMapping, read_key, write_key
+from policysmith.graph.plan import NodePlan, Plan, TensorSpec, WrapperError, make_plan
 from policysmith.graph.resize import keep_overlap
 from policysmith.graph.spec import ComponentSpec, decode_components
+from policysmith.policy.actions import ActionDistribution
+from policysmith.policy.observations import Observations
 from policysmith.policy.parameter_exchange import SHARDED, Follower, ParameterExchange, followers_of, hand_over
 from policysmith.registry import PartSpec, Registry, default_registry
 
@@ -34,6 +36,7 @@ __all__ = ["Swap", "Swapping"]
 log = logging.getLogger(__name__)
 PROBE_ROWS = 2
 KEYS = ("in_keys", "out_keys")
+Replacement = str | Mapping[str, Any] | PartSpec | nn.Module
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,12 +56,18 @@ class Swap:
     def watch(self, rollback: Callable[[], None], undo: ExitStack) -> None:
         """Roll back on the first output that is not finite, and answer that very call by the component before."""
         for name, component in self.after.items():
-            given: dict[str, Any] = {}
+            given: dict[str, TensorMapping] = {}
 
-            def keep(_: nn.Module, arguments: Any, given: dict[str, Any] = given) -> None:
+            def keep(_: nn.Module, arguments: tuple[TensorMapping], given: dict[str, TensorMapping] = given) -> None:
                 given.update(mapping=dict(arguments[0]))
 
-            def check(module: Any, _: Any, mapping: Any, name: str = name, given: dict[str, Any] = given) -> Any:
+            def check(
+                module: Any,
+                _: object,
+                mapping: TensorMapping,
+                name: str = name,
+                given: dict[str, TensorMapping] = given,
+            ) -> object:
                 if all(read_key(mapping, key).isfinite().all() for key in module.out_keys):
                     return None
                 log.warning("%r gave an output that is not finite: rolled back to the component before", name)
@@ -86,17 +95,17 @@ class Swapping:
     plan: Plan
     config: dict[str, Any]
     components: Any
-    observations: Any
-    actions: Any
+    observations: Observations
+    actions: ActionDistribution
     _swap: Swap | None = None
 
     @one_at_a_time
     def replace_component(
         self,
         name: str,
-        new: Any,
+        new: Replacement,
         *,
-        optimizer: Any = None,
+        optimizer: object = None,
         followers: Sequence[Follower] = (),
         keep_weights: bool = False,
         resize: bool = False,
@@ -137,7 +146,7 @@ class Swapping:
         swap, self._swap = self._swap, None
         swap.undo.close()
 
-    def _commit(self, swap: Swap, optimizers: Sequence[Any], followers: Sequence[Follower], guard: bool) -> None:
+    def _commit(self, swap: Swap, optimizers: Sequence[object], followers: Sequence[Follower], guard: bool) -> None:
         """Exchange everywhere; an exception at any step undoes those before it, the latest first."""
         with ExitStack() as undo:
             undo.callback(self._put, swap.before, swap.plans[0], swap.configs[0])
@@ -163,7 +172,14 @@ class Swapping:
 
 
 def prepare_swap(
-    policy: Swapping, name: str, new: Any, registry: Registry, *, keep_weights: bool, resize: bool, seed: int | None
+    policy: Swapping,
+    name: str,
+    new: Replacement,
+    registry: Registry,
+    *,
+    keep_weights: bool,
+    resize: bool,
+    seed: int | None,
 ) -> Swap:
     """Everything that a swap needs, made and checked; the policy is not touched. Raises `WiringError`."""
     plan, components, config = policy.plan, policy.components, policy.config
@@ -241,7 +257,7 @@ def _key_problems(component: Component, node: NodePlan) -> list[str]:
 def _probe_problems(component: Component, node: NodePlan) -> list[str]:
     first = next(component.parameters(), None)
     device = first.device if first is not None else torch.device("cpu")
-    mapping: dict[Any, Any] = {}
+    mapping: dict[Key, Any] = {}
     for key, spec in zip(component.in_keys, node.inputs, strict=True):
         write_key(mapping, key, torch.zeros((PROBE_ROWS, *spec.shape), dtype=spec.dtype, device=device))
     was_training = component.training
@@ -276,7 +292,7 @@ def _specs(config: Mapping[str, Any], registry: Registry, leaves: tuple[str, ...
     return dict(decode_components(recipe.build(observation_leaves=leaves), registry).components)
 
 
-def _spec(old: ComponentSpec, new: Any, registry: Registry) -> ComponentSpec:
+def _spec(old: ComponentSpec, new: Replacement, registry: Registry) -> ComponentSpec:
     """The new component's spec: keys and wrappers stay unless stated, and stated keys must be the same."""
     if isinstance(new, PartSpec):
         return replace(old, part=new, use=None, init=None)
@@ -337,7 +353,7 @@ def _inputs(node: NodePlan) -> str:
     return ", ".join(f"{name} {spec.shape}" for name, spec in zip(node.sources, node.inputs, strict=True))
 
 
-def _shapes(state: Iterable[tuple[str, Any]]) -> str:
+def _shapes(state: Iterable[tuple[str, TensorSpec]]) -> str:
     return ", ".join(f"{key} {spec.shape}" for key, spec in state) or "nothing"
 
 

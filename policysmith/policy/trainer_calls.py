@@ -14,15 +14,15 @@ from torch.compiler import is_compiling
 
 from policysmith.ops.reset_state import State
 from policysmith.policy.policy_call import PolicyCall
-from policysmith.policy.policy_core import SEQUENCES
-from policysmith.policy.unrolling import Unrolling
+from policysmith.policy.policy_core import SEQUENCES, PolicyCore
+from policysmith.policy.structures import LegalMask, Observation
 
 __all__ = ["TrainerCalls"]
 
 Acting = Callable[..., tuple[Any, ...]]
 
 
-class TrainerCalls(Unrolling):
+class TrainerCalls(PolicyCore):
     """A policy's calls as functions, each made for one manner of being called; a base of `ActorCritic`."""
 
     def acting(self, deterministic: bool = False) -> Acting:
@@ -37,7 +37,7 @@ class TrainerCalls(Unrolling):
             return self._acting_with_memory(deterministic, plain)
         call, inference = PolicyCall("act", greedy=deterministic), torch.inference_mode
 
-        def act_by_mask(obs: Any, legal_mask: Any = None) -> tuple[Any, Tensor, Tensor]:
+        def act_by_mask(obs: Observation, legal_mask: LegalMask = None) -> tuple[Any, Tensor, Tensor]:
             action, log_prob, value, _ = self.act(obs, None, None, legal_mask, deterministic)
             return action, log_prob, value
 
@@ -45,7 +45,7 @@ class TrainerCalls(Unrolling):
             return inference()(act_by_mask)
         program = self.runner.program(call)
 
-        def act(obs: Tensor, legal_mask: Any = None) -> tuple[Tensor, Tensor, Tensor]:
+        def act(obs: Tensor, legal_mask: LegalMask = None) -> tuple[Tensor, Tensor, Tensor]:
             with inference():
                 if legal_mask is not None:
                     return act_by_mask(obs, legal_mask)
@@ -62,7 +62,7 @@ class TrainerCalls(Unrolling):
         inference, call = torch.inference_mode, PolicyCall("act", greedy=deterministic)
 
         def act(
-            obs: Any, state: Mapping[str, Tensor], first: Tensor | None = None, legal_mask: Any = None
+            obs: Observation, state: Mapping[str, Tensor], first: Tensor | None = None, legal_mask: LegalMask = None
         ) -> tuple[Any, Tensor, Tensor, State]:
             with inference():
                 if not plain or legal_mask is not None or not isinstance(obs, Tensor) or is_compiling():
@@ -87,7 +87,7 @@ class TrainerCalls(Unrolling):
             return self.acting()
 
         def draw_after(
-            obs: Any, state: Mapping[str, Tensor], first: Tensor | None = None, legal_mask: Any = None
+            obs: Observation, state: Mapping[str, Tensor], first: Tensor | None = None, legal_mask: LegalMask = None
         ) -> tuple[Any, ...]:
             tensors = self.observations.read(obs)
             masks = self._masks(obs, tensors, legal_mask)
@@ -95,7 +95,7 @@ class TrainerCalls(Unrolling):
             draws, log_prob, value, *rest = self._run(PolicyCall("draw", len(masks)), inputs)
             return self.actions.structure(draws), log_prob, value, *map(self.state_layout.named, rest)
 
-        def draw(obs: Any, legal_mask: Any = None) -> tuple[Any, ...]:
+        def draw(obs: Observation, legal_mask: LegalMask = None) -> tuple[Any, ...]:
             return draw_after(obs, {}, None, legal_mask)
 
         return torch.inference_mode()(draw_after if self.has_memory else draw)

@@ -15,12 +15,13 @@ from torch import Tensor
 from policysmith.compile.executors import ParallelExecutor
 from policysmith.compile.measured_choice import alike, drew
 from policysmith.compile.plan_steps import step_of
-from policysmith.compile.runner import Runner
+from policysmith.compile.runner import Runner, Values
 from policysmith.compile.step import Step, run_steps
 from policysmith.errors import ShapeError
 from policysmith.ops.reset_state import State
 from policysmith.policy.masks import legal_masks
 from policysmith.policy.policy_core import PolicyCore
+from policysmith.policy.structures import LegalMask, Observation, Tensors
 
 __all__ = ["Unrolling"]
 
@@ -41,11 +42,11 @@ class Unrolling(PolicyCore):
 
     def evaluate(
         self,
-        obs: Any,
-        actions: Any,
+        obs: Observation,
+        actions: Tensors,
         state: Mapping[str, Tensor] | None = None,
         first: Tensor | None = None,
-        legal_mask: Any = None,
+        legal_mask: LegalMask = None,
         return_aux: bool = False,
     ) -> Any:
         """Sequences: observations (B, T, …), actions (B, T, …), the state before, first (B, T)
@@ -80,7 +81,7 @@ class Unrolling(PolicyCore):
         return (*self.actions.evaluate(params, actions, masks, drawn), value, *more)
 
     def unroll(
-        self, obs: Any, state: Mapping[str, Tensor] | None = None, first: Tensor | None = None
+        self, obs: Observation, state: Mapping[str, Tensor] | None = None, first: Tensor | None = None
     ) -> tuple[Tensor, Tensor, State]:
         """Sequences (B, T, …) → (policy output (B, T, P), value (B, T), state after the last step)."""
         leaves, rows = self._flat_leaves(obs)
@@ -111,7 +112,7 @@ class Unrolling(PolicyCore):
             self._blame_shapes(leaves, error)
             raise
 
-    def _run_sequence(self, steps: Sequence[Step], values: dict[str, Any]) -> dict[str, Any]:
+    def _run_sequence(self, steps: Sequence[Step], values: Values) -> Values:
         """Run the steps over whole sequences; side by side where that is asked for, and measures faster."""
         executor = self.runtime.executor
         if not isinstance(executor, ParallelExecutor) or not executor.can_branch(steps) or executor.stays_in_order():
@@ -126,7 +127,7 @@ class Unrolling(PolicyCore):
             device,
         )
 
-    def _flat_leaves(self, obs: Any) -> tuple[list[Tensor], tuple[int, int]]:
+    def _flat_leaves(self, obs: Observation) -> tuple[list[Tensor], tuple[int, int]]:
         leaves = self.observations.read(obs)
         for leaf, tensor in zip(self.observations.leaves, leaves, strict=True):
             if tensor.dim() != leaf.ndim + 2:
@@ -134,14 +135,14 @@ class Unrolling(PolicyCore):
                 raise ShapeError(f"{leaf.name} has shape {tuple(tensor.shape)}, expected a sequence ({shape})")
         return [leaf.flatten(0, 1) for leaf in leaves], (leaves[0].shape[0], leaves[0].shape[1])
 
-    def _flat_masks(self, mask: Any, rows: tuple[int, int]) -> list[Tensor]:
+    def _flat_masks(self, mask: LegalMask, rows: tuple[int, int]) -> list[Tensor]:
         """Masks (B, T, n) or (n,) → one (B·T, n) a discrete leaf."""
         if mask is None:
             return []
         return legal_masks(self.actions.space, _flatten(mask), rows[0] * rows[1], self.device, strict=self.strict_masks)
 
 
-def _flatten(mask: Any) -> Any:
+def _flatten(mask: LegalMask) -> LegalMask:
     if isinstance(mask, Mapping):
         return {key: _flatten(part) for key, part in mask.items()}
     if isinstance(mask, tuple | list) and not isinstance(mask[0], int | float | bool):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from policysmith.parts.activations import Activation
 from policysmith.parts.norms import Norm
@@ -25,7 +25,7 @@ def mlp(
     squash: bool = False,
     log_std_min: LogStd | None = None,
     log_std_max: LogStd | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Dense actor and critic over any observation space; separate trunks unless `shared`.
 
     Args:
@@ -40,9 +40,9 @@ def mlp(
         log_std_max: The highest; null for 2 where it follows from the observation, else 10 above the start.
         shared: Whether actor and critic share the hidden layers.
     """
-    layers: dict[str, Any] = {"hidden": hidden, "activation": activation, "norm": norm, "dropout": dropout}
+    layers: dict[str, object] = {"hidden": hidden, "activation": activation, "norm": norm, "dropout": dropout}
     trunk = {"type": "mlp", "in_keys": "observation", **layers}
-    head: dict[str, Any] = {"type": "action_head", "std": std, "initial_std": initial_std, "squash": squash}
+    head: dict[str, object] = {"type": "action_head", "std": std, "initial_std": initial_std, "squash": squash}
     head |= stated_bounds(log_std_min, log_std_max)
     if shared:
         return {

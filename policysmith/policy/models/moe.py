@@ -5,7 +5,7 @@ In: options. Out: components over the observation `{observation, task}`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from annotated_types import MinLen
 
@@ -29,7 +29,7 @@ def moe(
     squash: bool = False,
     log_std_min: LogStd | None = None,
     log_std_max: LogStd | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Experts over a Dict observation: `task`, a Discrete, says which of them acts on what `observation` holds.
 
     Parameters are `components.policy.actor_networks_<task>.…` and `components.state_value.critic_networks_<task>.…`.
@@ -47,7 +47,7 @@ def moe(
         num_tasks: How many tasks there are; null takes the number of the space.
         experts: The expert of each task; null gives task i the expert i.
     """
-    network: dict[str, Any] = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}
+    network: dict[str, object] = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}
     network["in_keys"] = ["observation.task", "features"]
     if experts is not None and (len(set(experts)) < len(experts) or num_tasks not in (None, len(experts))):
         wanted = "" if num_tasks is None else f" {num_tasks}"

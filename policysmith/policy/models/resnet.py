@@ -18,7 +18,7 @@ def resnet(
     tower_width: Width = 256,
     se_ratio: Share | None = None,
     dropout_rate: Dropout = 0.0,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Residual tower over planes (C, H, W), with heads that read the whole board.
 
     Args:
@@ -40,7 +40,7 @@ def dummy(
     tower_width: Width = 16,
     se_ratio: Share | None = None,
     dropout_rate: Dropout = 0.0,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """The smallest tower, for tests: one block of 16 channels. It takes a tower's options and ignores them.
 
     Args:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from policysmith.config.options import error_at, located
 from policysmith.policy.outcome_heads import OUTCOME, SCORE
 from policysmith.registry import register
@@ -22,7 +20,7 @@ def se_resnet(
     value_fc_size: Count = 256,
     score_fc_size: Count = 128,
     score_blend: Share = 0.0,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Residual tower with global pooling over planes (C, H, W); per-point moves, win/draw/loss logits and a score.
 
     Takes Discrete(H · W · M) actions. The value is P(win) - P(loss), with a share `score_blend` of the score; its
