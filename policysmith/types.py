@@ -10,6 +10,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
+from policysmith.config.options import Repeated
 from policysmith.config.signatures import Infer
 
 __all__ = [
@@ -32,11 +33,13 @@ __all__ = [
     "NumExperts",
     "OpenShare",
     "Positive",
+    "Repeats",
     "Share",
     "Width",
 ]
 
 Count = Annotated[int, Gt(0)]
+Repeats = Annotated[int, Gt(0), Repeated()]  # how often one thing is built: layers, blocks, experts
 Width = Annotated[int, Gt(0)]  # a count of units in a layer
 NonNegativeInt = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]

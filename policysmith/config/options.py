@@ -23,7 +23,18 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, cor
 from policysmith.config.signatures import Infer, options_of
 from policysmith.errors import did_you_mean
 
-__all__ = ["Infer", "OptionSchema", "Section", "Slot", "Unset", "error_at", "failures", "located", "options_of"]
+__all__ = [
+    "Infer",
+    "OptionSchema",
+    "Repeated",
+    "Section",
+    "Slot",
+    "Unset",
+    "error_at",
+    "failures",
+    "located",
+    "options_of",
+]
 
 Location = tuple[str | int, ...]
 OUR_ERROR = "policysmith"
@@ -41,6 +52,18 @@ class Unset:
 
 
 UNSET = Unset()
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Marks a whole number that says how often one and the same thing is built: layers, blocks, experts.
+
+    A plan measures few of them and multiplies, so that a large number costs nothing to check. What one of them adds
+    must not depend on how many there are from the second on; where they differ in turn (every third attends), `step`
+    is the length of the turn. An argument that is inferred may be marked as well.
+    """
+
+    step: int = 1
 
 
 @dataclass(frozen=True)
@@ -153,6 +176,12 @@ class OptionSchema:
         """Parameter → kind of inference, in the order of the signature."""
         marks = {name: _mark(annotation, Infer) for name, (annotation, _) in self.parameters.items()}
         return {name: mark.kind for name, mark in marks.items() if mark is not None}
+
+    @cached_property
+    def repeated(self) -> dict[str, int]:
+        """Parameters marked `Repeated` → their step."""
+        marks = {name: _mark(annotation, Repeated) for name, (annotation, _) in self.parameters.items()}
+        return {name: mark.step for name, mark in marks.items() if mark is not None}
 
     @cached_property
     def optional_inferred(self) -> frozenset[str]:
@@ -268,8 +297,11 @@ def _as_lists(annotation: Any) -> Any:
 
 
 def _mark(annotation: Any, kind: type) -> Any:
+    """The mark of that kind, if there is one; `Repeats | None` is marked as `Repeats` is."""
     if get_origin(annotation) is Annotated:
         return next((m for m in annotation.__metadata__ if isinstance(m, kind)), None)
+    if kind is Repeated:
+        return next(filter(None, (_mark(branch, kind) for branch in get_args(annotation))), None)
     return None
 
 

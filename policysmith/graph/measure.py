@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,9 +16,12 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["PLAN_BATCH", "Cost", "Measure", "TensorSpec", "check_state", "measured"]
+__all__ = ["PLAN_BATCH", "Budget", "Cost", "Measure", "TensorSpec", "check_state", "measured", "per_row"]
 
 PLAN_BATCH = 13  # no event has this size by chance as easily as 1 or 2
+# Of one part, built and run once without memory: about a second. A part that needs more repeats something without
+# saying so, and would be planned for hours.
+MAX_OPERATIONS = 20_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Measure:
     """What one pass of a part on meta tensors tells.
 
     `state` is what it keeps between steps, by name; `aux` names the auxiliary losses and statistics it reports;
-    `trainable` counts the parameters that ask for gradients.
+    `trainable` counts the parameters that ask for gradients, `objects` modules and tensors of weights.
     """
 
     outputs: tuple[TensorSpec, ...]
@@ -59,6 +62,7 @@ class Measure:
     takes_aux: bool = False
     aux: tuple[str, ...] = ()
     trainable: int = 0
+    objects: int = 0
 
 
 def measured(
@@ -69,16 +73,24 @@ def measured(
     takes_aux: bool,
     aux: Mapping[str, object],
 ) -> Measure:
-    """The measure of a module that gave `results` for `PLAN_BATCH` rows that came with `state`."""
+    """The measure of a module that gave `results` for `PLAN_BATCH` rows that came with `state`.
+
+    Its FLOPs and activations are those of all these rows: see `per_row`.
+    """
     return Measure(
         outputs=_row_specs(results),
         **_counts(module),
-        flops=cost.flops // PLAN_BATCH,
-        activation_bytes=cost.bytes // PLAN_BATCH,
+        flops=cost.flops,
+        activation_bytes=cost.bytes,
         state=tuple((name, TensorSpec(tuple(t.shape[1:]), t.dtype)) for name, t in state.items()),
         takes_aux=takes_aux,
         aux=tuple(aux),
     )
+
+
+def per_row(measure: Measure) -> Measure:
+    """The same with FLOPs and activations of one row, rounded last: what is multiplied must not be rounded before."""
+    return replace(measure, flops=measure.flops // PLAN_BATCH, activation_bytes=measure.activation_bytes // PLAN_BATCH)
 
 
 def _row_specs(results: Sequence[object]) -> tuple[TensorSpec, ...]:
@@ -109,10 +121,30 @@ def _counts(module: nn.Module) -> dict[str, int]:
         "parameter_bytes": sum(p.numel() * p.itemsize for p in parameters),
         "buffers": sum(b.numel() for b in buffers),
         "buffer_bytes": sum(b.numel() * b.itemsize for b in buffers),
+        "objects": sum(1 for _ in module.modules()) + len(parameters) + len(buffers),
     }
 
 
-class Cost(TorchDispatchMode):
+class Budget(TorchDispatchMode):
+    """Ends what runs in it after `MAX_OPERATIONS` operations on tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = MAX_OPERATIONS
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> object:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError(
+                f"more than {MAX_OPERATIONS:,} operations are needed to plan it: an option of how often something is "
+                "built takes the type policysmith.types.Repeats"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+class Cost(Budget):
     """Adds up FLOPs (2 × multiply-adds, torch's own formulas) and the bytes that operations write."""
 
     def __init__(self) -> None:
@@ -123,7 +155,7 @@ class Cost(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: OpOverload, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> object:
-        out = func(*args, **(kwargs or {}))
+        out = super().__torch_dispatch__(func, types, args, kwargs)
         packet = func._overloadpacket
         if packet in flop_registry:
             self.flops += flop_registry[packet](*args, **(kwargs or {}), out_val=out)

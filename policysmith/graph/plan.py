@@ -13,16 +13,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from policysmith.config.limits import Limits
 from policysmith.errors import did_you_mean
 from policysmith.graph.call import Call
+from policysmith.graph.capacity import fits, reason_of
 from policysmith.graph.component import AUX, Component, TensorComponent, as_key, read_key, takes_aux, write_key
-from policysmith.graph.measure import PLAN_BATCH, Cost, Measure, TensorSpec, check_state, measured
+from policysmith.graph.measure import PLAN_BATCH, Budget, Cost, Measure, TensorSpec, check_state, measured, per_row
 from policysmith.graph.memory_component import MemoryComponent, has_memory
+from policysmith.graph.repeats import multiplied
 from policysmith.graph.spec import ComponentSpec
 from policysmith.graph.wiring import ReportProblem, wire
 from policysmith.registry import PartSpec
 
-__all__ = ["NodePlan", "Plan", "TensorSpec", "WrapperError", "make_plan"]
+__all__ = ["NodePlan", "Plan", "TensorSpec", "WrapperError", "make_plan", "measure_built"]
 
 
 class WrapperError(ValueError):
@@ -140,10 +143,12 @@ def make_plan(
     inputs: Mapping[str, TensorSpec],
     report: ReportProblem,
     context: Mapping[str, object] | None = None,
+    limits: Limits | None = None,
 ) -> Plan | None:
     """Wire and measure; problems go to `report(path, message)` and make the result None.
 
-    `context` holds what the caller knows: kinds of `Infer` beyond shapes.
+    `context` holds what the caller knows: kinds of `Infer` beyond shapes. A model that is larger than `limits` is a
+    problem (default: this machine's memory); nothing of its size is made before that is known.
     """
     wiring = wire(components, list(inputs), report)
     if wiring is None or not _check_use(components, report):
@@ -163,7 +168,8 @@ def make_plan(
             edges.update(zip(spec.out_keys, node.measure.outputs, strict=True))
     if len(nodes) < len(components) or not _shares_fit(nodes, report):
         return None
-    return Plan(dict(inputs), tuple(nodes.values()), edges)
+    plan = Plan(dict(inputs), tuple(nodes.values()), edges)
+    return plan if fits(plan.nodes, limits or Limits(), report) else None
 
 
 def _check_use(components: Mapping[str, ComponentSpec], report: ReportProblem) -> bool:
@@ -225,8 +231,8 @@ def _plan_node(
     try:
         measure = _measure(part, tuple(inputs), spec.arguments, joins, _freeze(known), spec.call)
     except Exception as error:
-        reason = str(error).split("\n", 1)[0] or type(error).__name__
-        report((spec.name,), f"{part.type!r} cannot take {_show_edges(sources, inputs)}: {reason}{_nhwc_hint(inputs)}")
+        found = _show_edges(sources, inputs)
+        report((spec.name,), f"{part.type!r} cannot take {found}: {reason_of(error)}{_nhwc_hint(inputs)}")
         return None
     if len(measure.outputs) != len(spec.out_keys):
         report(
@@ -255,8 +261,7 @@ def _plan_wrappers(node: NodePlan, report: ReportProblem) -> NodePlan | None:
         report((spec.name, "wrappers", error.index), str(error).split("\n", 1)[0])
         return None
     except Exception as error:
-        reason = str(error).split("\n", 1)[0] or type(error).__name__
-        report((spec.name, "wrappers"), f"around {node.part.type!r} they fail: {reason}")
+        report((spec.name, "wrappers"), f"around {node.part.type!r} they fail: {reason_of(error)}")
         return None
     if node.role and measure.outputs != node.inner.outputs:
         shapes = [out.shape for out in (*node.inner.outputs, *measure.outputs)]
@@ -314,7 +319,25 @@ def _measure(
     known: tuple[tuple[str, object], ...],
     call: Call | None = None,
 ) -> Measure:
-    with torch.device("meta"):
+    """What one row costs, of a part whatever its size: what it repeats is multiplied."""
+
+    def measure(few: PartSpec, given: Mapping[str, Any]) -> Measure:
+        return measure_built(few, inputs, arguments, joins, _freeze(given), call)
+
+    return per_row(multiplied(part, dict(known), measure))
+
+
+@lru_cache(maxsize=4096)
+def measure_built(
+    part: PartSpec,
+    inputs: tuple[TensorSpec, ...],
+    arguments: tuple[str, ...] | None,
+    joins: bool,
+    known: tuple[tuple[str, Any], ...],
+    call: Call | None,
+) -> Measure:
+    """The measure of `PLAN_BATCH` rows, of the part as it stands: it is built and run without memory."""
+    with torch.device("meta"), Budget():
         module = part.build(**dict(known))
         tensors = [torch.empty((PLAN_BATCH, *spec.shape), dtype=spec.dtype) for spec in inputs]
     if joins:
@@ -354,9 +377,19 @@ def _measure_wrapped(
     inner: Measure,
 ) -> Measure:
     """As `_measure`, but of the whole component, called with a mapping in training mode."""
-    node = NodePlan(spec, part, sources, inputs, dict(known), joins, inner, inner)
-    with torch.device("meta"):
-        module = part.build(**dict(known))
+
+    def measure(few: PartSpec, given: Mapping[str, Any]) -> Measure:
+        bare = measure_built(few, inputs, spec.arguments, joins, _freeze(given), spec.call)
+        node = NodePlan(spec, few, sources, inputs, given, joins, bare, bare)
+        return _measure_component(node, inner.takes_aux)
+
+    return per_row(multiplied(part, dict(known), measure))
+
+
+def _measure_component(node: NodePlan, takes_aux: bool) -> Measure:
+    spec, sources, inputs = node.spec, node.sources, node.inputs
+    with torch.device("meta"), Budget():
+        module = node.part.build(**node.context)
         if spec.freeze:
             module.requires_grad_(False)
         component = node.component(module)
@@ -370,7 +403,7 @@ def _measure_wrapped(
         written = component(mapping)
     results = [read_key(written, as_key(key)) for key in spec.out_keys]
     check_state(state, {name: written[f"{spec.name}/{name}"] for name in state})
-    return measured(component, results, state, cost, inner.takes_aux, aux)
+    return measured(component, results, state, cost, takes_aux, aux)
 
 
 def _freeze(known: Mapping[str, object]) -> tuple[tuple[str, object], ...]:

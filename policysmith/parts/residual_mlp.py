@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from policysmith.parts.activations import Activation
 from policysmith.parts.norms import Norm
 from policysmith.registry import PartSpec, part, register
-from policysmith.types import Count, Dropout, FlatFeatures, Width
+from policysmith.types import Dropout, FlatFeatures, Repeats, Width
 
 __all__ = ["ResidualMLP"]
 
@@ -30,7 +30,7 @@ class ResidualMLP(nn.Module):
         self,
         in_features: FlatFeatures,
         width: Width = 64,
-        layers: Count = 2,
+        layers: Repeats = 2,
         activation: Activation = "tanh",
         norm: Norm | None = None,
         dropout: Dropout = 0.0,

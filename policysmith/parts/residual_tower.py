@@ -5,9 +5,12 @@ In: (B, C, H, W), planes of features over any board. Out: (B, W', H, W) with W' 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from policysmith.config.options import Repeated
 from policysmith.parts.squeeze_excitation import SqueezeExcitation
 from policysmith.registry import register
 from policysmith.types import Dropout, ImageShape, NonNegativeInt, Share, Width
@@ -48,7 +51,7 @@ class ResidualTower(nn.Module):
     def __init__(
         self,
         image_shape: ImageShape,
-        depth: NonNegativeInt = 9,
+        depth: Annotated[NonNegativeInt, Repeated()] = 9,
         width: Width = 256,
         se_ratio: Share | None = None,
         dropout: Dropout = 0.0,

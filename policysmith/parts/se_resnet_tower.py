@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from policysmith.parts.global_pool import global_pool
 from policysmith.registry import register
-from policysmith.types import Count, ImageShape
+from policysmith.types import Count, ImageShape, Repeats
 
 __all__ = ["SEResNetTower"]
 
@@ -61,7 +61,7 @@ class SEResNetTower(nn.Module):
     def __init__(
         self,
         image_shape: ImageShape,
-        num_blocks: Count = 40,
+        num_blocks: Repeats = 40,
         channels: Count = 256,
         se_reduction: Count = 16,
         global_pool_channels: Count = 128,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from policysmith.registry import register
-from policysmith.types import Features, Width
+from policysmith.types import Features, Repeats
 
 __all__ = ["Swish", "SwishResidualMLP"]
 
@@ -49,6 +49,6 @@ class SwishResidualMLP(nn.Sequential):
     def __init__(
         self,
         features: Features,
-        blocks: Width = 1,
+        blocks: Repeats = 1,
     ) -> None:
         super().__init__(*(_Block(features) for _ in range(blocks)))

@@ -57,6 +57,8 @@ class CategoricalLeaf(nn.Module):
 
     def _columns(self) -> Tensor:
         """For each cell of the padded table, the flat column it shows; the last column is the illegal filler."""
+        if not self.padded:
+            return torch.arange(sum(self.sizes))
         total, table, offset = sum(self.sizes), [], 0
         for size in self.sizes:
             table += [*range(offset, offset + size), *[total] * (self.choices - size)]

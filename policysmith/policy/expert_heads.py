@@ -5,15 +5,16 @@ In: task ids (B,) and features (B, F). Out: action parameters (B, P), or state v
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
+from policysmith.config.options import Repeated
 from policysmith.parts.activations import Activation
 from policysmith.parts.task_experts import ExpertNetwork, run_experts
 from policysmith.policy.log_std import LogStd, log_std_range
 from policysmith.registry import register
-from policysmith.types import ActionLayout, Count, EventShapes, NumEmbeddings, Positive, Width
+from policysmith.types import ActionLayout, EventShapes, NumEmbeddings, Positive, Repeats, Width
 
 __all__ = ["ExpertActionHead", "ExpertValueHead"]
 
@@ -56,10 +57,10 @@ class ExpertActionHead(_Networks):
     def __init__(
         self,
         event_shapes: EventShapes,
-        num_tasks: NumEmbeddings,
+        num_tasks: Annotated[NumEmbeddings, Repeated()],
         layout: ActionLayout,
         layer_width: Width = 512,
-        num_layers: Count = 4,
+        num_layers: Repeats = 4,
         activation: Activation = "tanh",
         std: Literal["dependent"] = "dependent",
         initial_std: Positive = 1.0,
@@ -90,9 +91,9 @@ class ExpertValueHead(_Networks):
     def __init__(
         self,
         event_shapes: EventShapes,
-        num_tasks: NumEmbeddings,
+        num_tasks: Annotated[NumEmbeddings, Repeated()],
         layer_width: Width = 512,
-        num_layers: Count = 4,
+        num_layers: Repeats = 4,
         activation: Activation = "tanh",
     ) -> None:
         options = {"layer_width": layer_width, "num_layers": num_layers, "activation": activation}

@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from policysmith.compile.container import ComponentContainer
 from policysmith.compile.step import Step, steps_for
+from policysmith.config.limits import Limits
 from policysmith.config.options import failures
 from policysmith.errors import ConfigError, Problem
 from policysmith.graph.assemble import as_components, base_seed, build_modules
@@ -25,6 +26,7 @@ from policysmith.graph.spec import ComponentSpec, decode_components
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.actor_critic import ActorCritic
 from policysmith.policy.observations import Observations
+from policysmith.policy.spaces import space_bytes
 from policysmith.registry import PartSpec, Registry
 
 __all__ = ["Blueprint", "build_policy", "make_blueprint"]
@@ -61,11 +63,16 @@ def make_blueprint(
     report: Report,
     registry: Registry,
     observation: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
 ) -> Blueprint | None:
     """Plan a model for two spaces; problems go to `report(path, message)` and make the result None.
 
-    `observation` holds the options of the section of that name: `exclude`, `scale`, `normalize`.
+    `observation` holds the options of the section of that name: `exclude`, `scale`, `normalize`. A space or a model
+    that is larger than `limits` is a problem (default: this machine's memory).
     """
+    limits = limits or Limits()
+    if not _spaces_fit(observation_space, action_space, limits, report):
+        return None
     observations = _attempt(("observation",), report, lambda: Observations(observation_space, **(observation or {})))
     leaves = tuple(observations.inputs) if observations is not None else ()
     components = _components(model, registry, leaves, report)
@@ -82,7 +89,7 @@ def make_blueprint(
         return None
     encoded = observations.encode(components, registry)
     known = {"action_layout": actions.layout, "num_actions": _number_of_actions(action_space)}
-    plan = make_plan(encoded, observations.inputs, report_component, context=known)
+    plan = make_plan(encoded, observations.inputs, report_component, context=known, limits=limits)
     if plan is None or not good or not _all_used(plan, components, report_component):
         return None
     if not _nested_consents(model, plan, report_component):
@@ -99,14 +106,15 @@ def build_policy(
     seed: int | None = None,
     observation: Mapping[str, Any] | None = None,
     config: Mapping[str, object] | None = None,
+    limits: Limits | None = None,
 ) -> ActorCritic:
-    """Plan and build in one go; raises `ConfigError` with every problem."""
+    """Plan and build in one go; raises `ConfigError` with every problem, also for a policy larger than `limits`."""
     problems: list[Problem] = []
 
     def report(path: Sequence[str | int], message: str) -> None:
         problems.append(Problem(".".join(map(str, path)), message))
 
-    blueprint = make_blueprint(model, observation_space, action_space, report, registry, observation)
+    blueprint = make_blueprint(model, observation_space, action_space, report, registry, observation, limits)
     if blueprint is None:
         raise ConfigError(problems)
     return blueprint.build(seed, config)
@@ -160,6 +168,16 @@ def _actions(space: spaces.Space, head: ComponentSpec | None) -> ActionDistribut
     dependent = options.get("std") == "dependent"
     bounds = {name: options.get(name) for name in ("log_std_min", "log_std_max")}
     return ActionDistribution(space, options.get("squash", False), dependent, options.get("initial_std", 1.0), **bounds)
+
+
+def _spaces_fit(observation_space: spaces.Space, action_space: spaces.Space, limits: Limits, report: Report) -> bool:
+    """Whether a row of observations and one of actions has room; what has none is reported."""
+    good = True
+    for name, space in (("observation", observation_space), ("action", action_space)):
+        if problem := limits.space_problem(space_bytes(space), "one row"):
+            report((name,) if name == "observation" else ("model",), f"the {name} space {problem}")
+            good = False
+    return good
 
 
 def _number_of_actions(space: spaces.Space) -> int | None:

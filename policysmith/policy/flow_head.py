@@ -15,7 +15,7 @@ from policysmith.ops.init import with_role
 from policysmith.parts.activations import Activation
 from policysmith.parts.mlp import MLP
 from policysmith.registry import register
-from policysmith.types import ActionLayout, FlatFeatures, Positive, Width
+from policysmith.types import ActionLayout, FlatFeatures, Positive, Repeats, Width
 
 __all__ = ["FlowHead"]
 
@@ -51,7 +51,7 @@ class FlowHead(nn.Module):
         hidden: list[Width] = [128, 128],  # noqa: B006 - read only
         activation: Activation = "silu",
         horizon: Width = 1,
-        steps: Width = 8,
+        steps: Repeats = 8,
         deviation: Positive = 0.01,
         sampled: bool = False,
     ) -> None:

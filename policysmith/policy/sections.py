@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ValidationError
 
+from policysmith.config.limits import Limits
 from policysmith.config.options import OptionSchema, Slot, error_at, failures, located
 from policysmith.errors import ConfigError, Problem
 from policysmith.registry import register
 from policysmith.types import Count, Name, Positive
+
+register("limits", slot="section", after="store")(Limits)
 
 __all__ = ["Execution", "Model", "ObservationOptions", "Spaces", "decode_execution"]
 

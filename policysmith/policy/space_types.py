@@ -5,12 +5,14 @@ In: options. Out: gymnasium spaces. Their types are in the slot `space`; `dict` 
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import MinLen
 from gymnasium import spaces as gym
 
+from policysmith.config.limits import Limits
 from policysmith.errors import ConfigError
 from policysmith.registry import PartSpec, Slot, register
 from policysmith.types import Count
@@ -33,6 +35,9 @@ def box(shape: list[Count], low: Bound | None = None, high: Bound | None = None,
         dtype: kind of its numbers; bytes in three axes are an image.
     """
     kind = np.dtype(dtype)
+    # Gymnasium makes an array of each bound, and two of which numbers have one.
+    if problem := Limits().space_problem((2 * kind.itemsize + 2) * math.prod(shape), "its bounds"):
+        raise ConfigError(f"a box of shape {shape} {problem}")
     floating = kind.kind == "f"
     lowest, highest = (-np.inf, np.inf) if floating else (np.iinfo(kind).min, np.iinfo(kind).max)
     low_array = _bound("low", lowest if low is None else low, shape, kind)

@@ -5,6 +5,7 @@ A leaf's path is a tuple of keys and indices; its name is the dotted path under 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,10 @@ from gymnasium import spaces
 
 from policysmith.errors import ConfigError
 
-__all__ = ["SpacePath", "leaf_spaces", "leaves_of", "pick", "rebuild"]
+__all__ = ["SpacePath", "leaf_spaces", "leaves_of", "pick", "rebuild", "space_bytes"]
 
 SpacePath = tuple[str | int, ...]
+CELL = 4  # bytes: networks compute in float32
 
 _REFUSED_ACTIONS = {
     "Text": "text has no fixed size: offer a Discrete choice of phrases in an environment wrapper",
@@ -59,6 +61,20 @@ def _walk(
         advice = table.get(kind, usual)
         advice = advice % (where or "…") if "%s" in advice else advice
         raise ConfigError(f"the {root} space has a {kind} at {where or 'its root'}: {advice}")
+
+
+def space_bytes(space: Any) -> int:
+    """What a network reads or gives for one row of a space, in bytes: numbers, and one for each choice."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        inner = space.spaces.values() if isinstance(space, spaces.Dict) else space.spaces
+        return sum(map(space_bytes, inner))
+    if isinstance(space, spaces.Discrete):
+        return CELL * int(space.n)
+    if isinstance(space, spaces.MultiDiscrete):
+        return CELL * sum(int(n) for n in space.nvec.flat)
+    if isinstance(space, spaces.Box | spaces.MultiBinary):
+        return CELL * math.prod(space.shape)
+    return 0
 
 
 def pick(structure: Any, path: SpacePath) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 from policysmith.errors import PolicysmithError, RegistryError, did_you_mean
 from policysmith.graph.plan import TensorSpec
 from policysmith.registry import Entry, Registry, default_registry
-from policysmith.testing import gradients, memory, planned, rows, twins
+from policysmith.testing import gradients, memory, planned, repeated, rows, twins
 from policysmith.testing.case import Case, Subject
 
 __all__ = ["LAWS", "MEMORY_LAWS", "check_part"]
@@ -24,6 +24,7 @@ LAWS: Mapping[str, Law] = _named(
     planned.planned_shapes_are_real,
     planned.planned_counts_are_real,
     planned.planned_flops_are_real,
+    repeated.what_repeats_is_multiplied,
     planned.planning_makes_nothing,
     planned.building_leaves_the_global_generator,
     planned.seeds_decide_the_weights,

@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 
 from policysmith.config.experiment import Experiment, decode_experiment, in_text_order
+from policysmith.config.limits import Limits
 from policysmith.config.load import Document
 from policysmith.config.load import load as load_document
 from policysmith.config.open_document import open_document
@@ -30,6 +31,7 @@ from policysmith.store.component_weights import load_components, missing_files
 from policysmith.training.environments.gate import check_sound
 from policysmith.training.environments.make import described_spaces
 from policysmith.training.offline.dataset_section import dataset_spaces
+from policysmith.training.rollout.rollout_size import check_room
 from policysmith.training.sections import Environment
 
 __all__ = [
@@ -57,9 +59,13 @@ def read_experiment(
     load_plugins()
     document = open_document(config, overrides)
     try:
-        return decode_experiment(document, registry or default_registry, base_dir)
+        experiment = decode_experiment(document, registry or default_registry, base_dir)
     except ConfigError as error:
         raise ConfigError(in_text_order(document, [*error.problems, *_wiring_problems(document)])) from None
+    environment, limits = experiment.find(Environment), experiment.find(Limits) or Limits()
+    if environment is not None and (problem := limits.environments_problem(environment.num_envs)):
+        raise ConfigError([document.problem(("environment", "num_envs"), problem)])
+    return experiment
 
 
 def plan_experiment(
@@ -87,6 +93,7 @@ def plan_experiment(
         report,
         registry or default_registry,
         {**asdict(experiment.of(ObservationOptions)), "known": known},
+        experiment.find(Limits),
     )
     if blueprint is not None:
         problems += _training_problems(experiment, blueprint)
@@ -185,6 +192,8 @@ def _training_problems(experiment: Experiment, blueprint: Blueprint) -> list[Pro
         trainer = experiment.built("training")
         if hasattr(trainer, "check"):  # one of a user's own need not have it
             trainer.check(blueprint.plan)
+        if (environment := experiment.find(Environment)) is not None:
+            check_room(trainer, environment, blueprint.plan, experiment.find(Limits) or Limits())
     except ConfigError as error:
         return _placed(experiment, error)
     return []

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from rich.table import Table
 
+from policysmith.config.sizes import size_text
+
 __all__ = [
     "HEADINGS",
     "Row",
@@ -45,7 +47,7 @@ def human_count(count: int) -> str:
 
 def human_bytes(count: int) -> str:
     """Bytes in binary units: `512 B`, `35.8 KiB`, `50.5 MiB`."""
-    return _scaled(count, 1024, ("B", "KiB", "MiB", "GiB", "TiB", "PiB"))
+    return size_text(count)
 
 
 def human_flops(count: int) -> str:

@@ -345,6 +345,7 @@ def test_the_surface_is_frozen(schema):
             "autoreset", "check", "id", "num_envs", "options", "template", "vectorization", "wrappers",
         ],
         "evaluation": ["deterministic", "episodes", "every", "seed", "template"],
+        "limits": ["environments", "memory", "modules", "template"],
         "execution": [
             "amp", "channels_last", "compile", "compile_backend", "compile_dynamic", "compile_mode", "executor",
             "strict_masks", "template",
@@ -355,8 +356,8 @@ def test_the_surface_is_frozen(schema):
         "store": ["every", "name", "template", "uri"],
     }  # fmt: skip
     assert sorted(sections) == [
-        "defaults", "environment", "evaluation", "execution", "format", "model", "name", "observation", "seed",
-        "self_play", "spaces", "store", "template", "templates", "training",
+        "defaults", "environment", "evaluation", "execution", "format", "limits", "model", "name", "observation",
+        "seed", "self_play", "spaces", "store", "template", "templates", "training",
     ]  # fmt: skip
 
 

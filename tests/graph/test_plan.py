@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from policysmith.config.limits import Limits
 from policysmith.graph import Plan, TensorSpec
 from policysmith.graph.assemble import build_modules
 from policysmith.graph.plan import make_plan
@@ -19,10 +20,16 @@ IMAGE = TensorSpec((3, 8, 8))
 LINEAR = {"type": "nn.Linear", "in_keys": "x", "out_features": 3}
 
 
-def planned(components: Any, registry: Registry = default_registry, context: Any = None, **inputs: TensorSpec) -> Plan:
+def planned(
+    components: Any,
+    registry: Registry = default_registry,
+    context: Any = None,
+    limits: Any = None,
+    **inputs: TensorSpec,
+) -> Plan:
     found: list[object] = []
     specs = decode_components(components, registry).components
-    plan = make_plan(specs, inputs, lambda *problem: found.append(problem), context)
+    plan = make_plan(specs, inputs, lambda *problem: found.append(problem), context, limits)
     assert plan is not None and not found, found
     return plan
 
@@ -75,7 +82,8 @@ def test_a_spec_knows_its_size():
 
 def test_planning_costs_no_memory_even_for_a_giant():
     wide = {"type": "nn.Linear", "in_keys": "x", "out_features": 2_000_000}
-    plan = planned({"a": wide, "b": {"type": "nn.Linear", "in_keys": "a", "out_features": 2_000_000}}, x=X)
+    room = Limits(memory=2**50)
+    plan = planned({"a": wide, "b": {"type": "nn.Linear", "in_keys": "a", "out_features": 2_000_000}}, limits=room, x=X)
     assert plan.parameter_count == 4 * 2_000_000 + 2_000_000 + 2_000_000 * 2_000_000 + 2_000_000
 
 

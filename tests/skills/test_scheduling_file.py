@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from policysmith.config.sizes import memory_bytes
 from policysmith.errors import ConfigError
-from policysmith.skills.scheduling.sizes import memory_bytes
 from policysmith.skills.scheduling.skills_file import read_skills_file
 
 from .scheduling import CODE, REGISTRY, World

@@ -11,13 +11,14 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
+from policysmith.config.options import Repeated
 from policysmith.ops.balance import add_loss, add_statistics, balance_loss, expert_load, z_loss
 from policysmith.ops.route import Implementation, Routing, mix, probabilities
 from policysmith.parts.feedforward.experts import ExpertList, FrozenExperts
 from policysmith.parts.feedforward.soft_router import SoftRouter
 from policysmith.parts.feedforward.two_layers import FeedForwardPart
 from policysmith.registry import PartSpec, Slot, part, register
-from policysmith.types import Count, Dim, NonNegative, NonNegativeInt
+from policysmith.types import Count, Dim, NonNegative, NonNegativeInt, Repeats
 
 __all__ = ["MixtureOfExperts", "Router", "update_biases"]
 
@@ -52,11 +53,11 @@ class MixtureOfExperts(nn.Module):
     def __init__(
         self,
         dim: Dim,
-        experts: Count = 8,
+        experts: Repeats = 8,
         top_k: Count | None = None,
         expert: FeedForwardPart = "mlp",
         router: Router = "topk",
-        shared_experts: NonNegativeInt = 0,
+        shared_experts: Annotated[NonNegativeInt, Repeated()] = 0,
         implementation: Implementation = "auto",
         balance_coef: NonNegative | None = None,
         z_coef: NonNegative | None = None,

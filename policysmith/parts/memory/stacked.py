@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from policysmith.ops.reset_state import State, reset_state
 from policysmith.ops.resets import Resets
-from policysmith.types import Count, Dropout, FlatFeatures, Width
+from policysmith.types import Dropout, FlatFeatures, Repeats, Width
 
 __all__ = ["LayerStates", "StackedMemory", "Weights"]
 
@@ -45,7 +45,7 @@ class StackedMemory(nn.Module, ABC):
         self,
         in_features: FlatFeatures,
         hidden_size: Width = 128,
-        num_layers: Count = 1,
+        num_layers: Repeats = 1,
         dropout: Dropout = 0.0,
         bias: bool = True,
         forget_bias: float = 0.0,

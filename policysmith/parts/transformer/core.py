@@ -18,7 +18,7 @@ from policysmith.parts.transformer.blocks import EncoderBlock
 from policysmith.parts.transformer.causality import refuse_mixing
 from policysmith.parts.transformer.recipe import BlockRecipe
 from policysmith.parts.transformer.slots import Position, build_part
-from policysmith.types import Count, Width
+from policysmith.types import Count, Repeats, Width
 
 __all__ = ["Architecture", "DecoderInput", "DynamicTransformerCore"]
 
@@ -55,8 +55,8 @@ class DynamicTransformerCore(nn.Module):
         self,
         dim: Width,
         architecture: Architecture = "decoder_only",
-        layers: Count = 2,
-        decoder_layers: Count | None = None,
+        layers: Repeats = 2,
+        decoder_layers: Repeats | None = None,
         *,
         position: Position = "rope",
         causal: bool | None = None,

@@ -16,7 +16,7 @@ from policysmith.parts.activations import Activation
 from policysmith.parts.norms import Norm, sequence_norm
 from policysmith.parts.transformer.causality import refuse_mixing
 from policysmith.registry import Infer, PartSpec, Slot, part, register
-from policysmith.types import Count, Dropout, EventShape, Features, Width
+from policysmith.types import Count, Dropout, EventShape, Features, Repeats, Width
 
 __all__ = ["BasicExtractor", "Extractor", "InceptionExtractor", "ResnetExtractor", "sequence_extractor"]
 
@@ -57,7 +57,7 @@ class BasicExtractor(nn.Sequential):
         causal: Causal = False,
         dim: Width | None = None,
         hidden: Width = 128,
-        layers: Count = 2,
+        layers: Repeats = 2,
         kernel: Count = 3,
         activation: Activation = "gelu",
         norm: Norm = "layer",

@@ -18,7 +18,7 @@ from policysmith.parts.transformer.causality import refuse_mixing
 from policysmith.parts.transformer.recipe import BlockRecipe
 from policysmith.parts.transformer.slots import Position, build_part, projection
 from policysmith.registry import part, register
-from policysmith.types import Count, FlatFeatures, Width
+from policysmith.types import Count, FlatFeatures, Repeats, Width
 
 __all__ = ["TransformerMemory", "gtrxl"]
 
@@ -48,7 +48,7 @@ class TransformerMemory(nn.Module):
         self,
         in_features: FlatFeatures,
         dim: Width | None = None,
-        layers: Count = 2,
+        layers: Repeats = 2,
         context: Count = 64,
         *,
         position: Position = "rope",

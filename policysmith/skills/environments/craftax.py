@@ -15,6 +15,7 @@ import numpy as np
 import torch.utils.dlpack
 from gymnasium import spaces
 
+from policysmith.config.limits import Limits
 from policysmith.errors import SkillError, missing_extra
 from policysmith.registry import register
 from policysmith.skills.environments.skill_environment import SkillStep
@@ -59,6 +60,8 @@ class CraftaxClassic:
         max_steps: Count = 10_000,
         cache: str | None = CACHE,
     ) -> None:
+        if problem := Limits().environments_problem(num_envs):
+            raise ValueError(f"num_envs: {problem}")
         self.num_envs, self.max_steps, self.cache = num_envs, max_steps, cache
 
     def spaces(self) -> tuple[spaces.Box, spaces.Discrete]:

@@ -14,6 +14,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from policysmith.config.limits import Limits
 from policysmith.errors import ConfigError, Problem, missing_extra
 from policysmith.registry import register
 from policysmith.skills.environments.skill_environment import Copies
@@ -53,6 +54,8 @@ class MiniGrid:
     def __init__(self, id: str, num_envs: Count = 16, max_steps: Count | None = None) -> None:
         if not id.startswith(("MiniGrid-", "BabyAI-")):
             raise ValueError(f"{id!r} is no environment of MiniGrid: names begin with MiniGrid- or BabyAI-")
+        if problem := Limits().environments_problem(num_envs):
+            raise ValueError(f"num_envs: {problem}")
         self.id, self.num_envs, self.max_steps = id, num_envs, max_steps
 
     def spaces(self) -> tuple[spaces.Box, spaces.Discrete]:

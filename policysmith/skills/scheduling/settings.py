@@ -10,8 +10,8 @@ from annotated_types import Gt, Le, MinLen
 from pydantic import PlainValidator, ValidationError
 
 from policysmith.config.options import Section, Slot, error_at, located
+from policysmith.config.sizes import memory_bytes
 from policysmith.registry import PartSpec
-from policysmith.skills.scheduling.sizes import memory_bytes
 from policysmith.types import Count, Name, NonNegative, NonNegativeInt, Positive
 
 __all__ = ["Resources", "SchedulerSettings", "SkillSettings"]
