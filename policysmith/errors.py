@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from unicodedata import category
 
 __all__ = [
     "CheckpointError",
@@ -26,11 +27,18 @@ __all__ = [
     "WiringError",
     "did_you_mean",
     "missing_extra",
+    "visible",
 ]
 
 
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # Unicode's categories of such characters
+
+
 class PolicysmithError(Exception):
-    """Base of every error that policysmith raises on purpose."""
+    """Base of every error that policysmith raises on purpose. Its text shows control characters, and obeys none."""
+
+    def __str__(self) -> str:
+        return visible(super().__str__())
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.place}  " if self.place else ""
-        return f"{head}{self.path}: {self.message}" if self.path else f"{head}{self.message}"
+        return visible(f"{head}{self.path}: {self.message}" if self.path else f"{head}{self.message}")
 
 
 class ConfigError(PolicysmithError, ValueError):
@@ -110,6 +118,17 @@ class DivergenceWarning(UserWarning):
 
 class MissingExtraError(PolicysmithError, ImportError):
     """An optional dependency is not installed."""
+
+
+def visible(text: str) -> str:
+    """The text with what a terminal would obey shown as an escape: a name out of a file may hold any character.
+
+    Those are control characters but for the end of a line and the tabulator, and marks that turn the direction of
+    writing or take no room.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or category(c) not in HIDDEN else ascii(c)[1:-1] for c in text)
 
 
 def did_you_mean(name: object, allowed: Iterable[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from pathlib import Path as FilePath
 
+from policysmith.config.files import read_regular
 from policysmith.config.json_text import read_json
 from policysmith.config.located_data import (
     Findings,
@@ -37,7 +38,7 @@ def read_file(path: FilePath, findings: Findings) -> Node | None:
         Refused: the file cannot be opened.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except (OSError, ValueError) as error:  # a ValueError is a path with a null character
         raise Refused(_cannot_open(path, error)) from None
 
@@ -54,7 +55,9 @@ def read_file(path: FilePath, findings: Findings) -> Node | None:
     read = read_json if path.suffix.lower() == ".json" else read_yaml
     root = read(text, place_at, findings)
     if root and not isinstance(root.value, dict):
-        findings.add(root.place, (), f"the top level must be a mapping, found {describe(root)}")
+        # Not the text itself: whoever may name a file here need not be one who may read it.
+        kind = describe(root) if isinstance(root.value, list | bool | None) else "a single value"
+        findings.add(root.place, (), f"the top level must be a mapping, found {kind}")
         return None
     return root
 

@@ -51,6 +51,9 @@ def _cast(cast: str, text: str, source: str) -> Any:
     try:
         return CASTS[cast](text)
     except ValueError:
+        # A variable may hold a secret: its name says enough. A default stands in the file itself.
+        if source != "the default":
+            raise Refused(f"{source} is no {cast} (its value is not shown)") from None
         raise Refused(f"{source} is {quote(text)}, which is no {cast}") from None
 
 

@@ -17,9 +17,9 @@ from policysmith.errors import ConfigError, Problem
 from policysmith.registry import register
 from policysmith.types import Count, Name, Positive
 
-register("limits", slot="section", after="store")(Limits)
-
 __all__ = ["Execution", "Model", "ObservationOptions", "Spaces", "decode_execution"]
+
+register("limits", slot="section", after="store")(Limits)  # below the registry, where planning finds it
 
 
 @register("spaces", slot="section")

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from policysmith.config.files import read_regular
 from policysmith.config.migrate import CURRENT_FORMAT
 from policysmith.errors import CheckpointError
 from policysmith.policy import ActorCritic
@@ -22,6 +23,7 @@ from policysmith.registry import Registry, default_registry
 from policysmith.store.codec import decode_policy, encode_policy
 from policysmith.store.files import find_directory, replace_directory
 from policysmith.store.json_files import check_format, damaged, json_bytes, parsed, sha256
+from policysmith.store.schemas import Manifest, checked
 from policysmith.store.tensor_bytes import pack, stored_tensor, unpacked
 
 __all__ = ["TrainingState", "check_target", "load", "load_training", "save", "MANIFEST", "OWN", "TRAINING"]
@@ -142,7 +144,7 @@ def _settled(directory: Path, read: Callable[[Path], T]) -> T:
 def _identity(directory: Path) -> tuple[Any, ...] | None:
     try:
         stat = directory.stat()
-        return directory, stat.st_ino, stat.st_ctime_ns, (directory / MANIFEST).read_bytes()
+        return directory, stat.st_ino, stat.st_ctime_ns, read_regular(directory / MANIFEST)
     except OSError:
         return None
 
@@ -176,7 +178,7 @@ def _manifest(directory: Path) -> dict[str, Any]:
     check_format(file, manifest)
     if manifest.get("checksum") != _checksum(manifest):
         raise damaged(file, "its checksum does not match")
-    return manifest
+    return checked(file, manifest, Manifest)
 
 
 def _verified(directory: Path, manifest: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, bytes]:
@@ -197,7 +199,7 @@ def _verified(directory: Path, manifest: Mapping[str, Any], names: tuple[str, ..
 
 def _read(file: Path) -> bytes:
     try:
-        return file.read_bytes()
+        return read_regular(file, None)
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
         raise CheckpointError(f"{file}: {reason}; copy the whole directory again from where it was saved") from None

@@ -18,6 +18,7 @@ from torch import Tensor
 
 import policysmith.parts  # noqa: F401 - its types, as those of policysmith.policy, fill the default registry
 from policysmith.config.experiment import decode_experiment
+from policysmith.config.limits import Limits
 from policysmith.config.load import Document
 from policysmith.config.migrate import CURRENT_FORMAT
 from policysmith.errors import CheckpointError, PolicysmithError
@@ -26,6 +27,7 @@ from policysmith.policy import ActorCritic, build_policy
 from policysmith.policy.sections import ObservationOptions
 from policysmith.registry import Registry
 from policysmith.store.json_files import check_format, version_of
+from policysmith.store.schemas import Config, checked
 from policysmith.store.space_codec import decode_space, encode_space
 from policysmith.store.tensor_bytes import stored_tensor
 
@@ -70,6 +72,7 @@ def decode_policy(
     Draws nothing from torch's global generator. Raises `CheckpointError`.
     """
     check_format(config_file, config)
+    checked(config_file, config, Config)
     policy = _built(config_file, config, registry)
     _fill(policy, weights, weights_file)
     return policy
@@ -180,12 +183,16 @@ def _built(file: str, config: Mapping[str, Any], registry: Registry) -> ActorCri
             seed=0,
             observation={**asdict(experiment.of(ObservationOptions)), "stored": config.get("readings", {})},
             config=experiment.resolved(),
+            limits=experiment.find(Limits),
         )
     except KeyError as error:
         raise CheckpointError(f"{file}: says nothing of {error}, so this is no whole policy; save it anew") from None
     except PolicysmithError as error:
         remedy = f"register the types of your own that it uses; policysmith {config.get('policysmith')} wrote it"
         raise CheckpointError(f"{file}: the policy cannot be built here: {error}\n{remedy}") from error
+    except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        reason = str(error).split("\n", 1)[0] or type(error).__name__
+        raise CheckpointError(f"{file}: the policy cannot be built: {reason}; no policysmith writes that") from error
 
 
 def _fill(policy: ActorCritic, stored: Mapping[str, Tensor], file: str) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from policysmith.errors import CheckpointError
 from policysmith.store.json_files import damaged, json_bytes, parsed, sha256, version_of
+from policysmith.store.schemas import Record, checked
 
 __all__ = ["FORMAT", "PolicyRecord", "checked_metrics", "checked_name", "checked_tags", "decode_record", "make_record"]
 
@@ -119,6 +120,7 @@ def decode_record(id: str, body: bytes, file: str, tags: tuple[str, ...] = ()) -
     if not isinstance(found, int) or found > FORMAT:
         reason = f"a record of format {found!r}, and this policysmith knows up to {FORMAT}"
         raise CheckpointError(f"{file}: {reason}; pip install --upgrade policysmith")
+    checked(file, said, Record)
     return PolicyRecord(
         id,
         said["name"],

@@ -19,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from policysmith.config.files import require_regular
 from policysmith.errors import CheckpointError
 from policysmith.ops.quiet import quiet
 
@@ -64,10 +65,7 @@ def read_weights(path: str | Path) -> Weights:
     """
     file = Path(path)
     try:
-        size = file.stat().st_size
-        if not file.is_file():
-            raise CheckpointError(f"{file}: is no file; give the checkpoint's")
-        file.open("rb").close()
+        size = require_regular(file)
         data = _safetensors(file) if file.suffix.lower() == ".safetensors" else _torch(file)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read: {error.strerror or error}; check the path") from None

@@ -161,7 +161,7 @@ def test_a_missing_file_names_the_absolute_path_and_its_nearest_neighbour(tmp_pa
 
 
 def test_what_cannot_be_opened_is_a_problem(tmp_path):
-    assert problems(tmp_path) == [f"cannot read {tmp_path}: Is a directory"]
+    assert problems(tmp_path) == [f"cannot read {tmp_path}: it is a directory, not a regular file"]
     assert "null" in problems("a\0b")[0]
     assert "too long" in problems("x" * 5000)[0]
 
@@ -179,7 +179,8 @@ def test_an_empty_file_is_a_problem(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("[1]", "a list"), ("3", "3"), ("~", "null"), ("x", "'x'"), ("true", "true")]
+    ("text", "found"),
+    [("[1]", "a list"), ("3", "a single value"), ("~", "null"), ("x", "a single value"), ("true", "true")],
 )
 @pytest.mark.parametrize("suffix", ["yaml", "json"])
 def test_the_top_level_must_be_a_mapping(text, found, suffix):

@@ -188,7 +188,7 @@ def test_flipped_bits_never_end_in_another_error(tmp_path, flipped):
 def test_paths_that_cannot_be_read_are_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"nowhere\.pt: cannot be read: No such file or directory"):
         read_weights(tmp_path / "nowhere.pt")
-    with pytest.raises(CheckpointError, match="is no file"):
+    with pytest.raises(CheckpointError, match="it is a directory, not a regular file"):
         read_weights(tmp_path)
 
 
