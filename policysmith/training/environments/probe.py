@@ -121,8 +121,9 @@ class Probe:
     # Episodes, as a run has them
 
     def _episodes(self, repeatable: bool) -> None:
-        one, other = self._episode(SEED), self._episode(SEED)
-        differ = [t for t, (a, b) in enumerate(zip(one, other, strict=False)) if not _same(a, b)]
+        differ = _differences(self._episode(SEED), self._episode(SEED))
+        if differ and self.environment is not self.bare:  # a wrapper may remember: NormalizeReward its statistics
+            differ = _differences(self._episode(SEED, env=self.bare), self._episode(SEED, env=self.bare))
         if differ and repeatable:
             when = "begins" if differ[0] == 0 else f"is at step {differ[0]}, after the same actions,"
             self.judged.warnings.append(
@@ -131,15 +132,16 @@ class Probe:
             )
         self._episode(None, steps=1)  # as the next one begins when an episode has ended
 
-    def _episode(self, seed: int | None, steps: int = STEPS) -> list[Any]:
+    def _episode(self, seed: int | None, steps: int = STEPS, env: gym.Env | None = None) -> list[Any]:
         """What the steps gave; where an episode ends early, the next one begins without a seed."""
-        env, found = self.environment, []
+        look = self._look if env is None else (lambda *_: None)  # without its wrappers it has other spaces
+        env, found = env or self.environment, []
         torch.manual_seed(SEED)
         if seed is not None:
             env.action_space.seed(seed)
             env.observation_space.seed(seed)
         observation, info = self._ask(env, "reset", lambda: env.reset(seed=seed))
-        self._look("reset", observation, info)
+        look("reset", observation, info)
         found.append(copy.deepcopy(observation))
         for _ in range(steps):
             if time.monotonic() > self.until:
@@ -147,11 +149,11 @@ class Probe:
             step = partial(env.step, self._action(env, observation, info))
             observation, reward, terminated, truncated, info = self._ask(env, "step", step)
             self._note("step", reward_findings(reward))
-            self._look("step", observation, info)
+            look("step", observation, info)
             found.append((copy.deepcopy(observation), float(reward), bool(terminated), bool(truncated)))
             if terminated or truncated:
                 observation, info = self._ask(env, "reset", env.reset)
-                self._look("reset", observation, info)
+                look("reset", observation, info)
         return found
 
     def _look(self, method: str, observation: Any, info: Any) -> None:
@@ -214,6 +216,11 @@ def _counted(given: Any) -> str:
         return f"{len(given)} values"
     shape = getattr(given, "shape", None)
     return f"an array of shape {tuple(shape)} alone" if shape is not None else f"{type(given).__name__} alone"
+
+
+def _differences(one: list[Any], other: list[Any]) -> list[int]:
+    """The steps at which two episodes are not alike."""
+    return [step for step, (a, b) in enumerate(zip(one, other, strict=False)) if not _same(a, b)]
 
 
 def _same(one: Any, other: Any) -> bool:

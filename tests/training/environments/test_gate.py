@@ -125,6 +125,10 @@ def test_nothing_is_said_of_known_environments(name):
     assert nothing(found), found
 
 
+def test_a_wrapper_that_remembers_is_no_seed_that_does_not_determine():
+    assert nothing(judge_environment(Environment("CartPole-v1", wrappers=["NormalizeReward"])))
+
+
 def test_an_older_version_is_told():
     assert judge_environment(Environment("CartPole-v0")).warnings == [
         "CartPole-v0 is out of date: CartPole-v1 is the latest"
