@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import warnings
 
+import torch
+
 from policysmith.config.experiment import Experiment
 from policysmith.errors import ConfigError, EnvironmentFailure
 from policysmith.training.environments.make import make_environment
-from policysmith.training.environments.probe import Judged, Probe
+from policysmith.training.environments.probe import SEED, Judged, Probe
 from policysmith.training.environments.two_player import is_game
-from policysmith.training.process.generators import generators_kept
+from policysmith.training.process.generators import own_generators
 from policysmith.training.sections import Environment
 
 __all__ = ["check_sound", "judge_environment", "require_sound", "warn_of_unsound"]
@@ -63,7 +65,7 @@ def judge_environment(section: Environment) -> Judged:
     """
     if is_game(section) or section.vectorization == "envpool":
         return Judged()
-    with generators_kept():
+    with own_generators(SEED, torch.device("cpu")):
         environment = make_environment(section)
         try:
             return Probe(environment).run()

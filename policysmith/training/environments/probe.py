@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from policysmith.errors import ConfigError, PolicysmithError
+from policysmith.ops.random_stream import random_stream
 from policysmith.policy.actions import ActionDistribution
 from policysmith.policy.masks import legal_masks
 from policysmith.policy.observations import MASK
@@ -33,7 +34,7 @@ from policysmith.training.environments.random_actions import random_actions
 from policysmith.training.environments.registered import newer_version
 from policysmith.training.environments.replay import spaces_kept
 
-__all__ = ["Judged", "Probe"]
+__all__ = ["SEED", "Judged", "Probe"]
 
 STEPS = 5  # of each of the two episodes
 SEED = 123_456
@@ -133,10 +134,16 @@ class Probe:
         self._episode(None, steps=1)  # as the next one begins when an episode has ended
 
     def _episode(self, seed: int | None, steps: int = STEPS, env: gym.Env | None = None) -> list[Any]:
-        """What the steps gave; where an episode ends early, the next one begins without a seed."""
+        """What the steps gave; where an episode ends early, the next one begins without a seed.
+
+        Actions come from a stream of this thread's own: others may be judging too.
+        """
+        with random_stream(SEED):
+            return self._steps(seed, steps, env)
+
+    def _steps(self, seed: int | None, steps: int, env: gym.Env | None) -> list[Any]:
         look = self._look if env is None else (lambda *_: None)  # without its wrappers it has other spaces
         env, found = env or self.environment, []
-        torch.manual_seed(SEED)
         if seed is not None:
             env.action_space.seed(seed)
             env.observation_space.seed(seed)
