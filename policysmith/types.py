@@ -10,8 +10,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from policysmith.config.options import Repeated
-from policysmith.config.signatures import Infer
+from policysmith.config.signatures import Infer, Repeated
 
 __all__ = [
     "ActionLayout",

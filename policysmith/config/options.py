@@ -20,13 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJson
 from pydantic import create_model as create_pydantic_model
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
 
-from policysmith.config.signatures import Infer, options_of
+from policysmith.config.signatures import Infer, Repeated, options_of
 from policysmith.errors import did_you_mean
 
 __all__ = [
     "Infer",
     "OptionSchema",
-    "Repeated",
     "Section",
     "Slot",
     "Unset",
@@ -52,18 +51,6 @@ class Unset:
 
 
 UNSET = Unset()
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """Marks a whole number that says how often one and the same thing is built: layers, blocks, experts.
-
-    A plan measures few of them and multiplies, so that a large number costs nothing to check. What one of them adds
-    must not depend on how many there are from the second on; where they differ in turn (every third attends), `step`
-    is the length of the turn. An argument that is inferred may be marked as well.
-    """
-
-    step: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What signatures say besides types: a mark for what is inferred, and options that are taken over from another one.
+"""What signatures say besides types: marks for what is inferred or repeats, and options taken over from another one.
 
 In: a function that takes `**options`, and the callable that has them. Out: the function with the whole signature, so
 that no list of options is written twice.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
-__all__ = ["Infer", "options_of"]
+__all__ = ["Infer", "Repeated", "options_of"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,6 +23,18 @@ class Infer:
     """Marks an argument that follows from the inputs (`features`, `channels`, …) or from the caller's context."""
 
     kind: str
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Marks a whole number that says how often one and the same thing is built: layers, blocks, experts.
+
+    A plan measures few of them and multiplies, so that a large number costs nothing to check. What one of them adds
+    must not depend on how many there are from the second on; where they differ in turn (every third attends), `step`
+    is the length of the turn. An argument that is inferred may be marked as well.
+    """
+
+    step: int = 1
 
 
 def options_of(base: Callable[..., Any], without: Collection[str] = (), **defaults: Any) -> Callable[[F], F]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from policysmith.config.options import Repeated
+from policysmith.config.signatures import Repeated
 from policysmith.parts.squeeze_excitation import SqueezeExcitation
 from policysmith.registry import register
 from policysmith.types import Dropout, ImageShape, NonNegativeInt, Share, Width

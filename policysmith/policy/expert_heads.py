@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from torch import Tensor, nn
 
-from policysmith.config.options import Repeated
+from policysmith.config.signatures import Repeated
 from policysmith.parts.activations import Activation
 from policysmith.parts.task_experts import ExpertNetwork, run_experts
 from policysmith.policy.log_std import LogStd, log_std_range

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from policysmith.config.limits import Limits
-from policysmith.config.options import Repeated
+from policysmith.config.signatures import Repeated
 from policysmith.graph.plan import Plan, TensorSpec, make_plan
 from policysmith.graph.spec import decode_components
 from policysmith.registry import Registry, default_registry

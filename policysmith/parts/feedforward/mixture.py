@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from policysmith.config.options import Repeated
+from policysmith.config.signatures import Repeated
 from policysmith.ops.balance import add_loss, add_statistics, balance_loss, expert_load, z_loss
 from policysmith.ops.route import Implementation, Routing, mix, probabilities
 from policysmith.parts.feedforward.experts import ExpertList, FrozenExperts
