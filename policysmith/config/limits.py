@@ -48,8 +48,10 @@ class _Memory:
 class Limits:
     """What a configuration may ask for; a file that asks for more is refused before anything is made.
 
-    `memory` is by default this machine's: `64GB`, `512MiB` or a number of bytes. `modules` counts a model's modules
-    and its tensors of weights, `environments` the copies of an environment.
+    Args:
+        memory: Bytes, or a text such as `64GB` or `512MiB`; null is this machine's memory.
+        modules: How many modules and tensors of weights a model may have.
+        environments: How many copies of an environment there may be.
     """
 
     memory: Annotated[Any, _Memory()] | None = None

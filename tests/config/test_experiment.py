@@ -150,7 +150,7 @@ class TestSectionsOfOthers:
     def test_an_empty_registry_has_the_sections_that_come_with_the_package(self):
         assert [entry.name for entry in Registry().sections()] == [
             "environment", "spaces", "observation", "model", "execution", "training", "self_play", "evaluation",
-            "store",
+            "store", "limits",
         ]  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def assert_same(policy, agent, shape=SHAPE, rows=3, steps=4):
     """Every step alike: logits, values and, where there is a memory, the state; some episodes begin on the way."""
     obs = observations(shape, rows, steps)
     first = torch.rand(rows, steps, generator=torch.Generator().manual_seed(2)) < 0.3
-    packed, state = None, policy.init_state(rows) if hasattr(policy, "init_state") else None
+    packed, state = None, policy.init_state(rows) if policy.has_memory else None
     seen = []
     with torch.no_grad():
         for t in range(steps):
