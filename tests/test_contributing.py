@@ -137,9 +137,15 @@ def test_every_command_has_its_options_in_the_file_of_its_name():
 
 
 def test_options_of_a_command_are_those_of_its_function():
+    """Its own, and those of the verb behind it, which it takes as `**options`."""
     command = typer.main.get_command(app).commands["train"]
-    written = set(inspect.signature(inspect.unwrap(command.callback)).parameters)
-    assert written - {"ctx"} <= {option.name for option in command.params}
+    own = inspect.signature(inspect.unwrap(command.callback)).parameters.values()
+    written = {p.name for p in own if p.kind is not p.VAR_KEYWORD} - {"ctx"}
+    offered = {option.name for option in command.params}
+    assert written <= offered
+    assert (
+        {"seed", "resume"} <= offered - written <= {*inspect.signature(policysmith.train).parameters, "plugin", "debug"}
+    )
 
 
 def floors() -> dict[str, int]:
