@@ -76,7 +76,7 @@ def _rendered(description, width=160):
         (36_620, "35.8 KiB"),
         (1024**2 - 1, "1.0 MiB"),
         (53_004_188, "50.5 MiB"),
-        (5 * 1024**6, "5120.0 PiB"),
+        (5 * 1024**6, "5.0 EiB"),
     ],
 )
 def test_bytes_are_in_binary_units(count, text):
