@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from pathlib import Path as FilePath
 
-from policysmith.config.files import read_regular
 from policysmith.config.json_text import read_json
 from policysmith.config.located_data import (
     Findings,
@@ -25,6 +24,7 @@ from policysmith.config.located_data import (
     with_edits,
 )
 from policysmith.config.preset_files import locate, preset_names, profile_names
+from policysmith.config.regular_file import read_regular
 from policysmith.config.yaml_text import read_yaml
 from policysmith.errors import did_you_mean
 

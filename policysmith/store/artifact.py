@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from policysmith.config.files import read_regular
 from policysmith.config.migrate import CURRENT_FORMAT
+from policysmith.config.regular_file import read_regular
 from policysmith.errors import CheckpointError
 from policysmith.policy import ActorCritic
 from policysmith.registry import Registry, default_registry

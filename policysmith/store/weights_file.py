@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from policysmith.config.files import require_regular
+from policysmith.config.regular_file import require_regular
 from policysmith.errors import CheckpointError
 from policysmith.ops.quiet import quiet
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import policysmith
-from policysmith.config.files import read_regular, require_regular
+from policysmith.config.regular_file import read_regular, require_regular
 from policysmith.errors import CheckpointError, ConfigError
 from policysmith.store.weights_file import read_weights
 
