@@ -25,6 +25,7 @@ from policysmith.tuning.search import make_search
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHARES = 4  # of the pages: one process for each imports torch once, and they run side by side
 SPACE = spaces.Dict(
     image=spaces.Box(0, 255, (84, 84, 3), np.uint8),
     y=spaces.Box(-1, 1, (3,)),
@@ -43,9 +44,10 @@ def _blocks(language):
     ]
 
 
-def test_the_python_of_every_page_runs(tmp_path):
+@pytest.mark.parametrize("share", range(SHARES))
+def test_the_python_of_every_page_runs(share, tmp_path):
     files = []
-    for page in PAGES:
+    for page in PAGES[share::SHARES]:
         for index, block in enumerate(_texts(page, "python")):
             folder = tmp_path / f"{page.stem}-{index}"
             folder.mkdir()
