@@ -6,7 +6,7 @@ follows from the shapes that flow in; a file need not state it.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
@@ -23,6 +23,7 @@ __all__ = [
     "EventShapes",
     "Features",
     "FlatFeatures",
+    "ImageLayout",
     "ImageShape",
     "Name",
     "NonNegative",
@@ -47,6 +48,7 @@ Share = Annotated[float, Ge(0), Le(1)]
 OpenShare = Annotated[float, Gt(0), Lt(1)]  # both ends would make the quantity meaningless: a decay, a quantile
 Dropout = Annotated[float, Ge(0), Lt(1)]  # a layer that drops everything learns nothing
 Name = Annotated[str, MinLen(1)]
+ImageLayout = Literal["hw", "hwc", "chw", "thw", "thwc", "tchw"]  # time or frames, height, width, channels
 
 # Inferred. Shapes are of one row: the batch axis is left out.
 Features = Annotated[int, Infer("features")]  # the size of the last axis

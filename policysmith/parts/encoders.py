@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from policysmith.registry import register
-from policysmith.types import Categories, Count, EventShape, Positive
+from policysmith.types import Categories, Count, EventShape, ImageLayout, Positive
 
 __all__ = ["CodeEncoder", "ImageEncoder", "OneHot", "ToFloat"]
 
@@ -27,9 +27,7 @@ class ImageEncoder(nn.Module):
         scale: What bytes are divided by.
     """
 
-    def __init__(
-        self, layout: Literal["hwc", "chw", "hw", "thwc", "tchw", "thw"] = "hwc", scale: Positive = 255.0
-    ) -> None:
+    def __init__(self, layout: ImageLayout = "hwc", scale: Positive = 255.0) -> None:
         super().__init__()
         self.layout, self.scale = layout, scale
 

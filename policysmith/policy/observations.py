@@ -103,9 +103,8 @@ class Observations:
             part = components[spec.use].part if spec.use is not None and spec.use in components else spec.part
             if part is not None and part.entry.traits.get("indices"):
                 changed[name] = spec
-                for leaf in names:
-                    if leaf in spec.in_keys:
-                        self._embedded.setdefault(leaf, []).append(name)
+                for leaf in (leaf for key in spec.in_keys for leaf in expand_key(key, names)):
+                    self._embedded.setdefault(leaf, []).append(name)
                 continue
             keys, arguments = [], []
             for index, key in enumerate(spec.in_keys):
@@ -144,7 +143,7 @@ class Observations:
             if stored is not None:
                 given = stored.get(name)
                 old = reading_of_0_1(leaf.space, self.scale.get(name))
-                found[name] = old if given is None else stored_reading(given)
+                found[name] = old if given is None else stored_reading(given, leaf.space)
                 continue
             try:
                 found[name] = reading_of(

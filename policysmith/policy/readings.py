@@ -6,20 +6,21 @@ In: the space of a leaf, what the section `observation` says of it, and what is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from gymnasium import spaces
 
 from policysmith.errors import CheckpointError
+from policysmith.types import ImageLayout
 
 __all__ = ["LAYOUTS", "Known", "Reading", "reading_of", "reading_of_0_1", "stored_reading"]
 
 Kind = Literal["numbers", "image", "categories", "codes"]
-# Time or frames, height, width, channels; the number of letters is the rank.
-LAYOUTS = ("hw", "hwc", "chw", "thw", "thwc", "tchw")
+LAYOUTS: tuple[str, ...] = get_args(ImageLayout)
 CHANNELS = (1, 3, 4)  # what tells the channel axis of a stack of images from its other axes
 
 
@@ -111,18 +112,32 @@ def reading_of_0_1(space: spaces.Space[Any], scale: float | None = None) -> Read
     return Reading("numbers", float(scale or 1.0), why="version 0.1.0")
 
 
-def stored_reading(data: Mapping[str, Any]) -> Reading:
-    """What `encode` gave; raises `CheckpointError` for anything else."""
+def stored_reading(data: object, space: spaces.Space[Any]) -> Reading:
+    """What `encode` gave for a leaf of this space; raises `CheckpointError` for anything else."""
+    if not isinstance(data, Mapping):
+        raise CheckpointError(f"the reading of an observation is {data!r}; it is a mapping")
     kind, scale, layout, codes = (data.get(key) for key in ("kind", "scale", "layout", "codes"))
-    numbers = codes is None or (isinstance(codes, list) and all(type(n) is int and n > 0 for n in codes))
-    if kind not in ("numbers", "image", "categories", "codes") or not isinstance(scale, int | float) or not numbers:
-        raise CheckpointError(f"the reading of an observation is {dict(data)!r}, which is none")
-    if layout is not None and layout not in LAYOUTS:
-        raise CheckpointError(
-            f"the reading of an observation has the layout {layout!r}; there are {', '.join(LAYOUTS)}"
-        )
+    try:
+        _check_stored(space, kind, scale, layout, codes)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"the reading of an observation is {dict(data)!r}: {error}") from None
     found = None if codes is None else tuple(codes)
-    return Reading(cast(Kind, kind), float(scale), layout, found, str(data.get("why", "")))
+    return Reading(cast(Kind, kind), float(cast(float, scale)), layout, found, str(data.get("why", "")))
+
+
+def _check_stored(space: spaces.Space[Any], kind: object, scale: Any, layout: Any, codes: Any) -> None:
+    if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
+        raise ValueError("scale is a number above 0")
+    if layout not in (None, *LAYOUTS):
+        raise ValueError(f"layout is one of {', '.join(LAYOUTS)}")
+    if codes is not None and not (isinstance(codes, list) and all(type(n) is int and n > 0 for n in codes)):
+        raise ValueError("codes are whole numbers above 0")
+    whole = isinstance(space, spaces.Discrete | spaces.MultiDiscrete)
+    wanted = "categories" if whole else "codes" if codes is not None else "image" if layout else "numbers"
+    if kind != wanted:
+        raise ValueError(f"with this layout and these codes the kind is {wanted}")
+    if isinstance(space, spaces.Box):
+        _check(space, layout, codes)
 
 
 def _check(space: spaces.Box, layout: str | None, codes: Sequence[int] | None) -> None:

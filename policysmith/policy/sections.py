@@ -15,7 +15,7 @@ from policysmith.config.limits import Limits
 from policysmith.config.options import OptionSchema, Slot, error_at, failures, located
 from policysmith.errors import ConfigError, Problem
 from policysmith.registry import register
-from policysmith.types import Count, Name, Positive
+from policysmith.types import Count, ImageLayout, Name, Positive
 
 __all__ = ["Execution", "Model", "ObservationOptions", "Spaces", "decode_execution"]
 
@@ -55,7 +55,7 @@ class ObservationOptions:
     exclude: list[Name] = field(default_factory=list)
     scale: dict[str, Positive] = field(default_factory=dict)
     normalize: bool | list[Name] = False
-    layout: dict[str, Literal["hw", "hwc", "chw", "thw", "thwc", "tchw"]] = field(default_factory=dict)
+    layout: dict[str, ImageLayout] = field(default_factory=dict)
     codes: dict[str, list[Count]] = field(default_factory=dict)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import gymnasium as gym
 import numpy as np
@@ -85,6 +86,21 @@ def test_a_leaf_that_is_called_observation_keeps_its_own_name():
     assert list(Observations(space, exclude=["observation.x"]).told()) == ["observation.x"]
 
 
+def test_categories_that_a_component_takes_itself_are_told():
+    space = spaces.Dict(room=spaces.Discrete(5), speed=spaces.Box(-1, 1, (2,)))
+    components = {
+        "room": {"type": "embedding", "in_keys": "observation.room", "dim": 3},
+        "body": {"type": "mlp", "in_keys": ["room", "observation.speed"], "hidden": [4]},
+        "policy": {"type": "action_head", "in_keys": "body"},
+        "value": {"type": "value_head", "in_keys": "body"},
+    }
+    policy = policysmith.build({"model": {"type": "graph", "components": components}}, space, TWO)
+    assert policysmith.describe(policy)["observation"] == {
+        "observation.room": "one int64: categories, as they are into room",
+        "observation.speed": "2 float32: numbers",
+    }
+
+
 def test_codes_are_read_one_hot_by_channel():
     space = bytes_of(2, 2, 2, high=3)
     policy = policysmith.build(
@@ -127,17 +143,22 @@ class TestStored:
         }  # fmt: skip
 
     @pytest.mark.parametrize("data", [
-        {}, {"kind": "sound", "scale": 1.0}, {"kind": "image", "scale": "1"}, {"kind": "image", "scale": 1,
-         "layout": "w"},
-        {"kind": "codes", "scale": 1.0, "codes": [0]}, {"kind": "codes", "scale": 1.0, "codes": "11"},
+        {}, 7, {"kind": "sound", "scale": 1.0}, {"kind": "image", "scale": "1", "layout": "hwc"},
+        {"kind": "image", "scale": 1.0, "layout": "w"}, {"kind": "image", "scale": 1.0, "layout": "hw"},
+        {"kind": "image", "scale": 1.0}, {"kind": "numbers", "scale": 0}, {"kind": "numbers", "scale": math.nan},
+        {"kind": "numbers", "scale": True}, {"kind": "categories", "scale": 1.0},
+        {"kind": "codes", "scale": 1.0, "layout": "hwc", "codes": [0, 1, 1]},
+        {"kind": "codes", "scale": 1.0, "layout": "hwc", "codes": "111"},
+        {"kind": "codes", "scale": 1.0, "layout": "hwc", "codes": [2]},
+        {"kind": "image", "scale": 1.0, "layout": "hwc", "codes": [2, 2, 2]},
     ])  # fmt: skip
     def test_another_thing_in_its_place_is_a_damaged_policy(self, data):
-        with pytest.raises(CheckpointError, match="the reading of an observation"):
-            stored_reading(data)
+        with pytest.raises(CheckpointError, match="the reading of an observation is"):
+            stored_reading(data, bytes_of(4, 4, 3))
 
     def test_what_is_encoded_is_plain_data(self):
         reading = Reading("codes", layout="hwc", codes=(11, 6, 4), why="cells")
-        assert stored_reading(json.loads(json.dumps(reading.encode()))) == reading
+        assert stored_reading(json.loads(json.dumps(reading.encode())), bytes_of(4, 4, 3)) == reading
 
 
 def test_a_space_of_another_kind_is_told_to_be_excluded():
