@@ -142,11 +142,17 @@ def problems_of(
 
 
 def take_up(policy: ActorCritic, experiment: Experiment) -> None:
-    """Make a stored policy go on as the experiment says; raises `ConfigError` where that describes another model."""
+    """Make a stored policy go on as the experiment says; raises `ConfigError` where that describes another model, or
+    other readings of the observation: both are the stored policy's, whose weights would not fit what is then stored.
+    """
     if policy.config.get("model") != experiment.resolved()["model"]:
         raise ConfigError(
             "the configuration describes another model than the artifact to resume; leave the model as it is"
         )
+    read = {**asdict(ObservationOptions()), **policy.config.get("observation", {})}
+    if asdict(experiment.of(ObservationOptions)) != read:
+        message = "the artifact to resume reads its observations otherwise; leave the section as it is"
+        raise ConfigError([experiment.document.problem(("observation",), message)])
     policy.configure_execution(**asdict(experiment.of(Execution)))
 
 

@@ -124,6 +124,8 @@ def files_of(place):
         ("training.total_steps=128", "already trained 128 steps"),
         ("training.total_steps=140", "an iteration has 32: raise total_steps to 160"),
         ("environment.options.ends=1", "the simulator died"),
+        ("observation.normalize=true", "observation: the artifact to resume reads its observations otherwise"),
+        ("observation.scale={observation: 2.0}", "observation: the artifact to resume reads its observations"),
     ],
 )
 def test_a_resume_that_is_refused_changes_nothing_on_disk(tmp_path, change, told):
